@@ -1,0 +1,13 @@
+//! The protocol of soloist, pure: no IO, no clock, no async runtime, `std` only.
+//!
+//! [`Machine::step`] takes the time and an input and returns what to do. Everything that waits, reads a clock or talks
+//! to a store lives in the driver. The same `step` is unit-tested, model-checked, simulated and shipped.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod record;
+mod register;
+
+pub use clock::Instant;
+pub use record::{Activation, Attempt, Claim, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token};
+pub use register::{Evidence, Seen, Version, Write};

@@ -1,0 +1,5 @@
+//! The library behind the `soloist` binary.
+
+pub mod clock;
+pub mod lock;
+pub mod workload;

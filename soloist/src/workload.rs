@@ -1,0 +1,109 @@
+//! The workload: the user's command and all that it forks, behind a guard that cannot leave it running.
+
+pub mod cgroup;
+pub mod process;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use election::{Activation, Instant, Member, Proof, Token, Version};
+use serde::{Deserialize, Serialize};
+
+/// What the guard needs to start one activation.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Command and arguments.
+    pub command: Vec<OsString>,
+    /// This time of being active.
+    pub activation: Activation,
+    /// Its fencing token.
+    pub token: Token,
+    /// The own member.
+    pub member: Member,
+    /// SIGKILL on this instant, unless it is extended.
+    pub kill_at: Instant,
+    /// How long the rest of a tree gets between SIGTERM and SIGKILL when the command ends by itself.
+    pub stop_grace: Duration,
+    /// The guard's own release, for locks that live on this host.
+    pub local_release: Option<LocalRelease>,
+}
+
+/// Lets the guard write the release itself, so that it is there even when the elector is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalRelease {
+    /// The lock file.
+    pub path: PathBuf,
+    /// Named in the release when the command ends by itself.
+    pub successor: Option<String>,
+}
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It could not be executed: 126 or 127.
+    NotStarted(i32),
+}
+
+/// What holds the tree together if guard and elector die at once; the strongest that is available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Containment {
+    /// soloist is PID 1 of a PID namespace: the kernel ends the namespace with it.
+    PidNamespace,
+    /// A cgroup v2 of its own, which can be killed whole.
+    Cgroup,
+    /// Only the subreapers: processes that outlive both keepers are found by their environment.
+    Subreaper,
+}
+
+/// What the guard reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The command runs.
+    Started {
+        /// Its PID.
+        pid: i32,
+        /// What holds its tree.
+        containment: Containment,
+    },
+    /// The command itself ended; others of its tree may still be there.
+    Exited(Ending),
+    /// Nothing of the tree is left.
+    Gone {
+        /// How that is known.
+        proof: Proof,
+        /// The version of the release, where the guard wrote it.
+        released: Option<Version>,
+    },
+    /// The guard woke up this much later than it should have, more than ever before.
+    Late(Duration),
+    /// Something cannot be killed (another user's process, uninterruptible IO); the guard goes on trying.
+    Stuck(String),
+    /// The guard is gone or was killed because it did not answer; the elector ends the tree and `Gone` follows.
+    GuardLost(String),
+}
+
+/// Starts, stops and proves. Implemented by the handle to the guard process, and by the simulator.
+///
+/// Orders never block. Every started activation ends with exactly one [`Event::Gone`].
+pub trait Workload {
+    /// Starts an activation; `descriptor` stays open in guard and workload until the last of them is gone.
+    fn start(&mut self, launch: Launch, descriptor: Option<OwnedFd>);
+    /// Moves the instant of SIGKILL; also shortens.
+    fn extend(&mut self, kill_at: Instant);
+    /// SIGTERM now, SIGKILL after `grace`. A later call may only shorten. `successor` goes into a local release.
+    fn stop(&mut self, grace: Duration, successor: Option<String>);
+    /// SIGKILL now.
+    fn kill(&mut self);
+    /// Passes a signal on to the command.
+    fn signal(&mut self, signal: i32);
+    /// The next report. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = Event>;
+}

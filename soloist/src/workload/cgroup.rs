@@ -1,0 +1,1 @@
+//! A cgroup v2 for each activation, where one is writable.
