@@ -82,8 +82,12 @@ impl fmt::Display for Violation {
             Violation::Overlap { old, new, microseconds } => {
                 write!(f, "overlap of {microseconds} us: {old} was still alive with {new}")
             }
-            Violation::Disorder { old, new } => write!(f, "tokens out of order: {new} came after {old}"),
-            Violation::TwoFaces(span) => write!(f, "one activation with two tokens or members: {span}"),
+            Violation::Disorder { old, new } => {
+                write!(f, "tokens out of order: {new} came after {old}")
+            }
+            Violation::TwoFaces(span) => {
+                write!(f, "one activation with two tokens or members: {span}")
+            }
         }
     }
 }

@@ -174,7 +174,9 @@ fn read_slot(path: &Path) -> Option<Slot> {
 
 /// All slots of a page, in no order. A page that does not exist is empty.
 pub fn read_page(page: &Path) -> Vec<Slot> {
-    let Ok(entries) = fs::read_dir(page) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(page) else {
+        return Vec::new();
+    };
     entries.flatten().filter_map(|entry| read_slot(&entry.path())).collect()
 }
 

@@ -29,7 +29,9 @@ pub fn flood() {
     for to_stderr in [false, true] {
         let line = line.clone();
         thread::spawn(move || {
-            let write = || if to_stderr { std::io::stderr().write_all(&line) } else { std::io::stdout().write_all(&line) };
+            let write = || {
+                if to_stderr { std::io::stderr().write_all(&line) } else { std::io::stdout().write_all(&line) }
+            };
             while write().is_ok() {
                 thread::sleep(Duration::from_millis(1));
             }

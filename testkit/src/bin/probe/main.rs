@@ -76,7 +76,11 @@ fn main() -> Result<ExitCode> {
         return habits::live_briefly(stamper);
     }
     let stamper = Stamper::claim(&page, &identity, &arguments.label, born)?;
-    if arguments.label == "main" { command(&arguments, &identity, stamper) } else { descendant(&arguments, &identity, stamper) }
+    if arguments.label == "main" {
+        command(&arguments, &identity, stamper)
+    } else {
+        descendant(&arguments, &identity, stamper)
+    }
 }
 
 /// The command itself: starts what the modes ask for, then stamps until it should end.

@@ -69,7 +69,9 @@ impl Mode {
             Mode::ExitAfter(_) => Ok(()),
             Mode::Descendant(traits) => family::start(arguments, identity, traits, &[]),
             Mode::Daemon => family::start_and_see(arguments, identity, &[Trait::Setsid]),
-            Mode::ForkStorm(width) => family::start(arguments, identity, &[], &["--storm".into(), width.to_string().into()]),
+            Mode::ForkStorm(width) => {
+                family::start(arguments, identity, &[], &["--storm".into(), width.to_string().into()])
+            }
             Mode::Uninterruptible(file) => family::start(arguments, identity, &[], &["--write".into(), file.into()]),
             Mode::IgnoreTerm => family::ignore_term(),
             Mode::AllocateMiB(size) => {
