@@ -7,7 +7,9 @@
 mod clock;
 mod record;
 mod register;
+mod timing;
 
 pub use clock::Instant;
 pub use record::{Activation, Attempt, Claim, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token};
 pub use register::{Evidence, Seen, Version, Write};
+pub use timing::{EPSILON, LEASE_MAX, Timing, TimingError, kill_to_proof};
