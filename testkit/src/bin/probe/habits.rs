@@ -23,6 +23,17 @@ pub fn allocate(mebibytes: usize) {
     std::hint::black_box(Box::leak(block.into_boxed_slice()));
 }
 
+/// Burns all the time that the scheduler gives.
+pub fn spin(threads: u32) {
+    for _ in 0..threads {
+        thread::spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
+}
+
 /// Writes to stdout and stderr, more than any pipe holds; a full pipe blocks these threads only.
 pub fn flood() {
     let line = [&[b'x'; 4095][..], b"\n"].concat();

@@ -25,6 +25,8 @@ pub enum Mode {
     ForkStorm(u32),
     /// Holds and touches this much memory.
     AllocateMiB(usize),
+    /// This many threads that only burn time.
+    Spin(u32),
     /// Floods stdout and stderr.
     WriteLog,
     /// A descendant that writes and syncs a file without end: on a frozen file system it cannot be killed.
@@ -46,6 +48,7 @@ impl Mode {
             "daemon" => Ok(Mode::Daemon),
             "fork-storm" => Ok(Mode::ForkStorm(number()?)),
             "allocate" => Ok(Mode::AllocateMiB(usize::try_from(number()?).map_err(|error| error.to_string())?)),
+            "spin" => Ok(Mode::Spin(number()?)),
             "write-log" => Ok(Mode::WriteLog),
             "d-state" => Ok(Mode::Uninterruptible(value.into())),
             "stdin-echo" => Ok(Mode::StdinEcho),
@@ -76,6 +79,10 @@ impl Mode {
             Mode::IgnoreTerm => family::ignore_term(),
             Mode::AllocateMiB(size) => {
                 habits::allocate(*size);
+                Ok(())
+            }
+            Mode::Spin(threads) => {
+                habits::spin(*threads);
                 Ok(())
             }
             Mode::WriteLog => {
