@@ -159,10 +159,6 @@ impl Active {
         self.phase != Phase::Running
     }
 
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
     pub fn activation(&self) -> (Activation, Token, Instant) {
         (self.activation, self.token, self.kill_at)
     }
