@@ -1,6 +1,10 @@
 //! The library behind the `soloist` binary.
 
+pub mod cli;
 pub mod clock;
 pub mod elector;
+pub mod error;
 pub mod lock;
+pub mod log;
+pub mod settings;
 pub mod workload;

@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod process;
+pub mod size;
 
 use std::ffi::OsString;
 use std::future::Future;
