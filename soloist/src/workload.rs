@@ -1,8 +1,15 @@
 //! The workload: the user's command and all that it forks, behind a guard that cannot leave it running.
 
 pub mod cgroup;
+pub mod guard;
+pub mod keeper;
 pub mod process;
+mod protocol;
+mod run;
 pub mod size;
+mod sys;
+mod terminal;
+mod tree;
 
 use std::ffi::OsString;
 use std::future::Future;
