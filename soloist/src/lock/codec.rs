@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(fields["claim"]["activation"], "fffffffffffffffffffffffffffffffe");
         assert_eq!(fields["claim"]["attempt"], "9-000000000000feed");
         assert_eq!(fields["lease_ms"], 15_001);
-        assert_eq!(fields["digest"], "a9bf4eb93b2aa9ba", "a changed digest makes every stored record foreign");
+        assert_eq!(fields["digest"], "60b934244f44cdb8", "a changed digest makes every stored record foreign");
     }
 
     #[test]

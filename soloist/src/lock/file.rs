@@ -56,6 +56,9 @@ struct Shared {
     queue: Queue,
     holds: Arc<Holds>,
     known: Mutex<Known>,
+    /// Held from reading or replacing the record until what follows from it is known: an older look must not be taken
+    /// for news. Only by threads that may wait for a disk.
+    record: Mutex<()>,
 }
 
 /// What this process remembers about the lock.
@@ -95,13 +98,13 @@ struct Glance {
 impl Known {
     /// The version of a record. One that carries no number of ours (edited, unreadable) gets one for its content, so
     /// that a compare-and-set tells it from the next.
-    fn version_of(&mut self, stored: Option<&Stored>, counter: impl FnOnce() -> u64) -> Version {
+    fn version_of(&mut self, stored: Option<&Stored>, counter: u64) -> Version {
         let Some(stored) = stored else { return Version::ABSENT };
         let number = match (stored.document.version, self.unnumbered) {
             (Some(number), _) if number > 0 => number,
             (_, Some((fingerprint, number))) if fingerprint == stored.fingerprint => number,
             _ => {
-                let number = self.largest.max(counter()).saturating_add(1);
+                let number = self.largest.max(counter).saturating_add(1);
                 self.unnumbered = Some((stored.fingerprint, number));
                 number
             }
@@ -121,14 +124,20 @@ impl Shared {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn with_record(&self) -> MutexGuard<'_, ()> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads the record and learns from it.
     fn look(&self) -> io::Result<(Version, Option<Stored>)> {
+        let _record = self.with_record();
         let stored = store::read_record(&self.paths)?;
         if stored.is_none() {
             // A folder that is gone (unmounted, renamed) says nothing about the lock.
             self.paths.folder.metadata()?;
         }
-        let counter = || stored_counter(&self.paths);
+        let unnumbered = stored.as_ref().is_some_and(|stored| stored.document.version.is_none_or(|number| number == 0));
+        let counter = if unnumbered { stored_counter(&self.paths) } else { 0 };
         let mut known = self.known();
         let version = known.version_of(stored.as_ref(), counter);
         let over = match (&mut known.own, stored.as_ref().map(|stored| &stored.document.record.claim)) {
@@ -240,7 +249,7 @@ impl FileLock {
             glance: Glance::default(),
             finding: None,
         });
-        Ok(Self { shared: Arc::new(Shared { paths, remote, queue, holds, known }), watch })
+        Ok(Self { shared: Arc::new(Shared { paths, remote, queue, holds, known, record: Mutex::new(()) }), watch })
     }
 
     /// The lock file, with its folder resolved: what the guard is told.

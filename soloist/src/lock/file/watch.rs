@@ -84,6 +84,10 @@ impl Watch {
         let registered = match self.registered.get() {
             Some(registered) => registered,
             None => {
+                #[expect(
+                    deprecated,
+                    reason = "its successor is unsafe; this descriptor is owned and always the same one"
+                )]
                 let new = AsyncFd::with_interest(self.source.clone(), Interest::READABLE)?;
                 self.registered.get_or_init(|| new)
             }

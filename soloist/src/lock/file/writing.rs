@@ -92,6 +92,7 @@ impl Shared {
         let number = next(expected.number.max(counter).max(self.known().largest))?;
         store::write_counter(&flock.file, number).map_err(|error| denied("store the token counter", &error))?;
 
+        let _record = self.with_record();
         let own = {
             let mut known = self.known();
             let keepers = known.keepers.clone();
@@ -145,6 +146,7 @@ impl Shared {
         if let Some(token) = token {
             fill_token(&mut document, token);
         }
+        let _record = self.with_record();
         Ok(self.store(document, number, Some(&own)))
     }
 
@@ -164,6 +166,7 @@ impl Shared {
         let number = self.next_number(stored.as_ref(), expected)?;
         let mut document = base(stored);
         document.record = record.clone();
+        let _record = self.with_record();
         let answer = self.store(document, number, None);
         if matches!(answer, Write::Written(_)) {
             let mut known = self.known();
