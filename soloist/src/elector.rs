@@ -8,8 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use election::{
-    Action, Attempt, Entropy, Exit, Input, Instant, Machine, Output, Request, Role, Seen, Version, Write,
-    kill_to_proof,
+    Action, Attempt, Entropy, Exit, Input, Instant, Machine, Output, Request, Role, Seen, Version, Write, kill_to_proof,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;

@@ -21,7 +21,6 @@ const LINES_MAX: usize = 1_000;
 
 /// Starts logging. Lines go through a bounded queue to a thread of their own: a reader who has stopped costs lines,
 /// never a renewal. `SOLOIST_LOG` filters, as `info` does by default. The guard flushes when it is dropped.
-#[must_use]
 pub fn start(format: Format) -> WorkerGuard {
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(std::io::stderr());

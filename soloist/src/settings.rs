@@ -120,7 +120,7 @@ fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
 /// A duration as a person would type it.
 fn plain(duration: Duration) -> String {
     let ms = duration.as_millis();
-    if ms % 1_000 == 0 { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
+    if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
 }
 
 #[cfg(test)]
@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn durations_need_a_unit_and_a_sensible_size() {
-        for text in ["15", "", "abc", "-3s", "0s", "NaN", "inf", "25h", "1e400s", "3 parsecs", "99999999999999999999s"] {
+        for text in ["15", "", "abc", "-3s", "0s", "NaN", "inf", "25h", "1e400s", "3 parsecs", "99999999999999999999s"]
+        {
             let failure = refusal(Raw { lease: text.to_owned(), ..raw() });
             assert_eq!(failure.code, Code::Usage, "{text:?}: {failure}");
             assert!(failure.message.contains("--lease"), "{failure}");

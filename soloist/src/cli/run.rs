@@ -143,7 +143,7 @@ async fn take_part(settings: Settings) -> Result<Exit, Failure> {
     let orders = listen().map_err(internal("handle signals"))?;
     let clock = BootClock::new().map_err(internal("make a timer"))?;
     let base = contain();
-    let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
+    let mut keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
     let keepers = Keepers {
         elector: ProcessId::own().map_err(internal("read the own start time"))?,
         guard: keeper.guard(),
@@ -154,6 +154,7 @@ async fn take_part(settings: Settings) -> Result<Exit, Failure> {
         file::Settings { path: settings.lock.clone(), allow_remote_fs: settings.allow_remote_fs, keepers };
     let lock = FileLock::open(lock_settings).map_err(refused)?;
     lock.set_announce(Arc::new(keeper.announcer()));
+    keeper.on_replaced(lock.guard_setter());
     if settings.fail_fast {
         first_look(&lock).await?;
     }

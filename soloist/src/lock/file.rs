@@ -208,6 +208,14 @@ fn stored_counter(paths: &Paths) -> u64 {
     file.and_then(|file| store::read_counter(&file).ok()).unwrap_or(0)
 }
 
+/// Refuses a place that cannot hold a lock, before anything is started or written there.
+///
+/// # Errors
+/// What was got, what is allowed and how to fix it.
+pub fn check(path: &Path, allow_remote_fs: bool) -> Result<(), Refusal> {
+    paths::check(path, allow_remote_fs).map(|_| ())
+}
+
 /// Looks at a lock without touching anything, for those who only want to know.
 pub fn look(path: &Path) -> Result<Seen, LockError> {
     let paths = Paths::of(path).ok_or_else(|| LockError::Unavailable(format!("{path:?} names no file")))?;
@@ -257,9 +265,10 @@ impl FileLock {
         &self.shared.paths.lock
     }
 
-    /// The guard was replaced; the next acquiring write names the new one.
-    pub fn set_guard(&self, guard: ProcessId) {
-        self.shared.known().keepers.guard = guard;
+    /// Takes in that the guard was replaced: the next acquiring write names the new one.
+    pub fn guard_setter(&self) -> impl Fn(ProcessId) + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |guard| shared.known().keepers.guard = guard
     }
 
     /// Who hears when this process itself holds what others wait for. Told at once if it does.

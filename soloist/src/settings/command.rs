@@ -15,7 +15,9 @@ const PATH_DEFAULT: &str = "/bin:/usr/bin";
 /// Refuses a command that exec would refuse, or whose rights soloist could not take back.
 pub(super) fn check(command: &[OsString]) -> Result<(), Failure> {
     let Some(program) = command.first().filter(|program| !program.is_empty()) else {
-        return Err(Failure::new(Code::Usage, "no command was given").hint("soloist run --lock PATH -- COMMAND ARGUMENTS"));
+        return Err(
+            Failure::new(Code::Usage, "no command was given").hint("soloist run --lock PATH -- COMMAND ARGUMENTS")
+        );
     };
     if command.iter().any(|argument| argument.as_bytes().contains(&0)) {
         return Err(Failure::new(Code::Usage, "an argument of the command contains a NUL byte"));

@@ -39,8 +39,8 @@ fn check(what: &str, name: &str) -> Result<(), Failure> {
         return refuse("is too long");
     }
     let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    let has_ends = name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    let has_ends =
+        name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.ends_with(|c: char| c.is_ascii_alphanumeric());
     if !name.chars().all(is_inner) || !has_ends {
         return refuse("has characters that are not allowed");
     }

@@ -20,8 +20,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::cgroup::Base;
 use super::process::{ProcessId, failed};
-use super::size::resident_bytes_below;
 use super::protocol::{self, Order, Packet, Parcel, Report, Start};
+use super::size::resident_bytes_below;
 use super::sys::{self, Page};
 use super::terminal::Terminal;
 use super::tree::{self, Step, Sweep, Tree};
@@ -46,7 +46,6 @@ const HOLDING_CHECK: Duration = Duration::from_secs(1);
 const GUARD_LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// Starts, stops and watches the guard, which starts and stops the workload.
-#[derive(Debug)]
 pub struct Keeper {
     executable: PathBuf,
     base: Option<Base>,
@@ -60,6 +59,7 @@ pub struct Keeper {
     worst: Duration,
     memory_locked: bool,
     announcer: Announcer,
+    on_replaced: Option<Box<dyn Fn(ProcessId)>>,
     events: VecDeque<Event>,
 }
 
@@ -158,6 +158,7 @@ impl Keeper {
             worst: Duration::ZERO,
             memory_locked: false,
             announcer,
+            on_replaced: None,
             events: VecDeque::new(),
         })
     }
@@ -165,6 +166,11 @@ impl Keeper {
     /// The guard that is, or was last.
     pub fn guard(&self) -> ProcessId {
         self.last_guard
+    }
+
+    /// Calls `tell` with each guard that replaces one that died.
+    pub fn on_replaced(&mut self, tell: impl Fn(ProcessId) + 'static) {
+        self.on_replaced = Some(Box::new(tell));
     }
 
     /// Whether the guard could lock its memory, as far as it has said so.
@@ -188,6 +194,9 @@ impl Keeper {
             let guard = Guard::spawn(&self.executable, self.own, self.base.as_ref())?;
             self.announcer.set_line(guard.socket.as_fd())?;
             self.last_guard = guard.id;
+            if let Some(tell) = &self.on_replaced {
+                tell(guard.id);
+            }
             self.guard = Some(guard);
         }
         Ok(())
@@ -488,7 +497,17 @@ impl Guard {
                 return Err(failed("watch the guard", error));
             }
         };
-        Ok(Self { child, id, end, socket, page, orders: VecDeque::new(), asked: None, given_up: None, started: clock::now() })
+        Ok(Self {
+            child,
+            id,
+            end,
+            socket,
+            page,
+            orders: VecDeque::new(),
+            asked: None,
+            given_up: None,
+            started: clock::now(),
+        })
     }
 
     fn send(&mut self, packet: Packet) {

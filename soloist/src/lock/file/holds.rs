@@ -31,7 +31,11 @@ impl State {
         if let Some(announce) = &self.announce
             && holds != self.told
         {
-            if holds { announce.holding() } else { announce.not_holding() }
+            if holds {
+                announce.holding()
+            } else {
+                announce.not_holding()
+            }
             self.told = holds;
         }
     }

@@ -467,7 +467,7 @@ async fn an_unknown_acquiring_write_that_did_not_land_is_tried_again() {
 struct Heard(Mutex<Vec<bool>>);
 
 impl Announce for Heard {
-    fn holding(&self, _limit: Duration) {
+    fn holding(&self) {
         self.0.lock().unwrap().push(true);
     }
     fn not_holding(&self) {
