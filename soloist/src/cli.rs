@@ -1,6 +1,7 @@
 //! The command line: one definition gives parser, help, completions and man pages.
 
-pub mod run;
+mod demo;
+mod run;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,6 +31,10 @@ SIGTERM; 64 usage, 65 data, 69 lock unavailable, 70 internal, 75 lease lost, 77 
 enum Verb {
     /// Take part in a group: run COMMAND while this member is the active one
     Run(run::Arguments),
+    /// See it work: three members, and everything that can happen to the active one
+    Demo(demo::Arguments),
+    #[command(hide = true, about = "The workload of the demo")]
+    DemoServer(demo::ServerArguments),
     /// Print a completion script
     Completions {
         /// For which shell
@@ -51,6 +56,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match cli.verb {
         Verb::Run(arguments) => run::main(arguments),
+        Verb::Demo(arguments) => demo::main(&arguments),
+        Verb::DemoServer(arguments) => demo::serve(&arguments),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "soloist", &mut std::io::stdout());
             Ok(0)

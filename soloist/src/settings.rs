@@ -67,17 +67,8 @@ impl Settings {
     /// # Errors
     /// The first contradiction, with its exit code.
     pub fn new(raw: Raw, on_exit: OnExit, on_loss: OnLoss) -> Result<Self, Failure> {
-        let lease = duration("--lease", &raw.lease)?;
         let stop_grace = duration("--stop-grace", &raw.stop_grace)?;
-        let memory_limit = crate::workload::size::memory_limit_bytes();
-        let timing = Timing::new(lease, memory_limit).map_err(|error| {
-            let smallest = error.smallest();
-            let failure = Failure::new(Code::Configuration, format!("--lease {}: {error}", raw.lease));
-            match smallest {
-                Some(smallest) => failure.hint(format!("use --lease {}", plain(smallest))),
-                None => failure,
-            }
-        })?;
+        let timing = timing(&raw.lease)?;
         let group = raw.group.as_deref().map(name::group).transpose()?;
         let place = lock_url::place(raw.lock.as_deref(), group)?;
         let name = name::member(raw.name.as_deref())?;
@@ -95,6 +86,21 @@ impl Settings {
             on_loss,
         })
     }
+}
+
+/// Everything that follows from `--lease`, for a workload within the memory limit that is in force here.
+///
+/// # Errors
+/// Not a duration, or one for which the timing inequality does not hold.
+pub fn timing(lease: &str) -> Result<Timing, Failure> {
+    let parsed = duration("--lease", lease)?;
+    Timing::new(parsed, crate::workload::size::memory_limit_bytes()).map_err(|error| {
+        let failure = Failure::new(Code::Configuration, format!("--lease {lease}: {error}"));
+        match error.smallest() {
+            Some(smallest) => failure.hint(format!("use --lease {}", plain(smallest))),
+            None => failure,
+        }
+    })
 }
 
 /// The longest duration that is not taken for a mistake.

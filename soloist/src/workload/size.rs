@@ -1,7 +1,9 @@
 //! How large a workload is and may become: what a kill costs depends on it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use super::process::children_of;
 
 /// The kernel reports "no limit" in cgroup v1 as a number near the largest.
 const NO_LIMIT: u64 = 1 << 60;
@@ -42,7 +44,7 @@ fn unified_root() -> Option<PathBuf> {
 /// Resident memory of the descendants of `pid`, in bytes. Processes that come and go meanwhile may be missed.
 pub fn resident_bytes_below(pid: i32) -> u64 {
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
-    let mut open = children(pid);
+    let mut open = children_of(pid);
     let mut pages = 0;
     let mut counted = 0;
     while let Some(pid) = open.pop() {
@@ -51,7 +53,7 @@ pub fn resident_bytes_below(pid: i32) -> u64 {
             break;
         }
         pages += resident_pages(pid).unwrap_or(0);
-        open.extend(children(pid));
+        open.extend(children_of(pid));
     }
     pages * page
 }
@@ -61,14 +63,6 @@ fn resident_pages(pid: i32) -> Option<u64> {
     statm.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-fn children(pid: i32) -> Vec<i32> {
-    let Ok(tasks) = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task")) else { return Vec::new() };
-    let lists = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,7 +70,12 @@ mod tests {
     #[test]
     fn memory_of_a_child_is_counted() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let bytes = resident_bytes_below(std::process::id().cast_signed());
+        let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let mut bytes = 0;
+        // A process that has just been started has no pages yet.
+        while bytes <= 100_000 && std::time::Instant::now() < limit {
+            bytes = resident_bytes_below(std::process::id().cast_signed());
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(bytes > 100_000, "{bytes}");
