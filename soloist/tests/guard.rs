@@ -1,4 +1,5 @@
 //! The guard as a real process: everything that it must survive, with a cgroup and without one.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -210,7 +211,7 @@ async fn a_command_runs_with_its_environment_and_the_lock_and_its_code_comes_bac
     each(async |scene| {
         let lock = File::create(scene.dir.path().join("the.lock")).unwrap();
         let launch =
-            scene.script("env > $D/env; ls -l /proc/self/fd > $D/fds; cat /proc/$$/status > $D/status; exit 7");
+            scene.script("env > $D/env; ls -l /proc/self/fd > $D/fds; cat /proc/self/status > $D/status; exit 7");
         scene.keeper.start(launch, Some(lock.into()));
         assert_eq!(scene.gone().await, scene.proof());
         let containment = if scene.base.is_some() { Containment::Cgroup } else { Containment::Subreaper };
@@ -718,4 +719,34 @@ async fn pid_1_of_a_namespace_proves_that_it_is_empty() {
         assert!(!stranger.wait().unwrap().success());
     })
     .await;
+}
+
+// === The terminal ===
+
+/// The terminal's own end, and an elector whose controlling terminal is the other one.
+#[tokio::test]
+async fn the_workload_has_the_terminal_and_cannot_be_suspended_by_it() {
+    let _turn = TURN.lock().await;
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let name = nix::unistd::ttyname(&pty.slave).unwrap();
+    // The shell opens the terminal as the leader of a new session, and so gets it.
+    let login = format!("exec <{}; exec \"$@\"", name.display());
+    let wrapper = ["setsid", "sh", "-c", &login, "sh"];
+    let mut far = Far::play(None, &wrapper, &[]).await;
+    let daemon = far.process("daemon").await;
+    let foreground = || nix::unistd::tcgetpgrp(&pty.master).unwrap().as_raw();
+    wait_until("foreground", || foreground() != far.elector.pid).await;
+    let main = ProcessId::of(foreground()).unwrap();
+    assert!(far.read("events").await.contains(&format!("Started {{ pid: {}", main.pid)));
+    for _ in 0..3 {
+        nix::unistd::write(&pty.master, b"\x1a").unwrap();
+        wait_until("resumption", || main.is_alive() && !main.is_stopped()).await;
+    }
+    nix::unistd::write(&pty.master, b"\x03").unwrap();
+    wait_until("Gone", || fs::read_to_string(far.dir.path().join("events")).unwrap().contains("Gone")).await;
+    assert!(far.read("events").await.contains("Exited(Signal(2))"));
+    assert!(!daemon.is_alive());
+    assert_eq!(foreground(), far.elector.pid, "the elector has its terminal back");
+    let _ = far.process.try_wait();
+    far.leave().await;
 }
