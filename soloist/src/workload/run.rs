@@ -93,10 +93,8 @@ impl Run {
             stage: Stage::Running,
             reports: Vec::new(),
         };
-        let started = run.pass_gate(start, parcel, site);
-        if let Err(error) = started {
-            let code = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
-            run.reports.push(Report::Exited(Ending::NotStarted(code)));
+        if run.pass_gate(start, parcel, site).is_err() {
+            run.reports.push(Report::Exited(Ending::NotStarted(126)));
         }
         if !run.opened {
             run.kill(clock::now());

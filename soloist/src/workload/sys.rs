@@ -250,11 +250,12 @@ unsafe fn fail(passage: &Passage) -> ! {
 /// # Safety
 /// Async-signal-safe; for use after fork.
 unsafe fn reset_signals() {
-    // SAFETY: an all-zero sigaction is SIG_DFL without flags; numbers that cannot be changed are refused, harmlessly.
+    // SAFETY: the kernel's sigaction is four words, all zero for SIG_DFL without flags; it refuses numbers that cannot
+    // be changed, harmlessly. Asked directly, because the C library keeps two signals to itself.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
+        let default = [0u64; 4];
         for signal in 1..=SIGNAL_MAX {
-            libc::sigaction(signal, &raw const default, ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), size_of::<u64>());
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
