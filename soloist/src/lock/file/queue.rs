@@ -259,9 +259,9 @@ impl Inner {
         self.holds.flock(true);
         state.place = Place::Won(flock);
         state.not_before = None;
-        drop(state);
-        self.turn.notify_all();
+        // Before anybody can see the place: whoever finds the flock won must not be woken for it once more.
         self.wins.send_modify(|wins| *wins += 1);
+        self.turn.notify_all();
     }
 }
 
