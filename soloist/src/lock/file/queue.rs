@@ -203,7 +203,8 @@ impl Inner {
                 Ok(flock) => self.arrive(flock),
                 Err(error) => {
                     tracing::warn!("failed to queue for the lock {:?}: {error}; trying again", self.paths.lock);
-                    self.state().not_before = Some(Instant::now() + RETRY);
+                    let mut state = self.state();
+                    state.not_before = state.not_before.max(Some(Instant::now() + RETRY));
                 }
             }
         }

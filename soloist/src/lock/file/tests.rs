@@ -58,6 +58,11 @@ fn token(seen: &Seen) -> u64 {
     }
 }
 
+/// Of this run only: a sweep finds the processes of every run on this host.
+fn unique(activation: u128) -> u128 {
+    u128::from(std::process::id()) << 64 | activation
+}
+
 /// A process that carries an activation, and holds the lock file where it is given one.
 fn worker(activation: u128, lock: Option<OwnedFd>) -> Child {
     let mut command = Command::new("sleep");
@@ -67,7 +72,9 @@ fn worker(activation: u128, lock: Option<OwnedFd>) -> Child {
     }
     let child = command.spawn().unwrap();
     // The environment changes with exec only.
+    let end = Instant::now() + SOON;
     while !process::carrying(Activation(activation)).iter().any(|found| found.pid == child.id() as i32) {
+        assert!(Instant::now() < end, "it carries its activation");
         std::thread::yield_now();
     }
     child
@@ -192,8 +199,8 @@ async fn a_lock_file_that_is_deleted_renamed_or_replaced_is_lost() {
 async fn a_flock_that_was_stolen_by_deleting_is_unproven_and_kills_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(&folder);
-    written(first.write(Version::ABSENT, &held(0xA1, 1)).await);
-    let mut child = worker(0xA1, first.descriptor());
+    written(first.write(Version::ABSENT, &held(unique(0xA1), 1)).await);
+    let mut child = worker(unique(0xA1), first.descriptor());
     fs::remove_file(at(&folder)).unwrap();
     let second = open(&folder);
     assert_eq!(free(&second).await.evidence, Evidence::Unproven);
@@ -218,15 +225,15 @@ async fn a_deleted_record_is_written_again_by_its_holder() {
 #[tokio::test]
 async fn a_free_flock_without_release_is_unproven_and_swept_once() {
     let folder = tempfile::tempdir().unwrap();
-    let version = abandoned(&folder, 0xB1, dead_keepers()).await;
-    let mut left = worker(0xB1, None);
+    let version = abandoned(&folder, unique(0xB1), dead_keepers()).await;
+    let mut left = worker(unique(0xB1), None);
     let lock = open(&folder);
     assert_eq!(free(&lock).await.evidence, Evidence::Unproven);
     left.wait().unwrap();
-    let mut second = worker(0xB1, None);
+    let mut second = worker(unique(0xB1), None);
     assert_eq!(lock.read().await.unwrap().evidence, Evidence::Unproven);
     assert!(second.try_wait().unwrap().is_none(), "one look sweeps");
-    written(lock.write(version, &held(0xB2, 1)).await);
+    written(lock.write(version, &held(unique(0xB2), 1)).await);
     second.wait().unwrap();
 }
 
@@ -269,11 +276,11 @@ async fn a_holder_that_does_not_renew_is_killed() {
     let child = Command::new("sleep").arg("1000").spawn().unwrap();
     let id = ProcessId::of(child.id() as i32).unwrap();
     flocked.shared.known().keepers = Keepers { elector: id, guard: id, ..own_keepers() };
-    let version = written(flocked.write(Version::ABSENT, &held(0xC1, 1)).await);
-    let workload = worker(0xC1, flocked.descriptor());
+    let version = written(flocked.write(Version::ABSENT, &held(unique(0xC1), 1)).await);
+    let workload = worker(unique(0xC1), flocked.descriptor());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(id.pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
 
-    let taken = written(standby.write(version, &held(0xC2, 1)).await);
+    let taken = written(standby.write(version, &held(unique(0xC2), 1)).await);
     assert!(taken.number > version.number);
     for mut killed in [child, workload] {
         killed.wait().unwrap();
@@ -566,7 +573,7 @@ async fn other_process() {
     let Some(path) = std::env::var_os("SOLOIST_TEST_LOCK") else { return };
     let settings = Settings { path: path.into(), allow_remote_fs: false, keepers: own_keepers() };
     let lock = FileLock::open(settings).unwrap();
-    written(lock.write(Version::ABSENT, &held(0xD1, 1)).await);
+    written(lock.write(Version::ABSENT, &held(unique(0xD1), 1)).await);
     let _descriptor = lock.descriptor();
     std::future::pending::<()>().await;
 }
@@ -598,7 +605,7 @@ async fn processes_exclude_each_other() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(free(&lock).await.evidence, Evidence::Unproven);
-    written(lock.write(version, &held(0xD2, 1)).await);
+    written(lock.write(version, &held(unique(0xD2), 1)).await);
 }
 
 #[tokio::test]
