@@ -608,6 +608,58 @@ async fn processes_exclude_each_other() {
     written(lock.write(version, &held(unique(0xD2), 1)).await);
 }
 
+/// Not a test by itself: the other process of `an_idle_standby_sleeps`.
+#[tokio::test]
+async fn other_standby() {
+    let Some(path) = std::env::var_os("SOLOIST_TEST_STANDBY") else { return };
+    let settings = Settings { path: path.into(), allow_remote_fs: false, keepers: own_keepers() };
+    let lock = FileLock::open(settings).unwrap();
+    let seen = lock.read().await.unwrap();
+    lock.changed(seen.version).await.unwrap();
+    panic!("nothing changes");
+}
+
+/// How often the threads of a process have gone to sleep.
+fn sleeps(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok()).map(of).sum()
+}
+
+/// Whether a process has a thread that queues for a flock.
+fn queues(pid: u32) -> bool {
+    let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.any(|task| fs::read_to_string(task.unwrap().path().join("comm")).is_ok_and(|name| name.trim() == "flock"))
+}
+
+#[tokio::test]
+async fn an_idle_standby_sleeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = open(&folder);
+    written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["lock::file::tests::other_standby", "--exact"])
+        .env("SOLOIST_TEST_STANDBY", at(&folder))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Until it has come to rest: a second without any change.
+    let limit = Instant::now() + SOON;
+    loop {
+        let before = sleeps(child.id());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if queues(child.id()) && sleeps(child.id()) == before {
+            break;
+        }
+        assert!(Instant::now() < limit, "it never comes to rest");
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it still stands by");
+    end(child);
+}
+
 #[tokio::test]
 async fn a_write_that_nobody_waits_for_does_not_keep_the_flock() {
     let folder = tempfile::tempdir().unwrap();
