@@ -203,7 +203,8 @@ impl Inner {
                 Ok(flock) => self.arrive(flock),
                 Err(error) => {
                     tracing::warn!("failed to queue for the lock {:?}: {error}; trying again", self.paths.lock);
-                    self.state().not_before = Some(Instant::now() + RETRY);
+                    let mut state = self.state();
+                    state.not_before = state.not_before.max(Some(Instant::now() + RETRY));
                 }
             }
         }
@@ -259,9 +260,9 @@ impl Inner {
         self.holds.flock(true);
         state.place = Place::Won(flock);
         state.not_before = None;
-        drop(state);
-        self.turn.notify_all();
+        // Before anybody can see the place: whoever finds the flock won must not be woken for it once more.
         self.wins.send_modify(|wins| *wins += 1);
+        self.turn.notify_all();
     }
 }
 

@@ -58,6 +58,11 @@ fn token(seen: &Seen) -> u64 {
     }
 }
 
+/// Of this run only: a sweep finds the processes of every run on this host.
+fn unique(activation: u128) -> u128 {
+    u128::from(std::process::id()) << 64 | activation
+}
+
 /// A process that carries an activation, and holds the lock file where it is given one.
 fn worker(activation: u128, lock: Option<OwnedFd>) -> Child {
     let mut command = Command::new("sleep");
@@ -67,7 +72,9 @@ fn worker(activation: u128, lock: Option<OwnedFd>) -> Child {
     }
     let child = command.spawn().unwrap();
     // The environment changes with exec only.
+    let end = Instant::now() + SOON;
     while !process::carrying(Activation(activation)).iter().any(|found| found.pid == child.id() as i32) {
+        assert!(Instant::now() < end, "it carries its activation");
         std::thread::yield_now();
     }
     child
@@ -192,8 +199,8 @@ async fn a_lock_file_that_is_deleted_renamed_or_replaced_is_lost() {
 async fn a_flock_that_was_stolen_by_deleting_is_unproven_and_kills_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(&folder);
-    written(first.write(Version::ABSENT, &held(0xA1, 1)).await);
-    let mut child = worker(0xA1, first.descriptor());
+    written(first.write(Version::ABSENT, &held(unique(0xA1), 1)).await);
+    let mut child = worker(unique(0xA1), first.descriptor());
     fs::remove_file(at(&folder)).unwrap();
     let second = open(&folder);
     assert_eq!(free(&second).await.evidence, Evidence::Unproven);
@@ -218,15 +225,15 @@ async fn a_deleted_record_is_written_again_by_its_holder() {
 #[tokio::test]
 async fn a_free_flock_without_release_is_unproven_and_swept_once() {
     let folder = tempfile::tempdir().unwrap();
-    let version = abandoned(&folder, 0xB1, dead_keepers()).await;
-    let mut left = worker(0xB1, None);
+    let version = abandoned(&folder, unique(0xB1), dead_keepers()).await;
+    let mut left = worker(unique(0xB1), None);
     let lock = open(&folder);
     assert_eq!(free(&lock).await.evidence, Evidence::Unproven);
     left.wait().unwrap();
-    let mut second = worker(0xB1, None);
+    let mut second = worker(unique(0xB1), None);
     assert_eq!(lock.read().await.unwrap().evidence, Evidence::Unproven);
     assert!(second.try_wait().unwrap().is_none(), "one look sweeps");
-    written(lock.write(version, &held(0xB2, 1)).await);
+    written(lock.write(version, &held(unique(0xB2), 1)).await);
     second.wait().unwrap();
 }
 
@@ -269,11 +276,11 @@ async fn a_holder_that_does_not_renew_is_killed() {
     let child = Command::new("sleep").arg("1000").spawn().unwrap();
     let id = ProcessId::of(child.id() as i32).unwrap();
     flocked.shared.known().keepers = Keepers { elector: id, guard: id, ..own_keepers() };
-    let version = written(flocked.write(Version::ABSENT, &held(0xC1, 1)).await);
-    let workload = worker(0xC1, flocked.descriptor());
+    let version = written(flocked.write(Version::ABSENT, &held(unique(0xC1), 1)).await);
+    let workload = worker(unique(0xC1), flocked.descriptor());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(id.pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
 
-    let taken = written(standby.write(version, &held(0xC2, 1)).await);
+    let taken = written(standby.write(version, &held(unique(0xC2), 1)).await);
     assert!(taken.number > version.number);
     for mut killed in [child, workload] {
         killed.wait().unwrap();
@@ -566,7 +573,7 @@ async fn other_process() {
     let Some(path) = std::env::var_os("SOLOIST_TEST_LOCK") else { return };
     let settings = Settings { path: path.into(), allow_remote_fs: false, keepers: own_keepers() };
     let lock = FileLock::open(settings).unwrap();
-    written(lock.write(Version::ABSENT, &held(0xD1, 1)).await);
+    written(lock.write(Version::ABSENT, &held(unique(0xD1), 1)).await);
     let _descriptor = lock.descriptor();
     std::future::pending::<()>().await;
 }
@@ -598,7 +605,59 @@ async fn processes_exclude_each_other() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(free(&lock).await.evidence, Evidence::Unproven);
-    written(lock.write(version, &held(0xD2, 1)).await);
+    written(lock.write(version, &held(unique(0xD2), 1)).await);
+}
+
+/// Not a test by itself: the other process of `an_idle_standby_sleeps`.
+#[tokio::test]
+async fn other_standby() {
+    let Some(path) = std::env::var_os("SOLOIST_TEST_STANDBY") else { return };
+    let settings = Settings { path: path.into(), allow_remote_fs: false, keepers: own_keepers() };
+    let lock = FileLock::open(settings).unwrap();
+    let seen = lock.read().await.unwrap();
+    lock.changed(seen.version).await.unwrap();
+    panic!("nothing changes");
+}
+
+/// How often the threads of a process have gone to sleep.
+fn sleeps(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok()).map(of).sum()
+}
+
+/// Whether a process has a thread that queues for a flock.
+fn queues(pid: u32) -> bool {
+    let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.any(|task| fs::read_to_string(task.unwrap().path().join("comm")).is_ok_and(|name| name.trim() == "flock"))
+}
+
+#[tokio::test]
+async fn an_idle_standby_sleeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = open(&folder);
+    written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["lock::file::tests::other_standby", "--exact"])
+        .env("SOLOIST_TEST_STANDBY", at(&folder))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Until it has come to rest: a second without any change.
+    let limit = Instant::now() + SOON;
+    loop {
+        let before = sleeps(child.id());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if queues(child.id()) && sleeps(child.id()) == before {
+            break;
+        }
+        assert!(Instant::now() < limit, "it never comes to rest");
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it still stands by");
+    end(child);
 }
 
 #[tokio::test]
