@@ -610,6 +610,12 @@ impl Far {
         ProcessId::of(self.read(name).await.parse().unwrap()).unwrap()
     }
 
+    async fn until_event(&self, part: &str) -> String {
+        let path = self.dir.path().join("events");
+        wait_until(part, || fs::read_to_string(&path).is_ok_and(|text| text.contains(part))).await;
+        fs::read_to_string(path).unwrap()
+    }
+
     fn is_unlocked(&self) -> bool {
         let lock = File::open(self.dir.path().join("the.lock")).unwrap();
         Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_ok()
@@ -664,8 +670,8 @@ async fn a_stopped_elector_loses_its_workload_and_its_lock_at_the_deadline() {
         wait_until("unlock", || far.is_unlocked()).await;
         assert!(far.elector.is_stopped() && guard.is_alive());
         send(far.elector, Signal::SIGCONT);
-        assert!(far.read("events").await.contains("Started"));
-        wait_until("Gone", || fs::read_to_string(far.dir.path().join("events")).unwrap().contains("Gone")).await;
+        far.until_event("Started").await;
+        far.until_event("Gone").await;
     })
     .await;
 }
@@ -708,13 +714,11 @@ async fn pid_1_of_a_namespace_proves_that_it_is_empty() {
     }
     let unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
     each_far(&unshare, &[("deadline", "1500")], async |far| {
-        let events = far.read("events").await;
-        assert!(events.contains("PidNamespace"), "{events}");
+        far.until_event("PidNamespace").await;
         // Somebody comes in from outside: neither a child nor in the cgroup, and not allowed to stay either.
         let init = fs::read_to_string(format!("/proc/{0}/task/{0}/children", far.process.id())).unwrap();
         let mut stranger = Command::new("nsenter").args(["-t", init.trim(), "-p", "sleep", "1000"]).spawn().unwrap();
-        wait_until("Gone", || fs::read_to_string(far.dir.path().join("events")).unwrap().contains("Gone")).await;
-        let events = far.read("events").await;
+        let events = far.until_event("Gone").await;
         assert!(events.contains("Gone { proof: NamespaceEmpty"), "{events}");
         assert!(!stranger.wait().unwrap().success());
     })
@@ -737,14 +741,14 @@ async fn the_workload_has_the_terminal_and_cannot_be_suspended_by_it() {
     let foreground = || nix::unistd::tcgetpgrp(&pty.master).unwrap().as_raw();
     wait_until("foreground", || foreground() != far.elector.pid).await;
     let main = ProcessId::of(foreground()).unwrap();
-    assert!(far.read("events").await.contains(&format!("Started {{ pid: {}", main.pid)));
+    far.until_event(&format!("Started {{ pid: {}", main.pid)).await;
     for _ in 0..3 {
         nix::unistd::write(&pty.master, b"\x1a").unwrap();
         wait_until("resumption", || main.is_alive() && !main.is_stopped()).await;
     }
     nix::unistd::write(&pty.master, b"\x03").unwrap();
-    wait_until("Gone", || fs::read_to_string(far.dir.path().join("events")).unwrap().contains("Gone")).await;
-    assert!(far.read("events").await.contains("Exited(Signal(2))"));
+    far.until_event("Gone").await;
+    far.until_event("Exited(Signal(2))").await;
     assert!(!daemon.is_alive());
     assert_eq!(foreground(), far.elector.pid, "the elector has its terminal back");
     let _ = far.process.try_wait();
