@@ -54,10 +54,22 @@ fn try_base() -> Option<Base> {
     Base::create(Nonce(fresh())).map_err(|error| eprintln!("no cgroup: {error}")).ok()
 }
 
+/// Removes its own cgroup, and no other, also when the test fails.
+struct Cleanup(Option<Base>);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        if let Some(base) = &self.0 {
+            base.remove();
+        }
+    }
+}
+
 /// Plays a scene without a cgroup and, where that is possible, with one.
 async fn each(test: impl AsyncFn(&mut Scene)) {
     let _turn = TURN.lock().await;
     let with_base = try_base();
+    let _cleanup = Cleanup(with_base.clone());
     let without = [None].into_iter();
     for base in without.chain(with_base.map(Some)) {
         let keeper = Keeper::spawn_from(GUARD.into(), base.clone()).unwrap();
@@ -579,7 +591,7 @@ impl Far {
         let dir = TempDir::new().unwrap();
         let activation = Activation(fresh());
         let write = |name: &str, text: String| fs::write(dir.path().join(name), text).unwrap();
-        let command = with_daemon(&dir, "sleep 1000");
+        let command = with_daemon(&dir, "exec sleep 1000");
         let command: Vec<_> = command.iter().map(|word| word.to_str().unwrap()).collect();
         write("command", serde_json::to_string(&command).unwrap());
         write("base", serde_json::to_string(&base).unwrap());
@@ -639,6 +651,7 @@ impl Far {
 async fn each_far(wrapper: &[&str], files: &[(&str, &str)], test: impl AsyncFn(&mut Far)) {
     let _turn = TURN.lock().await;
     let with_base = try_base();
+    let _cleanup = Cleanup(with_base.clone());
     for base in [None].into_iter().chain(with_base.map(Some)) {
         let mut far = Far::play(base, wrapper, files).await;
         test(&mut far).await;
@@ -742,6 +755,8 @@ async fn the_workload_has_the_terminal_and_cannot_be_suspended_by_it() {
     wait_until("foreground", || foreground() != far.elector.pid).await;
     let main = ProcessId::of(foreground()).unwrap();
     far.until_event(&format!("Started {{ pid: {}", main.pid)).await;
+    // A shell that is just starting a command cannot be stopped as a whole.
+    wait_until("exec", || fs::read(format!("/proc/{}/comm", main.pid)).is_ok_and(|name| name == b"sleep\n")).await;
     for _ in 0..3 {
         nix::unistd::write(&pty.master, b"\x1a").unwrap();
         wait_until("resumption", || main.is_alive() && !main.is_stopped()).await;
