@@ -53,10 +53,10 @@ pub struct Timing {
 }
 
 /// A lease that does not hold, with every term and the smallest one that would.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimingError {
     lease: Duration,
-    terms: Timing,
+    terms: Box<Timing>,
     smallest: Option<Duration>,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for TimingError {
             "lease {:?} does not hold: D/(1-rho) + S + P + epsilon <= L/(1+rho) with L {:?}, D {:?}, S {:?}, P {:?}, \
              epsilon {EPSILON:?}, rho 0.1, grace G {:?} and {ATTEMPTS} attempts of {:?} each (at least {ATTEMPT_MIN:?} \
              is needed)",
-            self.lease, t.lease, t.kill_after, t.lateness, t.proof, t.grace, t.attempt_limit,
+            self.lease, self.lease, t.kill_after, t.lateness, t.proof, t.grace, t.attempt_limit,
         )?;
         match self.smallest {
             Some(smallest) => write!(f, "; the smallest lease that holds is {smallest:?}"),
@@ -126,7 +126,7 @@ impl Timing {
     }
 
     fn with_terms(lease: Duration, lateness: Duration, proof: Duration) -> Result<Self, TimingError> {
-        let terms = Self::derive(lease, lateness, proof);
+        let terms = Self::derive(lease.min(LEASE_MAX), lateness, proof);
         if lease <= LEASE_MAX && terms.holds() {
             return Ok(terms);
         }
@@ -142,7 +142,7 @@ impl Timing {
             if fits(middle) { high = middle } else { low = middle + 1 }
         }
         let smallest = fits(low).then(|| Duration::from_millis(low));
-        Err(TimingError { lease, terms, smallest })
+        Err(TimingError { lease, terms: Box::new(terms), smallest })
     }
 
     fn derive(lease: Duration, lateness: Duration, proof: Duration) -> Self {
@@ -275,7 +275,7 @@ mod tests {
         let error = Timing::new(LEASE_MAX + Duration::from_millis(1), None).unwrap_err();
         assert!(error.to_string().contains("too long"), "{error}");
         assert!(Timing::new(LEASE_MAX, None).is_ok());
-        assert!(Timing::new(Duration::MAX / 4, None).is_err());
+        assert!(Timing::new(Duration::MAX, None).is_err());
     }
 
     #[test]

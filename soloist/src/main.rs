@@ -1,10 +1,12 @@
-//! One binary: under the name `soloist-guard` it is the guard.
+//! The `soloist` binary: a member, its guard, or a verb.
 
 use std::process::ExitCode;
 
+use soloist::workload::guard;
+
 fn main() -> ExitCode {
-    if std::env::args_os().next().is_some_and(|name| name == soloist::workload::guard::NAME) {
-        return soloist::workload::guard::main();
+    if std::env::args_os().next().is_some_and(|name| name == guard::NAME) {
+        return guard::main();
     }
-    ExitCode::SUCCESS
+    soloist::cli::main(std::env::args_os())
 }

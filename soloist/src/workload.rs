@@ -6,6 +6,7 @@ pub mod keeper;
 pub mod process;
 mod protocol;
 mod run;
+pub mod size;
 mod sys;
 mod terminal;
 mod tree;
@@ -111,6 +112,8 @@ pub trait Workload {
     fn kill(&mut self);
     /// Passes a signal on to the command.
     fn signal(&mut self, signal: i32);
+    /// Resident memory of the tree, in bytes; 0 where nothing runs. What a kill will cost depends on it.
+    fn resident_bytes(&self) -> u64;
     /// The next report. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Event>;
 }

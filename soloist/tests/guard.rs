@@ -14,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use soloist::clock::now;
+use soloist::lock::file::Announce;
 use soloist::workload::cgroup::{Base, prove_gone};
 use soloist::workload::keeper::Keeper;
 use soloist::workload::process::{ProcessId, carrying, sweep};
@@ -543,7 +544,7 @@ async fn elector_process() {
     let mut keeper = Keeper::spawn_from(GUARD.into(), base).unwrap();
     fs::write(dir.join("guard"), keeper.guard().pid.to_string()).unwrap();
     if dir.join("hold").exists() {
-        keeper.holding(now() + Duration::from_millis(200));
+        keeper.announcer().holding();
         kill(Pid::this(), Signal::SIGSTOP).unwrap();
     }
     let command: Vec<String> = serde_json::from_str(&read("command")).unwrap();

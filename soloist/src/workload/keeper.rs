@@ -5,10 +5,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use election::{Activation, Instant, Proof, Version};
@@ -20,11 +21,13 @@ use tokio::io::unix::AsyncFd;
 use super::cgroup::Base;
 use super::process::{ProcessId, failed};
 use super::protocol::{self, Order, Packet, Parcel, Report, Start};
+use super::size::resident_bytes_below;
 use super::sys::{self, Page};
 use super::terminal::Terminal;
 use super::tree::{self, Step, Sweep, Tree};
 use super::{Event, Launch, Workload, guard};
 use crate::clock;
+use crate::lock::file::Announce;
 
 /// How long the guard may take to answer, unless the elector says otherwise.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,8 +39,13 @@ const PATIENCE_PARTS: u32 = 4;
 /// Orders that may wait for a guard which does not read; with more it is as good as dead.
 const ORDERS_MAX: usize = 256;
 
+/// An elector that is stopped this long while it holds a lock is killed by its guard.
+const HOLDING_CHECK: Duration = Duration::from_secs(1);
+
+/// A guard that lived shorter than this is not replaced at once.
+const GUARD_LIFE_MIN: Duration = Duration::from_secs(1);
+
 /// Starts, stops and watches the guard, which starts and stops the workload.
-#[derive(Debug)]
 pub struct Keeper {
     executable: PathBuf,
     base: Option<Base>,
@@ -50,7 +58,40 @@ pub struct Keeper {
     ending: Option<(Tree, Sweep, Option<Terminal>)>,
     worst: Duration,
     memory_locked: bool,
+    announcer: Announcer,
+    on_replaced: Option<Box<dyn Fn(ProcessId)>>,
     events: VecDeque<Event>,
+}
+
+/// The line to whichever guard there is, for threads that take a lock. A stopped process cannot speak, so it is said
+/// before, and straight into the socket.
+#[derive(Clone, Debug, Default)]
+pub struct Announcer(Arc<Mutex<Option<OwnedFd>>>);
+
+impl Announcer {
+    fn set_line(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let line = socket.try_clone_to_owned()?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+        Ok(())
+    }
+
+    fn say(&self, order: &Order) {
+        let line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(line), Ok(packet)) = (line.as_ref(), Packet::new(order, Vec::new())) {
+            // A guard that does not listen any more is found out by its handle.
+            let _ = packet.send(line.as_fd());
+        }
+    }
+}
+
+impl Announce for Announcer {
+    fn holding(&self) {
+        self.say(&Order::Holding { until: (clock::now() + HOLDING_CHECK).as_nanos() });
+    }
+
+    fn not_holding(&self) {
+        self.say(&Order::NotHolding);
+    }
 }
 
 /// What the keeper knows of the activation that runs.
@@ -77,6 +118,7 @@ struct Guard {
     asked: Option<Asked>,
     /// Why it was given up, once it was.
     given_up: Option<String>,
+    started: Instant,
 }
 
 /// A question to the guard.
@@ -102,6 +144,8 @@ impl Keeper {
         sys::heed_children();
         let own = ProcessId::own()?;
         let guard = Guard::spawn(&executable, own, base.as_ref())?;
+        let announcer = Announcer::default();
+        announcer.set_line(guard.socket.as_fd())?;
         Ok(Self {
             executable,
             base,
@@ -113,6 +157,8 @@ impl Keeper {
             ending: None,
             worst: Duration::ZERO,
             memory_locked: false,
+            announcer,
+            on_replaced: None,
             events: VecDeque::new(),
         })
     }
@@ -120,6 +166,11 @@ impl Keeper {
     /// The guard that is, or was last.
     pub fn guard(&self) -> ProcessId {
         self.last_guard
+    }
+
+    /// Calls `tell` with each guard that replaces one that died.
+    pub fn on_replaced(&mut self, tell: impl Fn(ProcessId) + 'static) {
+        self.on_replaced = Some(Box::new(tell));
     }
 
     /// Whether the guard could lock its memory, as far as it has said so.
@@ -132,24 +183,20 @@ impl Keeper {
         self.patience = patience;
     }
 
-    /// The elector is about to take a lock. If it is stopped and still has it at `until`, the guard kills it.
-    pub fn holding(&mut self, until: Instant) {
-        if let Err(error) = self.ensure_guard() {
-            tracing::warn!("{error}");
-        }
-        self.order(&Order::Holding { until: until.as_nanos() }, Vec::new());
-    }
-
-    /// The elector has let go of that lock.
-    pub fn not_holding(&mut self) {
-        self.order(&Order::NotHolding, Vec::new());
+    /// Tells the guard, from any thread, when the elector holds a lock that others wait for.
+    pub fn announcer(&self) -> Announcer {
+        self.announcer.clone()
     }
 
     /// A guard that died with nothing to guard is replaced when there is something to guard again.
     fn ensure_guard(&mut self) -> io::Result<()> {
         if self.guard.is_none() {
             let guard = Guard::spawn(&self.executable, self.own, self.base.as_ref())?;
+            self.announcer.set_line(guard.socket.as_fd())?;
             self.last_guard = guard.id;
+            if let Some(tell) = &self.on_replaced {
+                tell(guard.id);
+            }
             self.guard = Some(guard);
         }
         Ok(())
@@ -280,7 +327,15 @@ impl Keeper {
         self.listen();
         let Some(mut guard) = self.guard.take() else { return };
         let how = guard.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        let Some(run) = self.run.take() else { return };
+        let Some(run) = self.run.take() else {
+            // With nothing to guard it is replaced at once, unless it cannot even start: `start` tries again then.
+            if clock::now().since(guard.started) > GUARD_LIFE_MIN
+                && let Err(error) = self.ensure_guard()
+            {
+                tracing::warn!("{error}");
+            }
+            return;
+        };
         let why = guard.given_up.unwrap_or(how);
         self.events.push_back(Event::GuardLost(format!("the guard is gone: {why}")));
         let tree = Tree {
@@ -391,6 +446,10 @@ impl Workload for Keeper {
         }
     }
 
+    fn resident_bytes(&self) -> u64 {
+        if self.run.is_some() { resident_bytes_below(self.last_guard.pid) } else { 0 }
+    }
+
     async fn next(&mut self) -> Event {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -438,7 +497,17 @@ impl Guard {
                 return Err(failed("watch the guard", error));
             }
         };
-        Ok(Self { child, id, end, socket, page, orders: VecDeque::new(), asked: None, given_up: None })
+        Ok(Self {
+            child,
+            id,
+            end,
+            socket,
+            page,
+            orders: VecDeque::new(),
+            asked: None,
+            given_up: None,
+            started: clock::now(),
+        })
     }
 
     fn send(&mut self, packet: Packet) {

@@ -216,6 +216,24 @@ fn is_hidden(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
+/// The children of all threads of `parent`, dead ones included.
+pub fn children_of(parent: i32) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
+    let mut children = Vec::new();
+    let mut unsupported = false;
+    for thread in threads.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(list) => children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            Err(_) => unsupported |= thread.path().exists(),
+        }
+    }
+    if unsupported {
+        // A kernel without CONFIG_PROC_CHILDREN: look at everybody's parent.
+        return visible().into_iter().filter(|pid| Stat::read(*pid).is_ok_and(|stat| stat.parent == parent)).collect();
+    }
+    children
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command};

@@ -16,6 +16,7 @@ use nix::unistd::getpid;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::cgroup::Leaf;
+use super::process::children_of;
 use super::process::{Stat, has_live_thread, visible};
 use super::sys::{self, Look};
 use super::{Containment, Ending};
@@ -237,24 +238,6 @@ fn visit_descendants(mut visit: impl FnMut(Option<i32>, i32)) {
             return;
         }
     }
-}
-
-/// The children of all threads of `parent`, dead ones included.
-fn children_of(parent: i32) -> Vec<i32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
-    let mut children = Vec::new();
-    let mut unsupported = false;
-    for thread in threads.flatten() {
-        match fs::read_to_string(thread.path().join("children")) {
-            Ok(list) => children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
-            Err(_) => unsupported |= thread.path().exists(),
-        }
-    }
-    if unsupported {
-        // A kernel without CONFIG_PROC_CHILDREN: look at everybody's parent.
-        return visible().into_iter().filter(|pid| Stat::read(*pid).is_ok_and(|stat| stat.parent == parent)).collect();
-    }
-    children
 }
 
 /// Signals a process further down, which its own parent may reap at any time: by pidfd, once its parent is confirmed.

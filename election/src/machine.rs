@@ -1,0 +1,195 @@
+//! The machine: one member's part of the protocol.
+//!
+//! ```text
+//!               release, or the lease ran out           confirmed by the store
+//!    Standby ----------------------------> Acquiring ------------------------> Active
+//!       ^  ^                                   |                                 |
+//!       |  +------- somebody else was first ---+                                 | stop, loss, end of the workload
+//!       |                                                                        v
+//!       +------------------- proof, then release (or the role was lost) ----- Stopping
+//! ```
+//!
+//! Each state is a file; what outlives a state is in [`Core`]. States consume themselves and return the next one.
+
+mod acquiring;
+mod active;
+mod core;
+mod standby;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::io::{Action, Exit, Input, Output, Request, Role};
+use crate::record::{Activation, Member, Nonce, Token};
+use crate::timing::Timing;
+
+use acquiring::Acquiring;
+use active::Active;
+use core::Core;
+use standby::Standby;
+
+/// Fresh randomness. Asked once for each send, so that clones of a process (a copied virtual machine) diverge.
+pub trait Entropy {
+    /// 64 random bits.
+    fn bits(&mut self) -> u64;
+}
+
+/// What an absent lock means to a member that never saw it exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Absence {
+    /// Nobody was ever active: free at first sight. Only where the platform's own lock proves it.
+    Free,
+    /// Somebody may have deleted it: costs a whole lease.
+    CostsALease,
+}
+
+/// What a member does when its workload's command ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnExit {
+    /// Release and leave with the workload's code.
+    Exit,
+    /// Release in favour of itself and start anew, as a new activation.
+    Restart,
+    /// Release and stand by.
+    Standby,
+}
+
+/// What a member does after it lost the role without wanting to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnLoss {
+    /// Contend again.
+    Standby,
+    /// Leave.
+    Exit,
+}
+
+/// What a machine is told once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// The member's name.
+    pub name: String,
+    /// All durations.
+    pub timing: Timing,
+    /// How long the workload gets on a planned stop.
+    pub stop_grace: Duration,
+    /// What an absent lock means.
+    pub absence: Absence,
+    /// After the workload's own end.
+    pub on_exit: OnExit,
+    /// After a loss.
+    pub on_loss: OnLoss,
+}
+
+/// One member's part of the protocol. Pure: what it knows of time and store comes in through [`Machine::step`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Machine<E> {
+    core: Core<E>,
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum State {
+    Standby(Standby),
+    Acquiring(Acquiring),
+    Active(Active),
+    Ended,
+}
+
+impl<E: Entropy> Machine<E> {
+    /// A member that has not looked at the lock yet. Its first outputs come from the first [`Machine::step`].
+    pub fn new(settings: Settings, mut entropy: E) -> Self {
+        let nonce = Nonce(u128::from(entropy.bits()) << 64 | u128::from(entropy.bits()));
+        Self { core: Core::new(settings, nonce, entropy), state: State::Standby(Standby::default()) }
+    }
+
+    /// Takes one input at `now` and returns what to do, in order.
+    ///
+    /// `now` must not go backwards. Every [`Action::Read`] and [`Action::Write`] must be answered by exactly one input;
+    /// at most one of them is under way at any time.
+    pub fn step(&mut self, now: Instant, input: Input) -> Vec<Output> {
+        self.core.observe(&input);
+        let state = std::mem::replace(&mut self.state, State::Ended);
+        let state = match state {
+            State::Standby(standby) => standby.on(&mut self.core, now, input),
+            State::Acquiring(acquiring) => acquiring.on(&mut self.core, now, input),
+            State::Active(active) => active.on(&mut self.core, now, input),
+            State::Ended => refuse_when_ended(&mut self.core, &input),
+        };
+        self.state = state;
+        self.core.take_outputs()
+    }
+
+    /// When [`Machine::step`] wants to be called again with [`Input::Wake`], if nothing happens before.
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        match &self.state {
+            State::Standby(standby) => standby.next_wakeup(&self.core),
+            State::Acquiring(acquiring) => acquiring.next_wakeup(&self.core),
+            State::Active(active) => active.next_wakeup(&self.core),
+            State::Ended => None,
+        }
+    }
+
+    /// The part that this member plays now.
+    pub fn role(&self) -> Role {
+        match &self.state {
+            State::Standby(_) => Role::Standby,
+            State::Acquiring(_) => Role::Acquiring,
+            State::Active(active) if active.is_stopping() => Role::Stopping,
+            State::Active(_) => Role::Active,
+            State::Ended => Role::Ended,
+        }
+    }
+
+    /// Name and nonce.
+    pub fn member(&self) -> Member {
+        self.core.member()
+    }
+
+    /// The durations in force, as far as measurements have changed them.
+    pub fn timing(&self) -> &Timing {
+        &self.core.settings.timing
+    }
+
+    /// Activation, token and instant of SIGKILL while this member is active or stopping.
+    pub fn activation(&self) -> Option<(Activation, Token, Instant)> {
+        match &self.state {
+            State::Active(active) => Some(active.activation()),
+            _ => None,
+        }
+    }
+
+    /// The member that the lock names, as far as a standby knows.
+    pub fn holder(&self) -> Option<Member> {
+        match &self.state {
+            State::Standby(standby) => standby.holder(),
+            State::Active(_) => Some(self.core.member()),
+            _ => None,
+        }
+    }
+}
+
+/// After the exit was decided nothing moves any more; requests still get their answer.
+fn refuse_when_ended<E: Entropy>(core: &mut Core<E>, input: &Input) -> State {
+    if matches!(input, Input::Request(_)) {
+        core.refuse("this member is leaving");
+    }
+    State::Ended
+}
+
+/// The exit of a member that leaves while it has no workload.
+fn leave_idle<E: Entropy>(core: &mut Core<E>) -> State {
+    core.say(Action::Exit(Exit::StoodBy), "asked to leave while standing by");
+    State::Ended
+}
+
+/// Requests that only the active member can grant.
+fn refuse_as_standby<E: Entropy>(core: &mut Core<E>, request: &Request) {
+    match request {
+        Request::Switchover { .. } | Request::Pause { .. } | Request::Resume => {
+            core.refuse("this member is not active");
+        }
+        Request::Fenced { activation } => core.refuse(&format!("the lock does not name activation {activation}")),
+    }
+}
