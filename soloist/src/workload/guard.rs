@@ -120,8 +120,11 @@ impl Guard {
     }
 
     fn work(&mut self) {
-        while !(self.orphaned && self.run.is_none()) {
+        loop {
             self.flush();
+            if self.orphaned && self.run.is_none() {
+                break;
+            }
             self.arm();
             let woken = self.wait();
             self.attend(&woken);

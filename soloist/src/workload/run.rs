@@ -1,7 +1,9 @@
 //! One activation in the guard: from the start gate to the proof that nothing is left.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub(super) struct Run {
     release: Option<PathBuf>,
     successor: Option<String>,
     stop_grace: Duration,
+    /// The command's name as it was given.
+    name: OsString,
     terminal: Option<Terminal>,
     /// How exec went, while that is not known.
     outcome: Option<OwnedFd>,
@@ -82,6 +86,7 @@ impl Run {
             release: start.releases.then(|| PathBuf::from(&parcel.lock_path)),
             successor: start.successor.clone(),
             stop_grace: start.stop_grace,
+            name: parcel.command.first().cloned().unwrap_or_default(),
             terminal: None,
             outcome: None,
             opened: false,
@@ -205,7 +210,7 @@ impl Run {
         match (result, self.tree.main) {
             (Ok(()), Some(pid)) => self.reports.push(Report::Started { pid, containment: self.tree.containment() }),
             (Err(errno), _) => {
-                let code = if errno == Errno::ENOENT { 127 } else { 126 };
+                let code = exec_code(errno, &self.name);
                 self.reports.push(Report::Exited(Ending::NotStarted(code)));
                 // What the child's end would report is not the command's.
                 self.main_lives = false;
@@ -345,5 +350,19 @@ impl Run {
     /// What there is to report since the last call.
     pub(super) fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
+    }
+}
+
+/// 127 for a command that is not there, 126 for one that is. A search that met a closed folder on its way ends with
+/// EACCES although it found nothing.
+fn exec_code(errno: Errno, name: &OsStr) -> i32 {
+    let is_there = || {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        name.as_bytes().contains(&b'/') || std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+    };
+    match errno {
+        Errno::ENOENT => 127,
+        Errno::EACCES if !is_there() => 127,
+        _ => 126,
     }
 }
