@@ -285,8 +285,8 @@ impl Run {
         self.stage = Stage::Proven { proof, retry_at: now, give_up_at: now + RELEASE_LIMIT };
     }
 
-    /// Does what is due. True when the run is over and all that it held is let go.
-    pub(super) fn tick(&mut self, now: Instant, deadline: Instant) -> bool {
+    /// Does what is due before the end.
+    pub(super) fn tick(&mut self, now: Instant, deadline: Instant) {
         if !self.is_ending() {
             self.resume(now);
             if now >= self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline)) {
@@ -294,7 +294,6 @@ impl Run {
             }
         }
         self.sweep(now);
-        self.finish(now)
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -319,8 +318,9 @@ impl Run {
         }
     }
 
-    /// After the proof: the release, then the lock, then the report, in this order.
-    fn finish(&mut self, now: Instant) -> bool {
+    /// After the proof: the release, then the lock, then the report, in this order. True when the run is over and all
+    /// that it held is let go.
+    pub(super) fn finish(&mut self, now: Instant) -> bool {
         let Stage::Proven { proof, retry_at, give_up_at } = &mut self.stage else { return false };
         if now < *retry_at {
             return false;
