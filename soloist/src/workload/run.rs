@@ -334,8 +334,11 @@ impl Run {
         let release = self.release.as_deref();
         let written = release.map(|path| release_after_proof(path, self.activation, *proof, self.successor.clone()));
         let released = match written {
-            Some(Err(error)) if error.kind() == ErrorKind::WouldBlock && now < *give_up_at => {
-                *retry_at = now + RELEASE_PACE;
+            // Somebody else is writing. Should that be a stopped elector, the guard sees to it between two tries.
+            Some(Err(error))
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && now < *give_up_at =>
+            {
+                *retry_at = clock::now() + RELEASE_PACE;
                 return false;
             }
             // Without a release of the guard's the elector writes its own, or the others wait.
