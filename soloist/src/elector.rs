@@ -69,6 +69,8 @@ pub struct Elector<E, L, W, C> {
     command: Command,
     orders: mpsc::Receiver<Order>,
     operation: Option<Operation>,
+    /// The answer of the last one, until the machine has it.
+    answer: Option<Input>,
     watch: Option<Watch>,
     /// The version that the last answer named; changes are counted from here.
     last_version: Version,
@@ -97,6 +99,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             command,
             orders,
             operation: None,
+            answer: None,
             watch: None,
             last_version: Version::ABSENT,
             answer_to: None,
@@ -141,7 +144,11 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
 
     /// Waits for one thing; nothing when it is of no interest to the machine.
     async fn wait(&mut self) -> Option<Input> {
-        if let Some(input) = self.measure() {
+        // What the guard said comes before what the store shows of it.
+        if let Some(event) = self.workload.try_next() {
+            return self.on_event(event);
+        }
+        if let Some(input) = self.answer.take().or_else(|| self.measure()) {
             return Some(input);
         }
         // Nothing is watched while an operation is under way: its answer tells more, and a change of the own making
@@ -162,7 +169,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             event = self.workload.next() => self.on_event(event),
             input = pending_or(&mut self.operation) => {
                 self.operation = None;
-                Some(input)
+                self.answer = Some(input);
+                None
             }
             order = self.orders.recv() => self.on_order(order),
             () = timer => Some(Input::Wake),

@@ -114,6 +114,8 @@ pub trait Workload {
     fn signal(&mut self, signal: i32);
     /// Resident memory of the tree, in bytes; 0 where nothing runs. What a kill will cost depends on it.
     fn resident_bytes(&self) -> u64;
+    /// A report that is there already. What the guard wrote to a lock comes after what it said before.
+    fn try_next(&mut self) -> Option<Event>;
     /// The next report. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Event>;
 }

@@ -55,10 +55,22 @@ fn try_base() -> Option<Base> {
     Base::create(Nonce(fresh())).map_err(|error| eprintln!("no cgroup: {error}")).ok()
 }
 
+/// Removes its own cgroup, and no other, also when the test fails.
+struct Cleanup(Option<Base>);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        if let Some(base) = &self.0 {
+            base.remove();
+        }
+    }
+}
+
 /// Plays a scene without a cgroup and, where that is possible, with one.
 async fn each(test: impl AsyncFn(&mut Scene)) {
     let _turn = TURN.lock().await;
     let with_base = try_base();
+    let _cleanup = Cleanup(with_base.clone());
     let without = [None].into_iter();
     for base in without.chain(with_base.map(Some)) {
         let keeper = Keeper::spawn_from(GUARD.into(), base.clone()).unwrap();
@@ -580,7 +592,7 @@ impl Far {
         let dir = TempDir::new().unwrap();
         let activation = Activation(fresh());
         let write = |name: &str, text: String| fs::write(dir.path().join(name), text).unwrap();
-        let command = with_daemon(&dir, "sleep 1000");
+        let command = with_daemon(&dir, "exec sleep 1000");
         let command: Vec<_> = command.iter().map(|word| word.to_str().unwrap()).collect();
         write("command", serde_json::to_string(&command).unwrap());
         write("base", serde_json::to_string(&base).unwrap());
@@ -611,6 +623,12 @@ impl Far {
         ProcessId::of(self.read(name).await.parse().unwrap()).unwrap()
     }
 
+    async fn until_event(&self, part: &str) -> String {
+        let path = self.dir.path().join("events");
+        wait_until(part, || fs::read_to_string(&path).is_ok_and(|text| text.contains(part))).await;
+        fs::read_to_string(path).unwrap()
+    }
+
     fn is_unlocked(&self) -> bool {
         let lock = File::open(self.dir.path().join("the.lock")).unwrap();
         Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_ok()
@@ -634,6 +652,7 @@ impl Far {
 async fn each_far(wrapper: &[&str], files: &[(&str, &str)], test: impl AsyncFn(&mut Far)) {
     let _turn = TURN.lock().await;
     let with_base = try_base();
+    let _cleanup = Cleanup(with_base.clone());
     for base in [None].into_iter().chain(with_base.map(Some)) {
         let mut far = Far::play(base, wrapper, files).await;
         test(&mut far).await;
@@ -665,8 +684,8 @@ async fn a_stopped_elector_loses_its_workload_and_its_lock_at_the_deadline() {
         wait_until("unlock", || far.is_unlocked()).await;
         assert!(far.elector.is_stopped() && guard.is_alive());
         send(far.elector, Signal::SIGCONT);
-        assert!(far.read("events").await.contains("Started"));
-        wait_until("Gone", || fs::read_to_string(far.dir.path().join("events")).unwrap().contains("Gone")).await;
+        far.until_event("Started").await;
+        far.until_event("Gone").await;
     })
     .await;
 }
@@ -709,13 +728,11 @@ async fn pid_1_of_a_namespace_proves_that_it_is_empty() {
     }
     let unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
     each_far(&unshare, &[("deadline", "1500")], async |far| {
-        let events = far.read("events").await;
-        assert!(events.contains("PidNamespace"), "{events}");
+        far.until_event("PidNamespace").await;
         // Somebody comes in from outside: neither a child nor in the cgroup, and not allowed to stay either.
         let init = fs::read_to_string(format!("/proc/{0}/task/{0}/children", far.process.id())).unwrap();
         let mut stranger = Command::new("nsenter").args(["-t", init.trim(), "-p", "sleep", "1000"]).spawn().unwrap();
-        wait_until("Gone", || fs::read_to_string(far.dir.path().join("events")).unwrap().contains("Gone")).await;
-        let events = far.read("events").await;
+        let events = far.until_event("Gone").await;
         assert!(events.contains("Gone { proof: NamespaceEmpty"), "{events}");
         assert!(!stranger.wait().unwrap().success());
     })
@@ -738,14 +755,16 @@ async fn the_workload_has_the_terminal_and_cannot_be_suspended_by_it() {
     let foreground = || nix::unistd::tcgetpgrp(&pty.master).unwrap().as_raw();
     wait_until("foreground", || foreground() != far.elector.pid).await;
     let main = ProcessId::of(foreground()).unwrap();
-    assert!(far.read("events").await.contains(&format!("Started {{ pid: {}", main.pid)));
+    far.until_event(&format!("Started {{ pid: {}", main.pid)).await;
+    // A shell that is just starting a command cannot be stopped as a whole.
+    wait_until("exec", || fs::read(format!("/proc/{}/comm", main.pid)).is_ok_and(|name| name == b"sleep\n")).await;
     for _ in 0..3 {
         nix::unistd::write(&pty.master, b"\x1a").unwrap();
         wait_until("resumption", || main.is_alive() && !main.is_stopped()).await;
     }
     nix::unistd::write(&pty.master, b"\x03").unwrap();
-    wait_until("Gone", || fs::read_to_string(far.dir.path().join("events")).unwrap().contains("Gone")).await;
-    assert!(far.read("events").await.contains("Exited(Signal(2))"));
+    far.until_event("Gone").await;
+    far.until_event("Exited(Signal(2))").await;
     assert!(!daemon.is_alive());
     assert_eq!(foreground(), far.elector.pid, "the elector has its terminal back");
     let _ = far.process.try_wait();

@@ -40,10 +40,16 @@ pub(super) struct Arguments {
     #[arg(long, env = "SOLOIST_NAME")]
     name: Option<String>,
     /// How long the others wait for an active member that is silent
-    #[arg(long, env = "SOLOIST_LEASE", default_value = "15s", value_name = "DURATION")]
+    #[arg(long, env = "SOLOIST_LEASE", allow_hyphen_values = true, default_value = "15s", value_name = "DURATION")]
     lease: String,
     /// What the workload gets between SIGTERM and SIGKILL on a planned stop
-    #[arg(long, env = "SOLOIST_STOP_GRACE", default_value = "10s", value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "SOLOIST_STOP_GRACE",
+        allow_hyphen_values = true,
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
     stop_grace: String,
     /// When the workload ends by itself: release and leave with its code, start it anew here, or stand by
     #[arg(long, env = "SOLOIST_ON_EXIT", default_value = "exit", value_name = "WHAT")]

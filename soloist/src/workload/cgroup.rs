@@ -163,7 +163,8 @@ pub fn prove_gone(base: &Base, activation: Activation, limit: Duration) -> io::R
     leaf.kill()?;
     let empty = leaf.wait_empty(limit)?;
     if empty {
-        leaf.remove();
+        // Nobody else is left to tidy up. Should the caller die now, the next one waits for a lease instead.
+        base.remove();
     }
     Ok(empty)
 }

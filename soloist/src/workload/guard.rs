@@ -120,8 +120,11 @@ impl Guard {
     }
 
     fn work(&mut self) {
-        while !(self.orphaned && self.run.is_none()) {
+        loop {
             self.flush();
+            if self.orphaned && self.run.is_none() {
+                break;
+            }
             self.arm();
             let woken = self.wait();
             self.attend(&woken);
@@ -184,13 +187,21 @@ impl Guard {
     fn tick(&mut self, now: Instant) {
         self.watch_holder(now);
         let Some(run) = &mut self.run else { return };
-        let over = run.tick(now, self.site.page.load());
-        for report in run.take_reports() {
-            self.report(&report);
-        }
-        if over {
+        run.tick(now, self.site.page.load());
+        // The elector hears how the command ended before it can see a release in the lock.
+        self.report_run();
+        if self.run.as_mut().is_some_and(|run| run.finish(now)) {
+            self.report_run();
             self.run = None;
         }
+    }
+
+    fn report_run(&mut self) {
+        let reports = self.run.as_mut().map(Run::take_reports).unwrap_or_default();
+        for report in &reports {
+            self.report(report);
+        }
+        self.flush();
     }
 
     /// An elector that is stopped while it holds a lock keeps everybody out: it must go.

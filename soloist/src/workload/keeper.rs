@@ -450,6 +450,13 @@ impl Workload for Keeper {
         if self.run.is_some() { resident_bytes_below(self.last_guard.pid) } else { 0 }
     }
 
+    fn try_next(&mut self) -> Option<Event> {
+        if self.events.is_empty() {
+            self.listen();
+        }
+        self.events.pop_front()
+    }
+
     async fn next(&mut self) -> Event {
         loop {
             if let Some(event) = self.events.pop_front() {

@@ -1,7 +1,9 @@
 //! One activation in the guard: from the start gate to the proof that nothing is left.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub(super) struct Run {
     release: Option<PathBuf>,
     successor: Option<String>,
     stop_grace: Duration,
+    /// The command's name as it was given.
+    name: OsString,
     terminal: Option<Terminal>,
     /// How exec went, while that is not known.
     outcome: Option<OwnedFd>,
@@ -82,6 +86,7 @@ impl Run {
             release: start.releases.then(|| PathBuf::from(&parcel.lock_path)),
             successor: start.successor.clone(),
             stop_grace: start.stop_grace,
+            name: parcel.command.first().cloned().unwrap_or_default(),
             terminal: None,
             outcome: None,
             opened: false,
@@ -205,7 +210,7 @@ impl Run {
         match (result, self.tree.main) {
             (Ok(()), Some(pid)) => self.reports.push(Report::Started { pid, containment: self.tree.containment() }),
             (Err(errno), _) => {
-                let code = if errno == Errno::ENOENT { 127 } else { 126 };
+                let code = exec_code(errno, &self.name);
                 self.reports.push(Report::Exited(Ending::NotStarted(code)));
                 // What the child's end would report is not the command's.
                 self.main_lives = false;
@@ -280,8 +285,8 @@ impl Run {
         self.stage = Stage::Proven { proof, retry_at: now, give_up_at: now + RELEASE_LIMIT };
     }
 
-    /// Does what is due. True when the run is over and all that it held is let go.
-    pub(super) fn tick(&mut self, now: Instant, deadline: Instant) -> bool {
+    /// Does what is due before the end.
+    pub(super) fn tick(&mut self, now: Instant, deadline: Instant) {
         if !self.is_ending() {
             self.resume(now);
             if now >= self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline)) {
@@ -289,7 +294,6 @@ impl Run {
             }
         }
         self.sweep(now);
-        self.finish(now)
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -314,8 +318,9 @@ impl Run {
         }
     }
 
-    /// After the proof: the release, then the lock, then the report, in this order.
-    fn finish(&mut self, now: Instant) -> bool {
+    /// After the proof: the release, then the lock, then the report, in this order. True when the run is over and all
+    /// that it held is let go.
+    pub(super) fn finish(&mut self, now: Instant) -> bool {
         let Stage::Proven { proof, retry_at, give_up_at } = &mut self.stage else { return false };
         if now < *retry_at {
             return false;
@@ -329,8 +334,11 @@ impl Run {
         let release = self.release.as_deref();
         let written = release.map(|path| release_after_proof(path, self.activation, *proof, self.successor.clone()));
         let released = match written {
-            Some(Err(error)) if error.kind() == ErrorKind::WouldBlock && now < *give_up_at => {
-                *retry_at = now + RELEASE_PACE;
+            // Somebody else is writing. Should that be a stopped elector, the guard sees to it between two tries.
+            Some(Err(error))
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && now < *give_up_at =>
+            {
+                *retry_at = clock::now() + RELEASE_PACE;
                 return false;
             }
             // Without a release of the guard's the elector writes its own, or the others wait.
@@ -345,5 +353,19 @@ impl Run {
     /// What there is to report since the last call.
     pub(super) fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
+    }
+}
+
+/// 127 for a command that is not there, 126 for one that is. A search that met a closed folder on its way ends with
+/// EACCES although it found nothing.
+fn exec_code(errno: Errno, name: &OsStr) -> i32 {
+    let is_there = || {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        name.as_bytes().contains(&b'/') || std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+    };
+    match errno {
+        Errno::ENOENT => 127,
+        Errno::EACCES if !is_there() => 127,
+        _ => 126,
     }
 }

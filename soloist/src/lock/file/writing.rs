@@ -15,6 +15,8 @@ use super::{Own, Shared, evidence};
 
 /// How long the flock of a holder that was killed may take to arrive.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(2);
+/// How long the guard waits for the write lock at a time.
+const RELEASE_LOCK_LIMIT: Duration = Duration::from_millis(20);
 
 impl Shared {
     /// One conditional write. Blocks.
@@ -238,8 +240,8 @@ fn fill_token(document: &mut Document, token: Token) {
 
 /// The guard's own release, written when it has the proof: it is there even when the elector is not.
 ///
-/// Does nothing, and answers nothing, unless the record is held by `activation`. Blocks for about a second at most,
-/// besides the disk; an error of kind `TimedOut` says that another write was in the way.
+/// Does nothing, and answers nothing, unless the record is held by `activation`. An error of kind `TimedOut` says that
+/// another write was in the way: the guard tries again, and must not be kept from answering its elector meanwhile.
 pub fn release_after_proof(
     path: &Path,
     activation: Activation,
@@ -248,7 +250,7 @@ pub fn release_after_proof(
 ) -> io::Result<Option<Version>> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     let paths = Paths::of(path).ok_or_else(|| invalid(format!("{path:?} names no file")))?;
-    let _lock = WriteLock::take(&paths, WRITE_LOCK_LIMIT)?;
+    let _lock = WriteLock::take(&paths, RELEASE_LOCK_LIMIT)?;
     let Some(Stored { mut document, .. }) = store::read_record(&paths)? else { return Ok(None) };
     let (Claim::Held(holder), Some(version)) = (&document.record.claim, document.version) else { return Ok(None) };
     if holder.activation != activation {
