@@ -418,8 +418,10 @@ impl Active {
 
     fn verdict<E: Entropy>(&self, core: &Core<E>, seen: &Seen) -> Verdict {
         let Some(record) = &seen.record else { return Verdict::Absent };
-        let known = self.version != Version::ABSENT && seen.version.incarnation == self.version.incarnation;
-        if known && seen.version.number < self.version.number {
+        // Not `self.version`, which a stale "absent" resets.
+        let is_older =
+            |newest: Version| seen.version.incarnation == newest.incarnation && seen.version.number < newest.number;
+        if core.newest.is_some_and(is_older) {
             return Verdict::Stale;
         }
         match &record.claim {
@@ -447,6 +449,9 @@ impl Active {
         }
         match self.sends.find(holder.attempt) {
             Some(send) => Verdict::Landed(version, send),
+            None if holder.attempt.count < self.confirmed.attempt.count => {
+                Verdict::Contested(version, "an earlier record of this activation was put back".to_owned())
+            }
             None => Verdict::Cloned,
         }
     }
