@@ -1,10 +1,11 @@
 //! Too little processor time (F37) and too little memory (F38): handovers may be late, but never too early.
 
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use testkit::ends::End;
-use testkit::group::Group;
+use testkit::group::{Group, MARK};
 use testkit::member::Member;
 use testkit::root::{Cgroup, need_root};
 use testkit::scenario::{LEASE, LIMIT, check, follow, hand_over};
@@ -74,17 +75,30 @@ fn a_workload_that_runs_out_of_memory_hands_over() -> Result<()> {
     Ok(())
 }
 
+/// A process in the cgroup that reads a large file, all holes, without end: page cache, but no disk.
+fn reader(group: &Group, cgroup: &Cgroup) -> Result<Child> {
+    let file = group.folder().join("holes");
+    std::fs::File::create(&file)?.set_len(300 << 20)?;
+    let script = r#"while cat "$0" > /dev/null; do :; done"#;
+    let wrapper = cgroup.wrapper();
+    let mut command = Command::new(&wrapper[0]);
+    command.args(&wrapper[1..]).args(["nice", "sh", "-c", script]).arg(&file).env(MARK, group.folder());
+    Ok(command.spawn()?)
+}
+
 #[test]
 fn keepers_under_memory_pressure_are_in_time() -> Result<()> {
     need_root()?;
     for end in [End::Term, End::ElectorStopped, End::GuardStopped] {
-        // Just enough: pages of the binaries come and go all the time.
-        let small = Cgroup::new("memory", &[("memory.limit_in_bytes", "80m")])?;
+        // Just enough, and a neighbour inside that reads and reads: pages of the binaries come and go all the time.
+        let small = Cgroup::new("memory", &[("memory.limit_in_bytes", "96m")])?;
         let group = Group::new()?;
-        let pressed = group.member("a").wrapper(small.wrapper()).probe(&["--mode", "allocate=68"])?;
+        let _neighbour = reader(&group, &small)?;
+        let pressed = group.member("a").wrapper(small.wrapper()).probe(&["--mode", "allocate=72"])?;
         let active = pressed.wait_active(&group, LIMIT)?;
         let next = Member::spawn(&group, "b", &[], &[])?;
         next.wait_standby(LIMIT)?;
+        wait_until("memory to run short", LIMIT, || small.count("memory.failcnt", "") > 100)?;
         hand_over(&group, &[pressed], &active, end)?;
         check(&group, 2, &active)?;
     }
