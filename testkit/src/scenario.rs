@@ -16,10 +16,6 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 /// The lease of [`Group::new`].
 pub const LEASE: Duration = Duration::from_secs(2);
 
-/// A handover that was proved, not waited for, takes less after the last stamp. On an idle machine it takes tens of
-/// milliseconds; here many tests run at once, and being far below a lease is what tells the two apart.
-pub const PROVED: Duration = Duration::from_millis(500);
-
 /// Every process must have been seen more than once, or its interval says nothing.
 pub const STAMPS: u64 = 2;
 
@@ -80,6 +76,8 @@ pub struct Handover {
     pub new: Span,
     /// From the event to the first stamp of the new one.
     pub from_event: Duration,
+    /// Why the new one was allowed to start, in its member's words.
+    pub why: String,
 }
 
 impl Handover {
@@ -88,9 +86,10 @@ impl Handover {
         Duration::from_nanos(self.new.first.saturating_sub(self.old.last))
     }
 
-    /// Fails unless the next one came as fast as only a proof allows.
+    /// Fails unless the next one started on a proof, not because a lease ran out.
     pub fn was_proved(&self) -> Result<()> {
-        ensure!(self.gap() < PROVED, "the next one came {:?} after the last stamp, not within {PROVED:?}", self.gap());
+        let proved = self.why.contains(" released (") || self.why.contains(" is proven gone (");
+        ensure!(proved, "the next one did not come by proof but because: {}", self.why);
         Ok(())
     }
 }
@@ -110,7 +109,8 @@ pub fn follow(group: &Group, active: &Span, at: u64) -> Result<Handover> {
     let (old, new) = (find(active.token), find(next.token));
     let (old, new) = (old.context("the old activation is lost")?, new.context("the new activation is lost")?);
     let from_event = Duration::from_nanos(new.first.saturating_sub(at));
-    Ok(Handover { old, new, from_event })
+    let why = wait_for("the reason in the log", LIMIT, || group.reason_of(&new))?;
+    Ok(Handover { old, new, from_event, why })
 }
 
 /// Checks everything that was stamped, and that nothing of the `old` activation is left.
