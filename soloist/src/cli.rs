@@ -96,6 +96,7 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
     let what = paragraphs.next().unwrap_or_default();
     let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned));
     let message = what.strip_prefix("error: ").unwrap_or(&what);
+    let tip = tip.map(|tip| tip.split(" tip: ").next().unwrap_or_default().to_owned());
     let hint = tip.unwrap_or_else(|| "soloist --help, soloist run --help".to_owned());
     complain(&Failure::new(Code::Usage, message).hint(hint));
     ExitCode::from(Code::Usage as u8)
