@@ -142,6 +142,7 @@ impl Timing {
         (lease / 30).max(LATENESS_MIN)
     }
 
+    // docs/safety.md R9: the only way to a `Timing`.
     fn with_terms(lease: Duration, lateness: Duration, proof: Duration) -> Result<Self, TimingError> {
         let terms = Self::derive(lease.min(LEASE_MAX), lateness, proof);
         if lease <= LEASE_MAX && terms.holds() {
@@ -162,6 +163,7 @@ impl Timing {
         Err(TimingError { lease, terms: Box::new(terms), smallest })
     }
 
+    // docs/safety.md R18: three attempts fit before the grace.
     fn derive(lease: Duration, lateness: Duration, proof: Duration) -> Self {
         let patience = lease / (RHO_DIVISOR + 1) * RHO_DIVISOR;
         let rest = patience.saturating_sub(lateness + proof + EPSILON);

@@ -88,6 +88,7 @@ enum Cause {
 
 impl Active {
     /// Begins an activation that `send` acquired. With `unusable` its workload is never started, only released.
+    /// See docs/safety.md R2 and R14.
     #[expect(clippy::too_many_arguments, reason = "the facts of one confirmed write, used once")]
     pub fn begin<E: Entropy>(
         core: &mut Core<E>,
@@ -201,6 +202,7 @@ impl Active {
     }
 
     /// SIGTERM a grace before the deadline; SIGKILL on it is the guard's, and said here once more.
+    /// See docs/safety.md R3 and R16.
     fn give_up_in_time<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant) {
         let grace = core.settings.timing.grace();
         if self.phase == Phase::Running && now + grace >= self.kill_at {

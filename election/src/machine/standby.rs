@@ -12,6 +12,7 @@ use crate::register::{Evidence, Seen, Version};
 use crate::timing::Plain;
 
 /// A foreign record is given this many times the longest lease in sight.
+/// See docs/safety.md R17.
 const FOREIGN_FACTOR: u32 = 3;
 
 /// Waiting for the own turn.
@@ -44,6 +45,7 @@ struct Sight {
 }
 
 /// What is timed: the timer starts anew when this changes, whatever else the record says.
+/// See docs/safety.md R8.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Subject {
     Absent,
@@ -137,6 +139,7 @@ impl Standby {
     }
 
     /// How long the sight must have lasted before this member may try.
+    /// See docs/safety.md R5, R6, R8 and R17.
     fn wait<E: Entropy>(&self, core: &Core<E>, sight: &Sight) -> Duration {
         let untrusted = if sight.trusted { Duration::ZERO } else { core.longest_lease };
         let wait = match (&sight.subject, sight.evidence) {
@@ -236,6 +239,7 @@ fn goes_first(release: &Release, name: &str) -> bool {
 
 /// Whether `version` can follow everything seen before. A lock that was rolled back is believed again after it stood
 /// for the longest lease.
+/// See docs/safety.md R5.
 fn accept_version<E: Entropy>(core: &mut Core<E>, now: Instant, version: Version) -> bool {
     let rewinds = core.newest.is_some_and(|newest| version.rewinds(newest));
     if rewinds {
@@ -250,6 +254,7 @@ fn accept_version<E: Entropy>(core: &mut Core<E>, now: Instant, version: Version
 }
 
 /// Gives an absent lock a version. Whoever is first will do.
+/// See docs/safety.md R6.
 fn mark_vacant<E: Entropy>(core: &mut Core<E>, now: Instant) {
     let (member, lease) = (core.member(), core.longest_lease);
     core.write(now, Version::ABSENT, lease, None, "marking the absent lock as vacant", |attempt| {
@@ -265,6 +270,7 @@ impl Sight {
 
     /// The proof, where the lock still names an activation of this member that has ended. A lock that went back to an
     /// older state may be somebody else's by now: a release over it would be believed at first sight.
+    /// See docs/safety.md R5.
     fn own_ended<E: Entropy>(&self, core: &Core<E>) -> Option<(Activation, Proof)> {
         match &self.subject {
             Subject::Held(member, activation, _) if self.trusted && *member == core.member() => {

@@ -18,6 +18,7 @@ impl Active {
     }
 
     /// Begins a stop with SIGTERM. Irreversible: a stop that is under way keeps its cause.
+    /// See docs/safety.md R16.
     pub(super) fn stop<E: Entropy>(
         &mut self,
         core: &mut Core<E>,
@@ -36,6 +37,7 @@ impl Active {
     }
 
     /// SIGKILL. With `to_another` the lock is not ours to write any more.
+    /// See docs/safety.md R7.
     pub(super) fn lose<E: Entropy>(&mut self, core: &mut Core<E>, why: &str, to_another: bool) {
         match &mut self.phase {
             Phase::Running => {
@@ -88,6 +90,7 @@ impl Active {
     }
 
     /// Lateness and size beyond half of what was assumed shrink the deadline before they break it.
+    /// See docs/safety.md R9.
     pub(super) fn measured<E: Entropy>(&mut self, core: &mut Core<E>, lateness: Duration, proof: Duration) {
         let timing = core.settings.timing;
         if lateness * 2 <= timing.lateness() && proof <= timing.proof() {
