@@ -7,6 +7,7 @@ pub mod group;
 pub mod history;
 pub mod member;
 pub mod process;
+pub mod quantiles;
 pub mod root;
 pub mod scenario;
 pub mod stamp;

@@ -13,6 +13,7 @@ use crate::clock::Instant;
 use crate::io::{Action, Input};
 use crate::record::{Activation, Attempt, Proof, Token};
 use crate::register::Version;
+use crate::timing::Plain;
 
 /// One activation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -205,8 +206,8 @@ impl Active {
     fn give_up_in_time<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant) {
         let grace = core.settings.timing.grace();
         if self.phase == Phase::Running && now + grace >= self.kill_at {
-            let since = now.since(self.confirmed.at);
-            let why = format!("no renewal was confirmed for {since:?}: stopping before the lease runs out");
+            let since = Plain(now.since(self.confirmed.at));
+            let why = format!("no renewal was confirmed for {since}: stopping before the lease runs out");
             self.stop(core, Cause::Loss, None, self.kill_at.since(now).min(grace), why);
         }
     }

@@ -9,6 +9,7 @@ use crate::clock::Instant;
 use crate::io::{Action, Input, Request};
 use crate::record::{Activation, Attempt, Claim, Member, Proof, Record, Release, Vacancy};
 use crate::register::{Evidence, Seen, Version};
+use crate::timing::Plain;
 
 /// A foreign record is given this many times the longest lease in sight.
 /// See docs/safety.md R17.
@@ -291,7 +292,7 @@ impl Sight {
     fn entitlement(&self, fenced: Option<Activation>) -> String {
         match (&self.subject, self.evidence) {
             (Subject::Absent, _) => "there is no record of an active member".to_owned(),
-            (Subject::Vacant(_), _) => format!("the lock was absent, and then vacant for {:?}", self.lease),
+            (Subject::Vacant(_), _) => format!("the lock was absent, and then vacant for {}", Plain(self.lease)),
             (Subject::Released(release), _) => {
                 format!("{} released ({})", release.member.name, release.proof.word())
             }
@@ -303,11 +304,12 @@ impl Sight {
             }
             // Some process may have let go of the platform's own lock, and live.
             (Subject::Held(member, ..), Evidence::Unproven | Evidence::Busy) => format!(
-                "unproven: {} left no release, its lease of {:?} ran out and what could be found of it was swept",
-                member.name, self.lease
+                "unproven: {} left no release, its lease of {} ran out and what could be found of it was swept",
+                member.name,
+                Plain(self.lease)
             ),
             (Subject::Held(member, ..), _) => {
-                format!("the lease of {} ran out: nothing new for {:?}", member.name, self.lease)
+                format!("the lease of {} ran out: nothing new for {}", member.name, Plain(self.lease))
             }
             (Subject::Foreign(_, why), _) => format!("a foreign record ({why}) did not change for long enough"),
         }
@@ -315,11 +317,12 @@ impl Sight {
 
     /// One line for people at the first sight of something new.
     fn describe(&self, wait: Duration) -> String {
+        let wait = Plain(wait);
         let rewound = if self.trusted { "" } else { " (the lock went back to an older state)" };
         match (&self.subject, self.evidence) {
             (Subject::Absent, Evidence::Busy) => format!("standing by: another member holds the lock{rewound}"),
             (Subject::Absent, _) => format!("standing by: the lock is absent{rewound}"),
-            (Subject::Vacant(_), _) => format!("standing by: the lock was absent, waiting {wait:?}{rewound}"),
+            (Subject::Vacant(_), _) => format!("standing by: the lock was absent, waiting {wait}{rewound}"),
             (Subject::Held(member, activation, _), Evidence::Busy | Evidence::None) => {
                 format!("standing by: {} is active (activation {activation}){rewound}", member.name)
             }
@@ -327,14 +330,14 @@ impl Sight {
                 format!("{} left no release but is proven gone ({})", member.name, proof.word())
             }
             (Subject::Held(member, ..), Evidence::Unproven) => {
-                format!("standing by: {} left no release and no proof, waiting {wait:?}{rewound}", member.name)
+                format!("standing by: {} left no release and no proof, waiting {wait}{rewound}", member.name)
             }
             (Subject::Released(release), _) => match &release.successor {
                 Some(successor) => format!("{} released, naming {successor}{rewound}", release.member.name),
                 None => format!("{} released{rewound}", release.member.name),
             },
             (Subject::Foreign(_, why), _) => {
-                format!("standing by: the record is not ours ({why}), waiting {wait:?}{rewound}")
+                format!("standing by: the record is not ours ({why}), waiting {wait}{rewound}")
             }
         }
     }

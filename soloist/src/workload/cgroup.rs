@@ -92,6 +92,11 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// Its folder, for a process to be born in it.
+    pub fn open(&self) -> io::Result<File> {
+        File::open(&self.path).map_err(|error| cannot("open", &self.path, error))
+    }
+
     /// Moves a process into it.
     pub fn add(&self, pid: i32) -> io::Result<()> {
         fs::write(self.path.join("cgroup.procs"), pid.to_string())

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc::{SIGCONT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH};
 
 use super::Ending;
-use super::cgroup::Base;
+use super::cgroup::{Base, Leaf};
 use super::protocol::{Parcel, Report, Start, environment};
 use super::sys::{self, Image, Page};
 use super::terminal::Terminal;
@@ -120,11 +120,12 @@ impl Run {
         if let Some(base) = &site.base {
             self.tree.leaf = Some(base.create_leaf(self.activation)?);
         }
-        let gated = sys::fork_gated(&image, self.lock.as_ref().map(AsFd::as_fd))?;
+        let cgroup = self.tree.leaf.as_ref().map(Leaf::open).transpose()?;
+        let gated = sys::fork_gated(&image, self.lock.as_ref().map(AsFd::as_fd), cgroup.as_ref().map(AsFd::as_fd))?;
         self.tree.main = Some(gated.pid);
         self.main_lives = true;
         // With a base, everybody else takes an empty leaf as proof: outside of it nothing may ever start.
-        if let Some(leaf) = &self.tree.leaf {
+        if let Some(leaf) = self.tree.leaf.as_ref().filter(|_| !gated.placed) {
             leaf.add(gated.pid)?;
         }
         if clock::now() >= site.page.load() {

@@ -7,6 +7,7 @@ use crate::clock::Instant;
 use crate::io::Action;
 use crate::machine::core::Core;
 use crate::machine::{Entropy, OnExit};
+use crate::timing::Plain;
 
 /// What a second request to leave shortens the stop to.
 const GRACE_IN_A_HURRY: Duration = Duration::from_secs(1);
@@ -100,8 +101,10 @@ impl Active {
                 core.settings.timing = stricter;
                 self.shorten(core, self.confirmed.at + self.kill_after(core, self.confirmed.lease));
                 let why = format!(
-                    "the guard was late by {lateness:?} and a kill would take {proof:?}: the deadline is {:?} now",
-                    stricter.kill_after()
+                    "the guard was late by {} and a kill would take {}: the deadline is {} now",
+                    Plain(lateness),
+                    Plain(proof),
+                    Plain(stricter.kill_after())
                 );
                 core.say(Action::Note, why);
             }

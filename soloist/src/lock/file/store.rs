@@ -29,7 +29,8 @@ pub(super) struct Stored {
 /// Reads the record, if there is one.
 pub(super) fn read_record(paths: &Paths) -> io::Result<Option<Stored>> {
     let Some(file) = open_to_read(&paths.record)? else { return Ok(None) };
-    let mut bytes = Vec::new();
+    // Room for all that it usually is: growing step by step takes a dozen reads.
+    let mut bytes = Vec::with_capacity(4096);
     file.take(codec::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(Stored { document: codec::decode(&bytes), fingerprint: codec::fingerprint(&bytes) }))
 }
