@@ -37,7 +37,9 @@ impl Active {
             Phase::Releasing(..) => return State::Active(self),
         };
         let is_settled = stop.lost || released.is_some();
-        if let Some(version) = released {
+        if let Some(version) = released
+            && !core.newest.is_some_and(|newest| version.rewinds(newest))
+        {
             core.newest = Some(version);
         }
         self.phase = Phase::Releasing(stop, Ending { proof, released_by: None });

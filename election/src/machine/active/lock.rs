@@ -189,8 +189,8 @@ impl Active {
             }
             Verdict::Landed(version, send) => self.confirm(core, version, send),
             // Until the deadline nobody else can have been there; after it a record without a name proves nothing.
-            Verdict::Contested(_, why) if now >= self.kill_at => {
-                self.lose(core, &format!("the lock was overwritten ({why}) after the deadline"), true);
+            Verdict::Contested(_, why) if self.may_be_succeeded(now) => {
+                self.lose(core, &format!("the lock was overwritten ({why}) when it may have been another's"), true);
             }
             Verdict::Contested(version, why) => {
                 self.version = version;
@@ -220,6 +220,12 @@ impl Active {
             }
         }
         self.proceed(core, now)
+    }
+
+    /// Past the deadline, or once a release was sent, somebody else may have had the lock in between.
+    fn may_be_succeeded(&self, now: Instant) -> bool {
+        let release_was_sent = matches!(&self.phase, Phase::Releasing(_, ending) if ending.released_by.is_some());
+        now >= self.kill_at || release_was_sent
     }
 
     fn last_send(&self) -> Instant {
