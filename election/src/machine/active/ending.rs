@@ -15,6 +15,7 @@ use crate::register::Version;
 const QUICK_END: Duration = Duration::from_secs(5);
 
 impl Active {
+    // docs/safety.md R4: only the proof leads to a release.
     pub(super) fn gone<E: Entropy>(
         mut self,
         core: &mut Core<E>,
