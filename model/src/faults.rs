@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use election::{Activation, Claim, Input, Request as Wish, Write};
 
-use crate::instance::{Ask, Fault};
+use crate::instance::{Act, Ask, Fault};
 use crate::member::{Flight, Member, Report, Request};
 use crate::run::member;
 use crate::state::State;
@@ -20,31 +20,46 @@ impl World {
             return;
         }
         for fault in self.instance.faults {
-            match fault {
-                Fault::Outage(_) | Fault::Delete | Fault::Blank | Fault::Usurp => {
-                    if self.can_happen(state, *fault) {
-                        steps.push(Step::Fault(*fault, 0));
-                    }
-                }
-                Fault::Rewind(back) | Fault::Restore(back) if *back <= state.store.depth() => {
+            if matches!(fault, Fault::Outage(_)) {
+                if state.members.iter().any(|member| member.cut_until.is_none()) {
                     steps.push(Step::Fault(*fault, 0));
                 }
-                Fault::Rewind(_) | Fault::Restore(_) => {}
-                _ => {
-                    let can = |index: &usize| can_befall(&state.members[*index], *fault, state);
-                    steps.extend((0..state.members.len()).filter(can).map(|index| Step::Fault(*fault, index)));
-                }
+                continue;
+            }
+            let can = |index: &usize| can_befall(&state.members[*index], *fault, state);
+            steps.extend((0..state.members.len()).filter(can).map(|index| Step::Fault(*fault, index)));
+        }
+    }
+
+    /// What a stranger can do now.
+    pub(crate) fn act_steps(&self, state: &State, steps: &mut Vec<Step>) {
+        if state.acts_left == 0 {
+            return;
+        }
+        let claim = state.store.record.as_ref().map(|record| &record.claim);
+        for act in self.instance.acts {
+            let can = match act {
+                Act::Delete => claim.is_some(),
+                Act::Blank | Act::Usurp => !matches!(claim, None | Some(Claim::Foreign(_))),
+                Act::Rewind(back) | Act::Restore(back) => *back <= state.store.depth(),
+            };
+            if can {
+                steps.push(Step::Act(*act));
             }
         }
     }
 
-    fn can_happen(&self, state: &State, fault: Fault) -> bool {
-        match fault {
-            Fault::Delete => state.store.record.is_some(),
-            Fault::Blank | Fault::Usurp => {
-                !matches!(state.store.record.as_ref().map(|record| &record.claim), None | Some(Claim::Foreign(_)))
-            }
-            _ => state.members.iter().any(|member| member.cut_until.is_none()),
+    /// A stranger changes the lock.
+    pub(crate) fn act_of_a_stranger(&self, state: &mut State, act: Act) {
+        state.acts_left -= 1;
+        state.idle = 0;
+        let store = Arc::make_mut(&mut state.store);
+        match act {
+            Act::Delete => store.delete(),
+            Act::Blank => store.overwrite(None),
+            Act::Usurp => store.overwrite(Some("stranger")),
+            Act::Rewind(back) => store.rewind(back, false),
+            Act::Restore(back) => store.rewind(back, true),
         }
     }
 
@@ -76,11 +91,6 @@ impl World {
             }
             Fault::Cut(ticks) => cut(state, index, tick + ticks),
             Fault::Outage(ticks) => (0..state.members.len()).for_each(|index| cut(state, index, tick + ticks)),
-            Fault::Delete => Arc::make_mut(&mut state.store).delete(),
-            Fault::Blank => Arc::make_mut(&mut state.store).overwrite(None),
-            Fault::Usurp => Arc::make_mut(&mut state.store).overwrite(Some("stranger")),
-            Fault::Rewind(back) => Arc::make_mut(&mut state.store).rewind(back, false),
-            Fault::Restore(back) => Arc::make_mut(&mut state.store).rewind(back, true),
         }
     }
 
@@ -191,7 +201,6 @@ fn can_befall(member: &Member, fault: Fault, state: &State) -> bool {
         Fault::Stop(_) => member.is_awake(),
         Fault::GuardDies | Fault::WorkloadEnds => matches!(member.guard, Guard::Running { .. }),
         Fault::Unwell(_) => member.is_awake() && member.unwell_until.is_none(),
-        Fault::Cut(_) => member.machine.is_some() && member.cut_until.is_none(),
-        _ => false,
+        Fault::Cut(_) | Fault::Outage(_) => member.machine.is_some() && member.cut_until.is_none(),
     }
 }

@@ -38,6 +38,11 @@ pub enum Fault {
     Cut(u16),
     /// Nobody has, for this many ticks.
     Outage(u16),
+}
+
+/// Something that somebody who is not of the group does to the lock or its store. Each costs one of the acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
     /// Somebody deletes the lock.
     Delete,
     /// Somebody overwrites the lock with a record that names nobody.
@@ -74,10 +79,14 @@ pub struct Instance {
     pub rates: &'static [Rate],
     /// Whether all members start at once, instead of the first being active already.
     pub is_race: bool,
-    /// What can go wrong.
+    /// What can go wrong under the assumptions.
     pub faults: &'static [Fault],
     /// How often.
     pub fault_budget: u8,
+    /// What somebody who is not of the group may do to the lock or its store: this breaks assumptions.
+    pub acts: &'static [Act],
+    /// How often.
+    pub act_budget: u8,
     /// What can be asked.
     pub asks: &'static [Ask],
     /// How often.
@@ -101,7 +110,7 @@ pub struct Instance {
 impl Instance {
     /// Whether earlier states of the register matter.
     pub fn rewinds(&self) -> bool {
-        self.faults.iter().any(|fault| matches!(fault, Fault::Rewind(_) | Fault::Restore(_)))
+        self.acts.iter().any(|act| matches!(act, Act::Rewind(_) | Act::Restore(_)))
     }
 
     /// The token that comes before all others.

@@ -21,7 +21,7 @@ mod workload;
 mod world;
 
 pub use explore::{Outcome, explore, narrate, shortest_failure};
-pub use instance::{Ask, Fault, Instance};
+pub use instance::{Act, Ask, Fault, Instance};
 pub use instances::{deep, small};
 pub use time::Rate;
 pub use world::{Step, World};

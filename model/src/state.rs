@@ -87,6 +87,8 @@ pub struct State {
     pub store: Arc<Store>,
     /// Faults that may still happen.
     pub faults_left: u8,
+    /// Acts of strangers that may still happen.
+    pub acts_left: u8,
     /// Requests that may still be made.
     pub asks_left: u8,
     /// For how many ticks nobody has been active although somebody could be, since the last fault or request.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use election::{Activation, Attempt, Member as Name, Nonce, Proof, Release, Timing, TimingError};
 use stateright::{Model, Property};
 
-use crate::instance::{Ask, Fault, Instance};
+use crate::instance::{Act, Ask, Fault, Instance};
 use crate::member::{Flight, Member};
 use crate::properties;
 use crate::state::{Flags, State};
@@ -45,8 +45,10 @@ pub enum Step {
     Ends(usize),
     /// A write that the network held is applied.
     Lands(usize),
-    /// Something goes wrong, at this member where it is a member's.
+    /// Something goes wrong at this member, or at all.
     Fault(Fault, usize),
+    /// Somebody who is not of the group changes the lock.
+    Act(Act),
     /// Somebody asks this member for something.
     Ask(Ask, usize),
 }
@@ -79,6 +81,7 @@ impl World {
             members: vec![Arc::new(Member::new()); self.clocks.len()],
             store: Arc::new(Store::new(gone, self.instance.rewinds())),
             faults_left: self.instance.fault_budget,
+            acts_left: self.instance.act_budget,
             asks_left: self.instance.ask_budget,
             idle: 0,
             token: Instance::FIRST_TOKEN,
@@ -169,6 +172,7 @@ impl Model for World {
         steps.extend((0..state.store.strays.len()).filter(|index| lands(&state.store.strays[*index])).map(Step::Lands));
         if state.tick < self.instance.window {
             self.fault_steps(state, steps);
+            self.act_steps(state, steps);
             self.ask_steps(state, steps);
         }
         if !is_urgent && state.tick < self.instance.horizon {
@@ -192,6 +196,7 @@ impl Model for World {
             Step::Ends(index) => self.ends(&mut state, index),
             Step::Lands(index) => self.lands(&mut state, index),
             Step::Fault(fault, index) => self.fault(&mut state, fault, index),
+            Step::Act(act) => self.act_of_a_stranger(&mut state, act),
             Step::Ask(ask, index) => self.ask(&mut state, ask, index),
         }
         self.enforce(&mut state);
