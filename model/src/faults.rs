@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use election::{Activation, Claim, Input, Request as Wish, Write};
+use election::{Activation, Claim, Input, Request as Wish, Version, Write};
 
 use crate::instance::{Act, Ask, Fault};
 use crate::member::{Flight, Member, Report, Request};
@@ -41,7 +41,8 @@ impl World {
             let can = match act {
                 Act::Delete => claim.is_some(),
                 Act::Blank | Act::Usurp => !matches!(claim, None | Some(Claim::Foreign(_))),
-                Act::Rewind(back) | Act::Restore(back) => *back <= state.store.depth(),
+                Act::Rewind(back) => state.store.earlier(*back).is_some_and(|version| all_know_newer(state, version)),
+                Act::Restore(back) => state.store.earlier(*back).is_some(),
             };
             if can {
                 steps.push(Step::Act(*act));
@@ -171,6 +172,12 @@ fn held(state: &State) -> Option<Activation> {
         Some(Claim::Held(holder)) => Some(holder.activation),
         _ => None,
     }
+}
+
+/// Whether every process can tell that `version` is of the past.
+fn all_know_newer(state: &State, version: Version) -> bool {
+    let mut machines = state.members.iter().filter_map(|member| member.machine.as_ref());
+    machines.all(|machine| version.rewinds(machine.version()))
 }
 
 fn fly(state: &mut State, index: usize, flight: Flight) {

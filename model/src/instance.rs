@@ -49,7 +49,8 @@ pub enum Act {
     Blank,
     /// Somebody overwrites the lock with a record that names a stranger.
     Usurp,
-    /// The lock goes back by this many changes; version numbers go on.
+    /// The lock goes back by this many changes, to a state older than what every process has seen; version numbers
+    /// go on.
     Rewind(usize),
     /// The store goes back by this many changes and gives out the same version numbers again.
     Restore(usize),

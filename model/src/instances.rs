@@ -98,7 +98,7 @@ pub fn small() -> Vec<Instance> {
         },
         Instance {
             name: "rewound",
-            faults: &[Fault::HoldRequest, Fault::LoseReply, Fault::Cut(8)],
+            faults: &[Fault::HoldRequest, Fault::LoseReply, Fault::Cut(8), Fault::Stop(8)],
             fault_budget: 1,
             acts: &[Act::Rewind(1), Act::Rewind(3)],
             act_budget: 1,

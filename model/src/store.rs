@@ -131,9 +131,10 @@ impl Store {
         self.put(Record { claim: Claim::Foreign(foreign), lease: LEASE, paused_until_unix_ms: None });
     }
 
-    /// How many steps back a restore can go.
-    pub fn depth(&self) -> usize {
-        self.past.len()
+    /// The version of `back` changes ago, if it is still known.
+    pub fn earlier(&self, back: usize) -> Option<Version> {
+        let index = self.past.len().checked_sub(back)?;
+        self.past.get(index).map(|(version, _)| *version)
     }
 
     /// The store comes back with the state of `back` changes ago. With `reuses_numbers` it also forgets which
