@@ -82,6 +82,8 @@ enum Cause {
     Exited(i32),
     /// Out of time, contradicted by the lock, or without a guard.
     Loss,
+    /// The lock says so first: most likely the own guard released, and its report is on its way.
+    Released,
     /// Confirmed, but never started.
     Unusable,
 }
@@ -157,10 +159,6 @@ impl Active {
 
     pub fn is_stopping(&self) -> bool {
         self.phase != Phase::Running
-    }
-
-    pub fn version(&self) -> Version {
-        self.version
     }
 
     pub fn activation(&self) -> (Activation, Token, Instant) {
@@ -250,7 +248,9 @@ impl Active {
                 core.say(Action::Note, format!("the workload ended by itself with code {code}"));
             }
             // A planned stop leaves with the workload's own code.
-            Phase::Stopping(stop) if stop.cause == Cause::Leaving => stop.cause = Cause::Exited(code),
+            Phase::Stopping(stop) if matches!(stop.cause, Cause::Leaving | Cause::Released) => {
+                stop.cause = Cause::Exited(code);
+            }
             Phase::Stopping(_) | Phase::Releasing(..) => {}
         }
     }
@@ -484,8 +484,11 @@ impl Active {
                 core.say(Action::Note, "the lock is absent; it is created again while the deadline holds");
             }
             Verdict::Released => match &mut self.phase {
-                Phase::Running => self.lose(core, "the lock says that this activation was released", true),
-                // Most likely by the own guard, whose report is on its way.
+                Phase::Running => {
+                    let stop = Stop { cause: Cause::Released, successor: None, lost: true, leaving: false };
+                    self.phase = Phase::Stopping(stop);
+                    core.say(Action::Kill, "the lock says that this activation was released");
+                }
                 Phase::Stopping(stop) | Phase::Releasing(stop, _) => stop.lost = true,
             },
             Verdict::Lost(why) => self.lose(core, &why, true),
@@ -568,7 +571,7 @@ impl Active {
         let ended = format!("nothing of the workload is left ({})", ending.proof.word());
         let exit = match stop.cause {
             Cause::Exited(code) if stop.leaving || core.settings.on_exit == OnExit::Exit => Some(Exit::Workload(code)),
-            Cause::Loss if core.settings.on_loss == OnLoss::Exit => Some(Exit::LeaseLost),
+            Cause::Loss | Cause::Released if core.settings.on_loss == OnLoss::Exit => Some(Exit::LeaseLost),
             _ => stop.leaving.then_some(Exit::StoodBy),
         };
         if let Some(exit) = exit {
