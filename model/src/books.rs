@@ -25,6 +25,8 @@ pub struct Books {
     proven: Vec<Activation>,
     /// Activations that the member has learned to have lost to somebody else.
     lost: Vec<Activation>,
+    /// The newest version that the present process has been told.
+    newest: Option<Version>,
 }
 
 impl Books {
@@ -41,30 +43,50 @@ impl Books {
         self.sent.push(Sent { activation, attempt, expected, at, good_until: at + good_for });
     }
 
-    /// The member is about to be told `input`; `held` is its present activation and that one's newest version.
-    pub fn learn(&mut self, held: Option<(Activation, Version)>, input: &Input) {
+    /// A new process knows nothing.
+    pub fn forget(&mut self) {
+        self.newest = None;
+    }
+
+    /// Whether the present process can tell that `version` is of the past.
+    pub fn knows_newer(&self, version: Version) -> bool {
+        self.newest.is_some_and(|newest| version.rewinds(newest))
+    }
+
+    /// The member is about to be told `input`; `held` is its present activation.
+    pub fn learn(&mut self, held: Option<Activation>, input: &Input) {
         match input {
-            Input::Written { attempt, outcome: Write::Written(version) } => self.confirm(*attempt, *version),
+            Input::Written { attempt, outcome: Write::Written(version) } => {
+                self.confirm(*attempt, *version);
+                self.newest = Some(*version);
+            }
             Input::Read(Ok(seen)) => self.learn_seen(held, seen),
             _ => {}
         }
     }
 
-    fn learn_seen(&mut self, held: Option<(Activation, Version)>, seen: &Seen) {
+    /// A member has one request under way at a time, so an answer is only ever older than what it was told before when
+    /// the lock itself went back.
+    fn learn_seen(&mut self, held: Option<Activation>, seen: &Seen) {
         let Some(record) = &seen.record else { return };
         let named = match &record.claim {
-            Claim::Held(holder) => {
-                self.confirm(holder.attempt, seen.version);
-                Some(holder.activation)
-            }
+            Claim::Held(holder) => Some(holder.activation),
             Claim::Released(release) => Some(release.activation),
-            Claim::Foreign(foreign) if foreign.holder.is_none() => return,
             Claim::Foreign(_) => None,
         };
         self.lost.retain(|lost| Some(*lost) != named);
-        let Some((activation, version)) = held else { return };
-        let is_stale = seen.version.incarnation == version.incarnation && seen.version.number < version.number;
-        if named != Some(activation) && !is_stale {
+        let went_back = self.newest.is_some_and(|newest| {
+            seen.version.incarnation == newest.incarnation && seen.version.number < newest.number
+        });
+        if went_back {
+            return;
+        }
+        self.newest = Some(seen.version);
+        if let Claim::Held(holder) = &record.claim {
+            self.confirm(holder.attempt, seen.version);
+        }
+        let names_nobody = matches!(&record.claim, Claim::Foreign(foreign) if foreign.holder.is_none());
+        if let Some(activation) = held.filter(|activation| !names_nobody && named != Some(*activation)) {
             self.lost.push(activation);
         }
     }

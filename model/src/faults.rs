@@ -82,7 +82,7 @@ impl World {
             Fault::Stop(ticks) => member(state, index).stopped_until = Some(tick + ticks),
             Fault::GuardDies => {
                 let member = member(state, index);
-                member.guard.kill(tick + PROOF_TICKS);
+                member.guard.die(tick + PROOF_TICKS);
                 member.reports.push(Report::GuardLost);
             }
             Fault::WorkloadEnds => self.ends(state, index),
@@ -176,8 +176,8 @@ fn held(state: &State) -> Option<Activation> {
 
 /// Whether every process can tell that `version` is of the past.
 fn all_know_newer(state: &State, version: Version) -> bool {
-    let mut machines = state.members.iter().filter_map(|member| member.machine.as_ref());
-    machines.all(|machine| version.rewinds(machine.version()))
+    let mut members = state.members.iter().filter(|member| member.machine.is_some());
+    members.all(|member| member.books.knows_newer(version))
 }
 
 fn fly(state: &mut State, index: usize, flight: Flight) {

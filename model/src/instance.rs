@@ -96,6 +96,8 @@ pub struct Instance {
     pub window: u16,
     /// Time ends here.
     pub horizon: u16,
+    /// Whether the guard writes the release, as on a file lock.
+    pub guard_releases: bool,
     /// A crashed process comes back after this many ticks.
     pub restarts_after: Option<u16>,
     /// The network keeps a held or repeated write for this many ticks.

@@ -22,6 +22,6 @@ mod world;
 
 pub use explore::{Outcome, explore, narrate, shortest_failure};
 pub use instance::{Act, Ask, Fault, Instance};
-pub use instances::{deep, small};
+pub use instances::{beyond, deep, small};
 pub use time::Rate;
 pub use world::{Step, World};

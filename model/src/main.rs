@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use model::{Instance, Outcome, deep, explore, narrate, shortest_failure, small};
+use model::{Instance, Outcome, beyond, deep, explore, narrate, shortest_failure, small};
 
 fn main() -> ExitCode {
     let names: Vec<String> = std::env::args().skip(1).collect();
     let mut instances = small();
     instances.extend(deep());
     if !names.is_empty() {
+        instances.extend(beyond());
         instances.retain(|instance| names.iter().any(|name| name == instance.name));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -72,8 +72,8 @@ pub enum Flight {
 pub enum Report {
     /// The command ended by itself, or after SIGTERM.
     Exited,
-    /// Nothing is left of this activation.
-    Gone(Activation),
+    /// Nothing is left of this activation; its release is stored at this version where the guard wrote it.
+    Gone(Activation, Option<Version>),
     /// The guard died.
     GuardLost,
 }
@@ -93,7 +93,7 @@ pub struct Member {
     pub cut_until: Option<u16>,
     /// The health check fails until.
     pub unwell_until: Option<u16>,
-    /// The version that the last change notice was about.
+    /// The version that the last answer or change notice was about.
     pub told: Option<Version>,
     /// The request under way.
     pub operation: Option<Operation>,
@@ -148,9 +148,7 @@ impl Member {
 
     /// Whether a change notice about `version` is on its way.
     pub fn is_to_be_told(&self, version: Version) -> bool {
-        self.cut_until.is_none()
-            && self.told != Some(version)
-            && self.machine.as_ref().is_some_and(|machine| machine.version() != version)
+        self.machine.is_some() && self.cut_until.is_none() && self.told != Some(version)
     }
 }
 

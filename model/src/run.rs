@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use election::{Action, Claim, Input, Instant, Machine, Proof, Role, Settings, Write};
-use election::{Absence, OnExit, OnLoss};
+use election::{Absence, Action, Activation, Attempt, Claim, Input, Instant, Machine, OnExit, OnLoss, Proof, Record};
+use election::{Release, Role, Settings, Version, Write};
 
 use crate::member::{Draws, Flight, Member, Operation, Report, Request};
 use crate::state::{Flags, State, broken, mark};
 use crate::store::{Replaced, Stray};
-use crate::time::{PROOF_TICKS, TICK};
+use crate::time::{LEASE, PROOF_TICKS, TICK};
 use crate::workload::Guard;
 use crate::world::World;
 
@@ -41,6 +41,7 @@ impl World {
         let member = member(state, index);
         member.machine = Some(Machine::new(settings, Draws::new(index, member.starts, range)));
         member.starts += 1;
+        member.books.forget();
         self.feed(state, index, Input::Wake);
         self.feed(state, index, others);
     }
@@ -50,8 +51,8 @@ impl World {
         let now = self.clock(index).at(state.tick);
         let member = member(state, index);
         let Some(machine) = &mut member.machine else { return };
-        let held = machine.activation().map(|(activation, ..)| (activation, machine.version()));
-        member.books.learn(held, &input);
+        member.books.learn(machine.activation().map(|(activation, ..)| activation), &input);
+        member.told = answered(&input).or(member.told);
         let outputs = machine.step(now, input);
         for output in &outputs {
             if self.is_loud {
@@ -245,9 +246,9 @@ impl World {
         let member = member(state, index);
         let input = match member.reports.remove(0) {
             Report::Exited => Input::Exited { code: 0 },
-            Report::Gone(activation) => {
+            Report::Gone(activation, released) => {
                 member.books.prove(activation);
-                Input::Gone { proof: Proof::NoChildLeft, released: None }
+                Input::Gone { proof: Proof::NoChildLeft, released }
             }
             Report::GuardLost => Input::GuardLost,
         };
@@ -261,10 +262,28 @@ impl World {
     }
 
     fn gone(&self, state: &mut State, index: usize) {
-        let member = member(state, index);
-        let guard = std::mem::replace(&mut member.guard, Guard::Idle);
-        if let Some(activation) = guard.activation() {
-            member.reports.push(Report::Gone(activation));
+        let guard = std::mem::replace(&mut member(state, index).guard, Guard::Idle);
+        let Some(activation) = guard.activation() else { return };
+        let is_alive = !matches!(guard, Guard::Dying { is_guarded: false, .. });
+        let releases = self.instance.guard_releases && is_alive;
+        let released = if releases { self.guard_releases(state, activation) } else { None };
+        member(state, index).reports.push(Report::Gone(activation, released));
+    }
+
+    /// The guard writes the release, into the record that still names the activation.
+    fn guard_releases(&self, state: &mut State, activation: Activation) -> Option<Version> {
+        let Some(Claim::Held(holder)) = state.store.record.as_ref().map(|record| &record.claim) else { return None };
+        if holder.activation != activation {
+            return None;
+        }
+        let member = holder.member.clone();
+        let attempt = Attempt { count: 0, random: 0 };
+        let release = Release { member, activation, attempt, proof: Proof::NoChildLeft, successor: None };
+        let record = Record { claim: Claim::Released(release), lease: LEASE, paused_until_unix_ms: None };
+        let expected = state.store.version;
+        match Arc::make_mut(&mut state.store).write(expected, record) {
+            Write::Written(version) => Some(version),
+            _ => None,
         }
     }
 
@@ -351,6 +370,15 @@ impl World {
     pub(crate) fn is_active(state: &State, index: usize) -> bool {
         let member = &state.members[index];
         member.is_awake() && member.machine.as_ref().is_some_and(|machine| machine.role() == Role::Active)
+    }
+}
+
+/// The version that an answer is about.
+fn answered(input: &Input) -> Option<Version> {
+    match input {
+        Input::Read(Ok(seen)) => Some(seen.version),
+        Input::Written { outcome: Write::Written(version), .. } => Some(*version),
+        _ => None,
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Guard {
         activation: Activation,
         /// When nothing is left.
         gone_at: u16,
+        /// Whether the guard is there to see it.
+        is_guarded: bool,
     },
 }
 
@@ -78,7 +80,15 @@ impl Guard {
     /// SIGKILL; the proof comes at `gone_at`.
     pub fn kill(&mut self, gone_at: u16) {
         if let Guard::Running { activation, .. } | Guard::Stopping { activation, .. } = self {
-            *self = Guard::Dying { activation: *activation, gone_at };
+            *self = Guard::Dying { activation: *activation, gone_at, is_guarded: true };
+        }
+    }
+
+    /// The guard itself dies, which kills the workload; the process proves it.
+    pub fn die(&mut self, gone_at: u16) {
+        self.kill(gone_at);
+        if let Guard::Dying { is_guarded, .. } = self {
+            *is_guarded = false;
         }
     }
 }

@@ -1,0 +1,95 @@
+//! Every small instance holds, and is as large as it was: a space that shrinks unnoticed proves less.
+
+use model::{Instance, beyond, explore, small};
+
+fn named(instances: Vec<Instance>, name: &str) -> Instance {
+    instances.into_iter().find(|instance| instance.name == name).unwrap()
+}
+
+fn holds(name: &str, states: usize) {
+    let outcome = explore(named(small(), name), 1).unwrap();
+    assert_eq!(outcome.failed, vec![], "broken; `cargo run -p model -- '{name}'` narrates it");
+    assert!(outcome.missed.is_empty(), "never reached: {:?}", outcome.missed);
+    assert_eq!(outcome.states, states, "another number of states in {:?}", outcome.took);
+}
+
+/// An assumption is broken, and exclusion with it.
+fn breaks_exclusion(name: &str) {
+    let outcome = explore(named(beyond(), name), 1).unwrap();
+    assert!(outcome.failed.iter().any(|(rule, _)| *rule == "exclusion"), "{outcome:?}");
+}
+
+#[test]
+fn faults_of_two_messages() {
+    holds("messages", 62_302);
+}
+
+#[test]
+fn one_small_fault_stops_nothing() {
+    holds("one small fault", 1_240);
+}
+
+#[test]
+fn two_deaths() {
+    holds("deaths", 625_137);
+}
+
+#[test]
+fn two_partitions() {
+    holds("partitions", 500_146);
+}
+
+#[test]
+fn deleted_lock() {
+    holds("deleted", 106_738);
+}
+
+#[test]
+fn writes_of_strangers() {
+    holds("strangers", 365_325);
+}
+
+#[test]
+fn lock_that_goes_back_in_sight_of_all() {
+    holds("rewound", 1_175_683);
+}
+
+#[test]
+fn requests_and_a_fault() {
+    holds("requests", 317_027);
+}
+
+#[test]
+fn releases_by_the_guard() {
+    holds("guard releases", 763_427);
+}
+
+#[test]
+fn pauses_and_outages() {
+    holds("pauses", 856_357);
+}
+
+#[test]
+fn failing_health_checks() {
+    holds("health", 254_875);
+}
+
+#[test]
+fn three_members_start_at_once() {
+    holds("race of three", 44_067);
+}
+
+#[test]
+fn three_members_and_a_switchover() {
+    holds("three", 507_692);
+}
+
+#[test]
+fn restored_store_breaks_exclusion() {
+    breaks_exclusion("restored from a backup");
+}
+
+#[test]
+fn second_deletion_out_of_sight_breaks_exclusion() {
+    breaks_exclusion("deleted twice");
+}
