@@ -80,6 +80,8 @@ pub struct Instance {
     pub rates: &'static [Rate],
     /// Whether all members start at once, instead of the first being active already.
     pub is_race: bool,
+    /// Whether there is no lock at first, instead of one that somebody long gone has released.
+    pub is_absent: bool,
     /// What can go wrong under the assumptions.
     pub faults: &'static [Fault],
     /// How often.

@@ -45,6 +45,7 @@ const BASE: Instance = Instance {
     name: "",
     rates: WORST,
     is_race: false,
+    is_absent: false,
     faults: &[],
     fault_budget: 0,
     acts: &[],
@@ -185,6 +186,17 @@ const RACE: Instance = Instance {
     ..BASE
 };
 
+const FIRST_LOCK: Instance = Instance {
+    name: "first lock",
+    is_race: true,
+    is_absent: true,
+    faults: MESSAGES,
+    fault_budget: 1,
+    window: 12,
+    marks: mark::TOOK_ABSENT.and(mark::LANDED_LATE),
+    ..BASE
+};
+
 const THREE_MEMBERS: Instance = Instance {
     name: "three",
     rates: THREE,
@@ -212,6 +224,7 @@ pub fn small() -> Vec<Instance> {
         PAUSES,
         HEALTH,
         RACE,
+        FIRST_LOCK,
         THREE_MEMBERS,
     ]
 }
@@ -231,6 +244,7 @@ pub fn deep() -> Vec<Instance> {
         Instance { name: "deep guard releases", fault_budget: 2, window: 7, ..GUARD_RELEASES },
         Instance { name: "deep pauses", ask_budget: 2, window: 6, horizon: 46, ..PAUSES },
         Instance { name: "deep race of three", fault_budget: 2, window: 4, ..RACE },
+        Instance { name: "deep first lock", fault_budget: 2, ..FIRST_LOCK },
         Instance { name: "deep three", fault_budget: 2, ..THREE_MEMBERS },
     ]
 }

@@ -51,12 +51,17 @@ pub struct Store {
 }
 
 impl Store {
-    /// A register that holds the release of somebody long gone.
-    pub fn new(release: Release, keeps_past: bool) -> Self {
-        let record = Record { claim: Claim::Released(release), lease: LEASE, paused_until_unix_ms: None };
+    /// A register that holds this release, or nothing.
+    pub fn new(release: Option<Release>, keeps_past: bool) -> Self {
+        let version = match release {
+            Some(_) => Version { incarnation: 1, number: 100 },
+            None => Version::ABSENT,
+        };
+        let record =
+            release.map(|release| Record { claim: Claim::Released(release), lease: LEASE, paused_until_unix_ms: None });
         Self {
-            version: Version { incarnation: 1, number: 100 },
-            record: Some(record),
+            version,
+            record,
             revision: 100,
             incarnations: 1,
             past: Vec::new(),

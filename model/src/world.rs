@@ -79,7 +79,7 @@ impl World {
         let mut state = State {
             tick: 0,
             members: vec![Arc::new(Member::new()); self.clocks.len()],
-            store: Arc::new(Store::new(gone, self.instance.rewinds())),
+            store: Arc::new(Store::new((!self.instance.is_absent).then_some(gone), self.instance.rewinds())),
             faults_left: self.instance.fault_budget,
             acts_left: self.instance.act_budget,
             asks_left: self.instance.ask_budget,

@@ -51,7 +51,7 @@ fn writes_of_strangers() {
 
 #[test]
 fn lock_that_goes_back_in_sight_of_all() {
-    holds("rewound", 1_175_683);
+    holds("rewound", 1_222_607);
 }
 
 #[test]
@@ -77,6 +77,11 @@ fn failing_health_checks() {
 #[test]
 fn three_members_start_at_once() {
     holds("race of three", 44_067);
+}
+
+#[test]
+fn first_lock_of_a_group() {
+    holds("first lock", 0);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Both keepers killed at the same instant: with a cgroup the whole family is gone at once and that is proof; without
 //! one it is found by its environment, a lease is waited, and the handover is reported as unproven.
 
-
 use anyhow::{Context, Result, ensure};
 use testkit::ends::End;
 use testkit::group::Group;
