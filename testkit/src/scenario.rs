@@ -126,5 +126,5 @@ pub fn check(group: &Group, activations: usize, old: &Span) -> Result<()> {
         let outcome = history.check(activations, STAMPS);
         (outcome.is_ok() || !history.violations().is_empty()).then_some(outcome)
     };
-    wait_for("enough stamps", LIMIT, checked).with_context(|| group.history().to_string())?
+    wait_for("enough stamps", LIMIT, checked).with_context(|| format!("{}{}", group.history(), group.logs()))?
 }

@@ -8,7 +8,7 @@ use testkit::ends::End;
 use testkit::group::{Group, MARK};
 use testkit::member::Member;
 use testkit::root::{Cgroup, need_root};
-use testkit::scenario::{LEASE, LIMIT, check, follow, hand_over};
+use testkit::scenario::{LEASE, LIMIT, check, follow, hand_over, wait_family};
 use testkit::stamp;
 use testkit::wait::wait_until;
 
@@ -98,6 +98,7 @@ fn keepers_under_memory_pressure_are_in_time() -> Result<()> {
         let active = pressed.wait_active(&group, LIMIT)?;
         let next = Member::spawn(&group, "b", &[], &[])?;
         next.wait_standby(LIMIT)?;
+        let active = wait_family(&group, active.token, 0)?;
         wait_until("memory to run short", LIMIT, || small.count("memory.failcnt", "") > 100)?;
         hand_over(&group, &[pressed], &active, end)?;
         check(&group, 2, &active)?;
