@@ -72,7 +72,7 @@ impl Books {
         let named = match &record.claim {
             Claim::Held(holder) => Some(holder.activation),
             Claim::Released(release) => Some(release.activation),
-            Claim::Foreign(_) => None,
+            Claim::Vacant(_) | Claim::Foreign(_) => None,
         };
         self.lost.retain(|lost| Some(*lost) != named);
         let went_back = self.newest.is_some_and(|newest| {
@@ -85,7 +85,11 @@ impl Books {
         if let Claim::Held(holder) = &record.claim {
             self.confirm(holder.attempt, seen.version);
         }
-        let names_nobody = matches!(&record.claim, Claim::Foreign(foreign) if foreign.holder.is_none());
+        let names_nobody = match &record.claim {
+            Claim::Vacant(_) => true,
+            Claim::Foreign(foreign) => foreign.holder.is_none(),
+            Claim::Held(_) | Claim::Released(_) => false,
+        };
         if let Some(activation) = held.filter(|activation| !names_nobody && named != Some(*activation)) {
             self.lost.push(activation);
         }
@@ -130,6 +134,7 @@ impl Books {
                 !self.started.contains(&release.activation)
             }
             Claim::Released(release) => self.proven.contains(&release.activation),
+            Claim::Vacant(_) => true,
             Claim::Foreign(_) => false,
         }
     }
@@ -139,7 +144,7 @@ impl Books {
         match &record.claim {
             Claim::Held(holder) => self.lost.contains(&holder.activation),
             Claim::Released(release) => self.lost.contains(&release.activation),
-            Claim::Foreign(_) => false,
+            Claim::Vacant(_) | Claim::Foreign(_) => false,
         }
     }
 }

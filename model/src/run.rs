@@ -197,7 +197,8 @@ impl World {
         match state.members[index].operation.as_ref()?.request.clone() {
             Request::Read => Some(Input::Read(Ok(state.store.read()))),
             Request::Write { expected, record, attempt } => {
-                let was_absent = state.store.record.is_none();
+                let before = state.store.record.as_ref().map(|record| &record.claim);
+                let was_absent = matches!(before, None | Some(Claim::Vacant(_)));
                 let outcome = Arc::make_mut(&mut state.store).write(expected, record);
                 if was_absent && matches!(outcome, Write::Written(_)) && state.members[index].is_up() {
                     self.set(state, mark::RECREATED);

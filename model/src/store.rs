@@ -21,7 +21,7 @@ pub struct Stray {
 /// What the present activation's acquiring write replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Replaced {
-    /// No record.
+    /// No record, or the mark that there was none.
     Nothing,
     /// Another activation that was not released.
     Held,
@@ -91,7 +91,7 @@ impl Store {
     fn replaced_by(&self, record: &Record) -> Option<Replaced> {
         let Claim::Held(next) = &record.claim else { return None };
         match self.record.as_ref().map(|present| &present.claim) {
-            None => Some(Replaced::Nothing),
+            None | Some(Claim::Vacant(_)) => Some(Replaced::Nothing),
             Some(Claim::Held(present)) => (present.activation != next.activation).then_some(Replaced::Held),
             Some(Claim::Released(release)) => Some(Replaced::Released(release.successor.clone())),
             Some(Claim::Foreign(_)) => Some(Replaced::Foreign),

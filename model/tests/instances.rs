@@ -21,7 +21,7 @@ fn breaks_exclusion(name: &str) {
 
 #[test]
 fn faults_of_two_messages() {
-    holds("messages", 62_302);
+    holds("messages", 62_458);
 }
 
 #[test]
@@ -31,27 +31,32 @@ fn one_small_fault_stops_nothing() {
 
 #[test]
 fn two_deaths() {
-    holds("deaths", 625_137);
+    holds("deaths", 625_325);
 }
 
 #[test]
 fn two_partitions() {
-    holds("partitions", 500_146);
+    holds("partitions", 501_244);
 }
 
 #[test]
 fn deleted_lock() {
-    holds("deleted", 106_738);
+    holds("deleted", 153_777);
+}
+
+#[test]
+fn lock_deleted_twice() {
+    holds("deleted twice", 993_509);
 }
 
 #[test]
 fn writes_of_strangers() {
-    holds("strangers", 365_325);
+    holds("strangers", 365_403);
 }
 
 #[test]
 fn lock_that_goes_back_in_sight_of_all() {
-    holds("rewound", 1_222_607);
+    holds("rewound", 455_366);
 }
 
 #[test]
@@ -61,17 +66,17 @@ fn requests_and_a_fault() {
 
 #[test]
 fn releases_by_the_guard() {
-    holds("guard releases", 763_427);
+    holds("guard releases", 763_753);
 }
 
 #[test]
 fn pauses_and_outages() {
-    holds("pauses", 856_357);
+    holds("pauses", 859_793);
 }
 
 #[test]
 fn failing_health_checks() {
-    holds("health", 254_875);
+    holds("health", 254_935);
 }
 
 #[test]
@@ -81,7 +86,7 @@ fn three_members_start_at_once() {
 
 #[test]
 fn first_lock_of_a_group() {
-    holds("first lock", 0);
+    holds("first lock", 7_456);
 }
 
 #[test]
@@ -92,9 +97,4 @@ fn three_members_and_a_switchover() {
 #[test]
 fn restored_store_breaks_exclusion() {
     breaks_exclusion("restored from a backup");
-}
-
-#[test]
-fn second_deletion_out_of_sight_breaks_exclusion() {
-    breaks_exclusion("deleted twice");
 }
