@@ -10,4 +10,5 @@ pub mod process;
 pub mod root;
 pub mod scenario;
 pub mod stamp;
+pub mod virtual_group;
 pub mod wait;

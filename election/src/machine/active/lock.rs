@@ -70,6 +70,7 @@ impl Active {
                 }
                 self.next_send = now + timing.backoff();
             }
+            Write::Gone if now >= self.kill_at => self.lose(core, "the lock vanished after the deadline", true),
             Write::Gone => {
                 self.version = Version::ABSENT;
                 self.next_send = now + timing.backoff();
@@ -183,10 +184,17 @@ impl Active {
                 self.next_send = now;
             }
             Verdict::Landed(version, send) => self.confirm(core, version, send),
+            // Until the deadline nobody else can have been there; after it a record without a name proves nothing.
+            Verdict::Contested(_, why) if now >= self.kill_at => {
+                self.lose(core, &format!("the lock was overwritten ({why}) after the deadline"), true);
+            }
             Verdict::Contested(version, why) => {
                 self.version = version;
                 self.next_send = now.max(self.last_send() + backoff);
                 core.say(Action::Note, format!("the lock was overwritten ({why}); rewriting it without an extension"));
+            }
+            Verdict::Absent if now >= self.kill_at => {
+                self.lose(core, "the lock is absent after the deadline", true);
             }
             Verdict::Absent => {
                 self.version = Version::ABSENT;
@@ -215,6 +223,9 @@ impl Active {
     }
 
     pub(super) fn renew<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant) {
+        if self.version == Version::ABSENT && now >= self.kill_at {
+            return self.lose(core, "the lock is absent after the deadline", true);
+        }
         let lease = self.wanted_lease(core, now);
         // Observers may go by the new lease from the moment it is stored, whatever the answer says.
         self.shorten(core, now + self.kill_after(core, lease));

@@ -265,6 +265,44 @@ fn workload_that_the_guard_ended_on_its_own_is_released() {
 }
 
 #[test]
+fn record_that_names_nobody_after_the_deadline_is_not_written_over() {
+    let mark = Vacancy { member: member("b"), attempt: Attempt { count: 1, random: 1 } };
+    for claim in [foreign(None).claim, Claim::Vacant(mark)] {
+        let mut rig = Rig::active();
+        rig.now = rig.now + ms(12_000);
+        rig.step(Input::Wake);
+        while rig.try_write().is_none() {
+            rig.wake();
+        }
+        rig.meanwhile(GONE);
+        rig.answer(Write::Conflict);
+        rig.set_version(170);
+        rig.read(Some(record(claim)));
+        assert!(rig.try_write().is_none(), "{:?}", rig.outputs);
+        assert_eq!(rig.machine.role(), Role::Standby, "{:?}", rig.outputs);
+    }
+}
+
+#[test]
+fn lock_that_vanished_is_not_created_after_the_deadline() {
+    let mut rig = Rig::active();
+    rig.step(Input::Leave);
+    let kill_at = rig.kill_at();
+    while rig.now < kill_at {
+        rig.wake();
+        if rig.try_write().is_some() {
+            rig.answer(Write::Unknown("timeout".to_owned()));
+        }
+    }
+    while rig.try_write().is_none() {
+        rig.wake();
+    }
+    rig.answer(Write::Gone);
+    rig.after(ms(5_000));
+    assert!(rig.try_write().is_none(), "{:?}", rig.outputs);
+}
+
+#[test]
 fn absent_lock_is_not_released_into() {
     let mut rig = Rig::active();
     rig.step(Input::Leave);
