@@ -57,7 +57,7 @@ const BASE: Instance = Instance {
     guard_releases: false,
     restarts_after: None,
     late_ticks: 10,
-    patience: 12,
+    patience: 9,
     is_steady: false,
     marks: Flags(0),
 };
@@ -123,7 +123,7 @@ const STRANGERS: Instance = Instance {
     act_budget: 2,
     restarts_after: Some(2),
     horizon: 56,
-    patience: 40,
+    patience: 23,
     marks: mark::TOOK_FOREIGN,
     ..BASE
 };
@@ -137,7 +137,6 @@ const REWOUND: Instance = Instance {
     act_budget: 1,
     window: 10,
     horizon: 40,
-    patience: 20,
     marks: mark::FAILED_OVER,
     ..BASE
 };
@@ -172,7 +171,7 @@ const PAUSES: Instance = Instance {
     ask_budget: 1,
     window: 4,
     horizon: 40,
-    patience: 24,
+    patience: 17,
     marks: mark::PAUSED_OUTAGE,
     ..BASE
 };
@@ -194,6 +193,7 @@ const RACE: Instance = Instance {
     fault_budget: 1,
     window: 3,
     horizon: 20,
+    patience: 2,
     ..BASE
 };
 

@@ -78,7 +78,7 @@ impl World {
         };
         let mut state = State {
             tick: 0,
-            members: vec![Arc::new(Member::new()); self.clocks.len()],
+            members: self.clocks.iter().map(|_| Arc::new(Member::new())).collect(),
             store: Arc::new(Store::new((!self.instance.is_absent).then_some(gone), self.instance.rewinds())),
             faults_left: self.instance.fault_budget,
             acts_left: self.instance.act_budget,

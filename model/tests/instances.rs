@@ -31,22 +31,22 @@ fn one_small_fault_stops_nothing() {
 
 #[test]
 fn two_deaths() {
-    holds("deaths", 625_325);
+    holds("deaths", 641_133);
 }
 
 #[test]
 fn two_partitions() {
-    holds("partitions", 501_244);
+    holds("partitions", 505_393);
 }
 
 #[test]
 fn deleted_lock() {
-    holds("deleted", 153_777);
+    holds("deleted", 154_748);
 }
 
 #[test]
 fn lock_deleted_twice() {
-    holds("deleted twice", 993_509);
+    holds("deleted twice", 1_004_198);
 }
 
 #[test]
@@ -56,42 +56,42 @@ fn writes_of_strangers() {
 
 #[test]
 fn lock_that_goes_back_in_sight_of_all() {
-    holds("rewound", 455_366);
+    holds("rewound", 457_177);
 }
 
 #[test]
 fn requests_and_a_fault() {
-    holds("requests", 317_027);
+    holds("requests", 327_126);
 }
 
 #[test]
 fn releases_by_the_guard() {
-    holds("guard releases", 763_753);
+    holds("guard releases", 777_736);
 }
 
 #[test]
 fn pauses_and_outages() {
-    holds("pauses", 859_793);
+    holds("pauses", 863_922);
 }
 
 #[test]
 fn failing_health_checks() {
-    holds("health", 254_935);
+    holds("health", 256_028);
 }
 
 #[test]
 fn three_members_start_at_once() {
-    holds("race of three", 44_067);
+    holds("race of three", 49_467);
 }
 
 #[test]
 fn first_lock_of_a_group() {
-    holds("first lock", 7_456);
+    holds("first lock", 7_244);
 }
 
 #[test]
 fn three_members_and_a_switchover() {
-    holds("three", 507_692);
+    holds("three", 531_710);
 }
 
 #[test]
