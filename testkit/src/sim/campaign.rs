@@ -1,5 +1,6 @@
 //! Many histories, on several threads, and what came of all of them together.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::fault::{Broken, Kind};
@@ -7,8 +8,8 @@ use super::history::History;
 use super::scenario::Scenario;
 use super::world::run;
 
-/// Failing cases that are kept.
-const FAILURES_MAX: usize = 10;
+/// Failing cases that are kept of each sort.
+const FAILURES_MAX: u64 = 3;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,8 @@ pub struct Total {
     pub hash: u64,
     /// Histories with a finding.
     pub failed: u64,
+    /// What was first found in them, and how often.
+    pub findings: BTreeMap<String, u64>,
     /// Some of them, with what was found.
     pub failures: Vec<(Scenario, Vec<String>)>,
 }
@@ -89,7 +92,9 @@ impl Total {
         }
         if !history.findings.is_empty() {
             self.failed += 1;
-            if self.failures.len() < FAILURES_MAX {
+            let count = self.findings.entry(subject(&history.findings[0])).or_default();
+            *count += 1;
+            if *count <= FAILURES_MAX {
                 self.failures.push((scenario, history.findings));
             }
         }
@@ -114,9 +119,11 @@ impl Total {
         for (mine, theirs) in self.gaps.iter_mut().zip(other.gaps) {
             mine.extend(theirs);
         }
+        for (what, count) in other.findings {
+            *self.findings.entry(what).or_default() += count;
+        }
         self.failures.extend(other.failures);
         self.failures.sort_by_key(|(scenario, _)| scenario.seed);
-        self.failures.truncate(FAILURES_MAX);
     }
 
     /// The kinds of `campaign` that never had an effect: with any of these the run says nothing.
@@ -124,6 +131,13 @@ impl Total {
         let wanted = |kind: &Kind| campaign.only.is_none_or(|only| only == *kind);
         Kind::ALL.iter().copied().filter(wanted).filter(|kind| self.fired[kind.index()] == 0).collect()
     }
+}
+
+/// A finding without its time and without the names in it.
+pub fn subject(finding: &str) -> String {
+    let what = finding.split_once(": ").map_or(finding, |(_, what)| what);
+    let what = what.split(": ").next().unwrap_or(what);
+    what.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
 /// Runs one scenario; a machine that panics is a finding like any other.

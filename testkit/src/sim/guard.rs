@@ -215,7 +215,10 @@ impl World<'_> {
     }
 
     fn missed_beat(&mut self, tree: usize) {
-        let member = self.trees[tree].member;
+        let Tree { member, process, .. } = self.trees[tree];
+        if self.members[member].process != process {
+            return;
+        }
         if !self.members[member].runs(self.now) {
             // Guard and elector are stopped at once: nobody can enforce anything.
             self.trees[tree].unguarded = true;
@@ -315,10 +318,12 @@ impl World<'_> {
 
     /// The assumption that was broken before this overlap, if any explains it.
     fn excuse(&self, started: usize, other: usize) -> Option<Broken> {
+        // The host slept while it ran, and woke up behind its deadline.
         let unguarded = [started, other].into_iter().any(|tree| {
-            let Tree { member, kill_at, unguarded, .. } = self.trees[tree];
-            let member = &self.members[member];
-            unguarded || (self.now < member.frozen_until && member.clock.read(self.now) >= kill_at)
+            let tree = &self.trees[tree];
+            let member = &self.members[tree.member];
+            let slept = tree.started.is_some_and(|started| member.frozen_until > started);
+            tree.unguarded || (slept && member.clock.read(self.now) >= tree.kill_at)
         });
         if unguarded {
             return Some(Broken::GuardNotRunning);

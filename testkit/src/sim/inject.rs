@@ -65,6 +65,10 @@ impl World<'_> {
 
     fn inject_process(&mut self, index: usize, member: usize, fault: &Fault) {
         let away = u64::from(fault.length_ms) * MS;
+        if self.now < self.members[member].frozen_until {
+            // Nothing happens on a host that sleeps.
+            return;
+        }
         match fault.kind {
             Kind::WorkloadEnds | Kind::WorkloadFails => {
                 let Some(tree) = self.running(member) else { return };
@@ -235,7 +239,9 @@ impl World<'_> {
                     self.fault_shows(fault.kind);
                 }
                 let with_guard = self.random.chance(500);
-                self.kill_elector(member, 5 * MS, with_guard);
+                if self.now >= self.members[member].frozen_until {
+                    self.kill_elector(member, 5 * MS, with_guard);
+                }
                 if count < STORM {
                     let pause = self.random.between(10 * MS, 10 * MS + u64::from(fault.length_ms) * MS);
                     self.after(pause, Event::Again { index, count: count + 1 });
@@ -318,6 +324,7 @@ impl World<'_> {
                 if !self.request(member, pause) {
                     return;
                 }
+                self.longest_pause = self.longest_pause.max(length * MS);
                 // Its holder may die in it: then the others wait for all of it.
                 self.quiet_until(self.now + (length * MS + self.longest_lease) * 12 / 10);
                 match fault.kind {

@@ -28,6 +28,9 @@ pub fn table(campaign: &Campaign, total: &Total) -> String {
     line(format!("starts {}, failovers {}", total.starts, total.failovers));
     line(format!("overlaps {}, false failovers {}", total.overlaps, total.false_failovers));
     line(format!("histories with a finding {}", total.failed));
+    for (what, count) in &total.findings {
+        line(format!("  {count:>7}  {what}"));
+    }
     line(String::new());
     line(format!("{:<20} {:>9} {:>9} {:>10} {:>10} {:>10}", "fault", "fired", "gaps", "p50 ms", "p99 ms", "max ms"));
     for kind in Kind::ALL {
@@ -80,6 +83,7 @@ pub fn to_json(campaign: &Campaign, total: &Total) -> Value {
         "overlaps": total.overlaps,
         "false_failovers": total.false_failovers,
         "histories_with_a_finding": total.failed,
+        "findings": total.findings,
         "valid": silent.is_empty(),
         "never_fired": silent,
         "faults": faults.collect::<Vec<_>>(),

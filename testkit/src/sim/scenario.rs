@@ -122,6 +122,9 @@ impl Scenario {
             let gap = if random.chance(600) { sizes.lease / 8 } else { sizes.lease * 2 };
             at += random.below(gap);
         }
+        if faults.iter().any(|fault| fault.kind == Kind::LockDeleted) && random.chance(400) {
+            delete_again(&mut random, &mut faults, &sizes);
+        }
         // Faults at the very start meet the first acquisition.
         if random.chance(80) {
             let early = random.index(faults.len());
@@ -140,6 +143,20 @@ impl Scenario {
     pub fn longest_lease_ms(&self) -> u32 {
         self.members.iter().map(|member| member.lease_ms).max().unwrap_or(0)
     }
+}
+
+/// Absence has no version. A standby that saw the lock absent, hears nothing more for a lease and finds it absent again
+/// must not take that for one and the same absence.
+fn delete_again(random: &mut Random, faults: &mut Vec<Fault>, sizes: &Sizes) {
+    let Some(first) = faults.iter().find(|fault| fault.kind == Kind::LockDeleted).cloned() else { return };
+    let at = u64::from(first.at_ms);
+    let target = Target::Member(small(random.below(7)));
+    let deaf = random.pick(&[Kind::NoticesLost, Kind::ElectorStopped, Kind::NoticesLate]);
+    let from = at + random.below(40);
+    let length_ms = small(sizes.lease * 3 / 2);
+    faults.push(Fault { kind: deaf, at_ms: small(from), length_ms, target, amount: small(random.below(1001)) });
+    let again = at + sizes.lease - sizes.period + random.below(sizes.period * 2);
+    faults.push(Fault { at_ms: small(again), ..first });
 }
 
 fn draw_kinds(random: &mut Random, only: Option<Kind>) -> Vec<Kind> {

@@ -1,7 +1,8 @@
 //! Makes a failing case smaller while it still fails: fewer faults, fewer members, shorter and weaker ones.
 
+use super::campaign::{run_safely, subject};
 use super::scenario::Scenario;
-use super::world::run;
+
 
 /// Runs that a shrink may cost.
 const RUNS_MAX: u32 = 400;
@@ -25,10 +26,7 @@ pub fn shrink(scenario: &Scenario) -> Scenario {
 
 /// The first finding without its time and names.
 fn kind_of_failure(scenario: &Scenario) -> Option<String> {
-    let history = run(scenario, false);
-    let finding = history.findings.first()?;
-    let (_, what) = finding.split_once(": ")?;
-    Some(what.chars().take(12).collect())
+    run_safely(scenario).findings.first().map(|finding| subject(finding))
 }
 
 fn candidates(scenario: &Scenario) -> Vec<Scenario> {

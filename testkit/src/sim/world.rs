@@ -47,6 +47,8 @@ pub(super) struct World<'a> {
     /// Everything is repaired from here on.
     pub quiet_from: Nanos,
     pub longest_lease: Nanos,
+    /// The longest pause that was granted: observers that saw it go on counting with it.
+    pub longest_pause: Nanos,
     pub ops: u64,
 }
 
@@ -84,6 +86,7 @@ impl<'a> World<'a> {
             faults_left: scenario.faults.len(),
             quiet_from: 0,
             longest_lease: u64::from(scenario.longest_lease_ms()) * MS,
+            longest_pause: 0,
             ops: 0,
         }
     }
@@ -184,7 +187,7 @@ impl<'a> World<'a> {
             leases += 2;
         }
         let grace = self.scenario.members.iter().map(|spec| u64::from(spec.stop_grace_ms)).max().unwrap_or(0);
-        self.longest_lease * leases * 10 / 9 + grace * MS * 10 / 9 + self.longest_lease
+        (self.longest_lease + self.longest_pause) * leases * 10 / 9 + grace * MS * 10 / 9 + self.longest_lease
     }
 
     fn is_over(&mut self) -> bool {
