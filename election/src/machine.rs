@@ -23,7 +23,6 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::io::{Action, Exit, Input, Output, Request, Role};
 use crate::record::{Activation, Member, Nonce, Token};
-use crate::register::Version;
 use crate::timing::Timing;
 
 use acquiring::Acquiring;
@@ -151,14 +150,6 @@ impl<E: Entropy> Machine<E> {
     /// The durations in force, as far as measurements have changed them.
     pub fn timing(&self) -> &Timing {
         &self.core.settings.timing
-    }
-
-    /// The newest version of the lock that this member knows; what to watch from.
-    pub fn version(&self) -> Version {
-        match &self.state {
-            State::Active(active) => active.version(),
-            _ => self.core.newest.unwrap_or(Version::ABSENT),
-        }
     }
 
     /// Activation, token and instant of SIGKILL while this member is active or stopping.

@@ -151,11 +151,14 @@ pub enum Proof {
     NamespaceEmpty,
     /// The kernel says that the activation's cgroup is empty.
     CgroupEmpty,
+    /// The host has booted since: no process of the earlier boot is left.
+    Rebooted,
 }
 
 impl Proof {
     /// All proofs.
-    pub const ALL: [Proof; 4] = [Proof::NeverStarted, Proof::NoChildLeft, Proof::NamespaceEmpty, Proof::CgroupEmpty];
+    pub const ALL: [Proof; 5] =
+        [Proof::NeverStarted, Proof::NoChildLeft, Proof::NamespaceEmpty, Proof::CgroupEmpty, Proof::Rebooted];
 
     /// The word that stands for it in records and logs.
     pub const fn word(self) -> &'static str {
@@ -164,6 +167,7 @@ impl Proof {
             Proof::NoChildLeft => "no-child-left",
             Proof::NamespaceEmpty => "namespace-empty",
             Proof::CgroupEmpty => "cgroup-empty",
+            Proof::Rebooted => "rebooted",
         }
     }
 

@@ -1,9 +1,16 @@
 //! Reads the clocks of this host. The only place that does.
 
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use election::Instant;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
 
 /// CLOCK_BOOTTIME now: runs on while the host is suspended, and nobody can set it.
 pub fn now() -> Instant {
@@ -17,4 +24,55 @@ pub fn now() -> Instant {
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Where the elector's time comes from: this host, or a simulation.
+pub trait Clock {
+    /// The present instant.
+    fn now(&self) -> Instant;
+    /// Returns at `at`, or when it is over. Cancel safe.
+    fn sleep_until(&self, at: Instant) -> impl Future<Output = ()>;
+}
+
+/// CLOCK_BOOTTIME with a timer of its own: the runtime's timers stand still while the host is suspended.
+pub struct BootClock {
+    timer: AsyncFd<OwnedFd>,
+}
+
+impl BootClock {
+    /// Must be called inside the runtime.
+    ///
+    /// # Errors
+    /// The kernel gives no timer.
+    pub fn new() -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        #[expect(deprecated, reason = "its successor is unsafe; an OwnedFd cannot lie about its descriptor")]
+        let timer = AsyncFd::new(timer)?;
+        Ok(Self { timer })
+    }
+
+    async fn wait(&self, at: Instant) -> io::Result<()> {
+        // Zero would disarm the timer.
+        let at = Duration::from_nanos(at.as_nanos().max(1));
+        let it_value = Timespec::try_from(at).map_err(io::Error::other)?;
+        let once = Itimerspec { it_interval: Timespec::default(), it_value };
+        timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &once)?;
+        let mut ready = self.timer.readable().await?;
+        ready.clear_ready();
+        Ok(())
+    }
+}
+
+impl Clock for BootClock {
+    fn now(&self) -> Instant {
+        now()
+    }
+
+    async fn sleep_until(&self, at: Instant) {
+        while now() < at {
+            if self.wait(at).await.is_err() {
+                tokio::time::sleep(at.since(now())).await;
+            }
+        }
+    }
 }

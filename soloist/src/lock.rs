@@ -1,6 +1,8 @@
 //! The lock: a versioned register, nothing else. Backends translate a store into these three calls.
 
 pub mod codec;
+#[cfg(test)]
+mod contract;
 pub mod file;
 pub mod memory;
 

@@ -1,7 +1,15 @@
 //! The workload: the user's command and all that it forks, behind a guard that cannot leave it running.
 
 pub mod cgroup;
+pub mod guard;
+pub mod keeper;
 pub mod process;
+mod protocol;
+mod run;
+pub mod size;
+mod sys;
+mod terminal;
+mod tree;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -104,6 +112,10 @@ pub trait Workload {
     fn kill(&mut self);
     /// Passes a signal on to the command.
     fn signal(&mut self, signal: i32);
+    /// Resident memory of the tree, in bytes; 0 where nothing runs. What a kill will cost depends on it.
+    fn resident_bytes(&self) -> u64;
+    /// A report that is there already. What the guard wrote to a lock comes after what it said before.
+    fn try_next(&mut self) -> Option<Event>;
     /// The next report. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Event>;
 }

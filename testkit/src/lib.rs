@@ -1,4 +1,15 @@
-//! What soloist is tested with: a simulator on virtual time. Never shipped.
+//! What soloist's process tests and its campaign are made of: a workload that stamps its life (`probe`), a checker that
+//! finds two of them alive at once, and a harness that starts, ends and finds real members. And a simulator that runs
+//! the same protocol on virtual time. Never shipped.
 #![forbid(unsafe_code)]
 
+pub mod ends;
+pub mod group;
+pub mod history;
+pub mod member;
+pub mod process;
+pub mod root;
+pub mod scenario;
 pub mod sim;
+pub mod stamp;
+pub mod wait;

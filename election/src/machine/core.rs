@@ -8,8 +8,8 @@ use crate::io::{Action, Input, Output};
 use crate::record::{Activation, Attempt, Claim, Member, Nonce, Proof, Record, Token};
 use crate::register::{Seen, Version};
 
-/// An activation's attempts whose fate may still be told by a read. More than fit in any budget.
-const SENDS_MAX: usize = 16;
+/// An activation's attempts whose fate may still be told by a read. A long outage inside a pause sees more of them.
+const SENDS_MAX: usize = 64;
 
 /// Ended activations that are remembered, to release them once more if they are seen again.
 const ENDED_MAX: usize = 8;
@@ -35,10 +35,10 @@ pub(super) struct Send {
 pub(super) struct Sends(Vec<Send>);
 
 impl Sends {
+    /// All of them quote the same version, so at most one can land, and most likely the first that was not lost: when
+    /// there are too many, the latest makes room.
     pub fn push(&mut self, send: Send) {
-        if self.0.len() == SENDS_MAX {
-            self.0.remove(0);
-        }
+        self.0.truncate(SENDS_MAX - 1);
         self.0.push(send);
     }
 

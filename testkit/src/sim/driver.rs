@@ -30,8 +30,7 @@ impl World<'_> {
             }
             Delivery::Wake(_) => {}
             Delivery::Notice(version) => {
-                let knows = self.members[member].machine.as_ref().map(|machine| machine.version());
-                if knows != Some(version) {
+                if self.members[member].last_version != version {
                     self.step(member, Input::Changed);
                 }
             }

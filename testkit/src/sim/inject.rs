@@ -447,6 +447,7 @@ impl World<'_> {
         copy.machine = one.machine.clone();
         copy.pending = one.pending;
         copy.healthy = one.healthy;
+        copy.last_version = one.last_version;
         copy.process = 1;
         let (index, local) = (self.members.len(), one.clock.read(self.now));
         // Its answer reaches the original; the copy hears nothing until its limit.

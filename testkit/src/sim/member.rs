@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use election::{
-    Absence, Activation, Attempt, Claim, Input, Instant, Machine, OnExit, OnLoss, Settings, Timing, Version, Write,
+    Absence, Activation, Attempt, Claim, Input, Instant, Machine, OnExit, OnLoss, Seen, Settings, Timing, Version, Write,
 };
 
 use super::clock::{Clock, Nanos};
@@ -58,6 +58,8 @@ pub struct Member {
     pub frozen_until: Nanos,
     /// What reached the elector while it did not run.
     pub backlog: Vec<Delivery>,
+    /// The version that the last answer named: changes are counted from here.
+    pub last_version: Version,
     /// The wake-up that counts.
     pub wake: u32,
     /// When that is.
@@ -92,6 +94,7 @@ impl Member {
             stopped_until: 0,
             frozen_until: 0,
             backlog: Vec::new(),
+            last_version: Version::ABSENT,
             wake: 0,
             wake_at: None,
             idle_wakes: 0,
@@ -138,6 +141,7 @@ impl Member {
         self.allowed = None;
         self.gone.clear();
         self.asked = false;
+        self.last_version = Version::ABSENT;
     }
 
     /// Whether its elector runs at `now`.
@@ -147,6 +151,12 @@ impl Member {
 
     /// Takes from an answer which of the own sends it confirms.
     pub fn hear(&mut self, input: &Input) {
+        match input {
+            Input::Read(Ok(Seen { version, .. }))
+            | Input::Written { outcome: Write::Written(version), .. }
+            | Input::Gone { released: Some(version), .. } => self.last_version = *version,
+            _ => {}
+        }
         match input {
             Input::Written { attempt, outcome: Write::Written(_) } => self.confirm(*attempt),
             Input::Written { attempt, outcome: Write::Unknown(_) } => {

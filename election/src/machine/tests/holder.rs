@@ -292,3 +292,39 @@ fn change_notice_is_read_and_costs_no_renewal() {
     rig.read(Some(rig.own(attempt)));
     assert_eq!(rig.machine.next_wakeup(), due);
 }
+
+#[test]
+fn first_of_very_many_unanswered_renewals_is_still_known_when_it_is_read_back() {
+    let mut rig = Rig::active();
+    rig.request(Request::Pause { length: ms(3_600_000), until_unix_ms: 1 }).unwrap();
+    rig.confirm();
+    renew(&mut rig);
+    let (first, _) = rig.answer(Write::Unknown("reset".to_owned()));
+    for _ in 0..100 {
+        renew(&mut rig);
+        rig.answer(Write::Unknown("reset".to_owned()));
+    }
+    renew(&mut rig);
+    rig.answer(Write::Conflict);
+    rig.set_version(150);
+    rig.read(Some(first));
+    assert_eq!(rig.machine.role(), Role::Active);
+}
+
+#[test]
+fn stale_answers_after_an_absent_one_do_not_look_like_a_clone() {
+    let mut rig = Rig::active();
+    renew(&mut rig);
+    let (earlier, _) = rig.confirm();
+    let old = rig.version().number;
+    renew(&mut rig);
+    rig.confirm();
+    rig.see(None);
+    rig.set_version(old);
+    if rig.try_write().is_some() {
+        rig.answer(Write::Conflict);
+    }
+    rig.step(Input::Changed);
+    rig.read(Some(earlier));
+    assert_eq!(rig.machine.role(), Role::Active);
+}

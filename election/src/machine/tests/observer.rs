@@ -409,3 +409,15 @@ fn standby_leaves_at_once() {
     assert_eq!(rig.exit(), Some(Exit::StoodBy));
     assert_eq!(rig.machine.role(), Role::Ended);
 }
+
+#[test]
+fn rewound_lock_that_names_an_ended_activation_is_not_released_into() {
+    let mut rig = Rig::active();
+    let own = rig.own(Attempt { count: 1, random: 1 });
+    rig.see(Some(held_by("b", 5, 1)));
+    rig.step(Input::Gone { proof: Proof::NoChildLeft, released: None });
+    rig.read(Some(held_by("b", 5, 2)));
+    rig.set_version(50);
+    rig.see(Some(own));
+    tries_after(&mut rig, LEASE);
+}

@@ -63,6 +63,21 @@ fn release_of_the_guard_that_is_seen_before_its_report_is_no_alarm() {
 }
 
 #[test]
+fn release_of_the_guard_that_is_seen_before_it_says_that_the_workload_ended_keeps_its_code() {
+    let mut rig = Rig::active();
+    let (activation, ..) = rig.machine.activation().unwrap();
+    let mut release = released_by("a");
+    if let Claim::Released(release) = &mut release.claim {
+        release.activation = activation;
+    }
+    rig.see(Some(release));
+    assert!(rig.kills());
+    rig.step(Input::Exited { code: 3 });
+    rig.step(Input::Gone { proof: Proof::CgroupEmpty, released: Some(rig.version()) });
+    assert_eq!(rig.exit(), Some(Exit::Workload(3)));
+}
+
+#[test]
 fn renewal_under_way_when_the_workload_goes_is_no_release() {
     let mut rig = Rig::active();
     while rig.try_write().is_none() {

@@ -1,0 +1,71 @@
+# `make help` lists the targets. CARGO_FLAGS is passed to every cargo call that builds.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# Tests that need root, mounts or namespaces are files called root_*.rs or *_root.rs.
+ALL_TESTS := $(wildcard soloist/tests/*.rs testkit/tests/*.rs)
+ROOT_FILES := $(filter %_root.rs,$(ALL_TESTS)) $(foreach file,$(ALL_TESTS),$(if $(filter root_%,$(notdir $(file))),$(file)))
+PLAIN_FILES := $(filter-out $(ROOT_FILES),$(ALL_TESTS))
+names = $(foreach file,$(1),--test $(basename $(notdir $(file))))
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## See it work: three members, and everything that can happen to the active one
+	cargo run --locked --release -- demo
+
+.PHONY: check
+check: lint unit process ## All tests that need neither root nor other tools
+
+.PHONY: test
+test: tools check root docs deny small-demo ## All tests; installs what it needs, needs root
+	@echo "all tests passed"
+
+.PHONY: lint
+lint: ## Format and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: unit
+unit: ## Unit tests
+	cargo test --locked --workspace --lib --bins
+
+.PHONY: process
+process: ## Tests with real processes, without root
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace $(call names,$(PLAIN_FILES))
+
+.PHONY: root
+root: ## Tests that need root: mounts, namespaces, cgroups, other users
+	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make root" >&2; exit 1; }
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace $(call names,$(ROOT_FILES))
+
+.PHONY: docs
+docs: ## The API documentation builds without a warning
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+.PHONY: small-demo
+small-demo: ## The demo, a round of each kind
+	cargo run --locked --bin soloist -- demo --rounds 5
+
+.PHONY: deny
+deny: ## Licences, sources and bans of all dependencies
+	cargo deny --offline --locked check bans licenses sources
+
+.PHONY: campaign
+campaign: ## A thousand rounds over all kinds of end, real processes
+	cargo build --locked --release --workspace --bins
+	SOLOIST_BIN=$(CURDIR)/target/release/soloist target/release/campaign --rounds $${ROUNDS:-1000} --json out/campaign.json
+
+.PHONY: size
+size: ## Size of the release binary; fails above 8 MB
+	cargo build --locked --release -p soloist
+	@bytes=$$(stat -c %s target/release/soloist); echo "soloist: $$bytes bytes"; [ "$$bytes" -le 8000000 ]
+
+.PHONY: tools
+tools: ## Install what the tests need
+	scripts/install-tools

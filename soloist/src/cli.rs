@@ -1,0 +1,124 @@
+//! The command line: one definition gives parser, help, completions and man pages.
+
+mod demo;
+mod run;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::error::{Code, Failure};
+
+/// Keeps exactly one member of a group active and the others ready.
+#[derive(Debug, Parser)]
+#[command(name = "soloist", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  soloist demo                                            see it work, on this host, within a minute
+  soloist run --lock ./app.lock -- ./server --port 8080   in two terminals: one serves, one stands by
+  soloist run --group app --lease 5s -- ./server          the lock is a file in the state folder
+
+Exit codes: the workload's own; 126 and 127 not executable, not found; 128+n died by signal n; 0 a standby ended by
+SIGTERM; 64 usage, 65 data, 69 lock unavailable, 70 internal, 75 lease lost, 77 permission, 78 configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Take part in a group: run COMMAND while this member is the active one
+    Run(run::Arguments),
+    /// See it work: three members, and everything that can happen to the active one
+    Demo(demo::Arguments),
+    #[command(hide = true, about = "The workload of the demo")]
+    DemoServer(demo::ServerArguments),
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages
+    Man {
+        /// Where to; without it the page of soloist itself goes to standard output
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<std::path::PathBuf>,
+    },
+}
+
+/// Parses, runs, and says how it went.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return refuse_usage(&error),
+    };
+    let result = match cli.verb {
+        Verb::Run(arguments) => run::main(arguments),
+        Verb::Demo(arguments) => demo::main(&arguments),
+        Verb::DemoServer(arguments) => demo::serve(&arguments),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "soloist", &mut std::io::stdout());
+            Ok(0)
+        }
+        Verb::Man { out } => man(out.as_deref()).map(|()| 0),
+    };
+    match result {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Help and version are no errors; everything else is 64 instead of clap's own 2.
+fn refuse_usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell if standard error is closed.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS }
+}
+
+fn complain(failure: &Failure) {
+    use std::io::Write as _;
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "soloist: {}", failure.message);
+    if let Some(hint) = &failure.hint {
+        let _ = writeln!(stderr, "  hint: {hint}");
+    }
+}
+
+fn man(out: Option<&std::path::Path>) -> Result<(), Failure> {
+    let result = match out {
+        Some(folder) => clap_mangen::generate_to(Cli::command(), folder),
+        None => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()),
+    };
+    result.map_err(|error| {
+        let place = out.map_or("standard output".to_owned(), |folder| folder.display().to_string());
+        Failure::new(Code::Configuration, format!("failed to write man pages to {place}: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_every_exit_code_that_is_used() {
+        let help = Cli::command().render_long_help().to_string();
+        for code in ["64", "65", "69", "70", "75", "77", "78", "126", "127"] {
+            assert!(help.contains(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Drives the machine: the only place that waits for store, clock and workload.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use election::{
+    Action, Attempt, Entropy, Exit, Input, Instant, Machine, Output, Request, Role, Seen, Version, Write, kill_to_proof,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::clock::Clock;
+use crate::lock::{Lock, LockError};
+use crate::workload::{Containment, Ending, Event, Launch, LocalRelease, Workload};
+
+/// Randomness of the kernel, asked for each time: a cloned process draws other bits.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelEntropy;
+
+impl Entropy for KernelEntropy {
+    fn bits(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        // The kernel's pool is up before any process of ours: this loops only over interruptions by signals.
+        while rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) != Ok(bytes.len()) {}
+        u64::from_ne_bytes(bytes)
+    }
+}
+
+/// What to run, as the command line said.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The command and its arguments.
+    pub argv: Vec<OsString>,
+    /// What a tree gets between SIGTERM and SIGKILL when its command ends by itself.
+    pub stop_grace: Duration,
+    /// The lock file, where the guard can write the release itself.
+    pub local_lock: Option<PathBuf>,
+}
+
+/// What reaches the elector from outside.
+#[derive(Debug)]
+pub enum Order {
+    /// Leave the group; a second time in a hurry.
+    Leave,
+    /// For the workload, if there is one.
+    Signal(i32),
+    /// The terminal is gone: for the workload, and a standby leaves.
+    Hangup,
+    /// Somebody asks; the answer says whether it is under way.
+    Request(Request, oneshot::Sender<Result<(), String>>),
+}
+
+/// A store operation under way, as the input that it will become.
+type Operation = Pin<Box<dyn Future<Output = Input>>>;
+
+/// A watch for changes under way.
+type Watch = Pin<Box<dyn Future<Output = Result<(), LockError>>>>;
+
+/// One member at work.
+pub struct Elector<E, L, W, C> {
+    machine: Machine<E>,
+    lock: Rc<L>,
+    workload: W,
+    clock: C,
+    command: Command,
+    orders: mpsc::Receiver<Order>,
+    operation: Option<Operation>,
+    /// The answer of the last one, until the machine has it.
+    answer: Option<Input>,
+    watch: Option<Watch>,
+    /// The version that the last answer named; changes are counted from here.
+    last_version: Version,
+    answer_to: Option<oneshot::Sender<Result<(), String>>>,
+    /// A workload was started and is not gone.
+    runs: bool,
+    /// The workload's size is to be looked at.
+    measure_due: bool,
+}
+
+impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
+    /// Puts the parts together; nothing happens before [`Elector::run`].
+    pub fn new(
+        machine: Machine<E>,
+        lock: L,
+        workload: W,
+        clock: C,
+        command: Command,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
+        Self {
+            machine,
+            lock: Rc::new(lock),
+            workload,
+            clock,
+            command,
+            orders,
+            operation: None,
+            answer: None,
+            watch: None,
+            last_version: Version::ABSENT,
+            answer_to: None,
+            runs: false,
+            measure_due: false,
+        }
+    }
+
+    /// Takes part in the election until the machine decides to leave.
+    pub async fn run(mut self) -> Exit {
+        let mut input = Input::Wake;
+        loop {
+            self.note_version(&input);
+            let outputs = self.machine.step(self.clock.now(), input);
+            for output in outputs {
+                if let Some(exit) = self.perform(output) {
+                    return exit;
+                }
+            }
+            input = self.next_input().await;
+        }
+    }
+
+    fn note_version(&mut self, input: &Input) {
+        match input {
+            Input::Read(Ok(Seen { version, .. }))
+            | Input::Written { outcome: Write::Written(version), .. }
+            | Input::Gone { released: Some(version), .. } => self.last_version = *version,
+            _ => {}
+        }
+    }
+
+    // === waiting ===
+
+    async fn next_input(&mut self) -> Input {
+        loop {
+            if let Some(input) = self.wait().await {
+                return input;
+            }
+        }
+    }
+
+    /// Waits for one thing; nothing when it is of no interest to the machine.
+    async fn wait(&mut self) -> Option<Input> {
+        // What the guard said comes before what the store shows of it.
+        if let Some(event) = self.workload.try_next() {
+            return self.on_event(event);
+        }
+        if let Some(input) = self.answer.take().or_else(|| self.measure()) {
+            return Some(input);
+        }
+        // Nothing is watched while an operation is under way: its answer tells more, and a change of the own making
+        // would wake for nothing.
+        if self.watch.is_none() && self.operation.is_none() {
+            self.watch = Some(watch(Rc::clone(&self.lock), self.last_version, *self.machine.timing()));
+        }
+        let wakeup = self.machine.next_wakeup();
+        let clock = &self.clock;
+        let timer = async {
+            match wakeup {
+                Some(at) => clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            event = self.workload.next() => self.on_event(event),
+            input = pending_or(&mut self.operation) => {
+                self.operation = None;
+                self.answer = Some(input);
+                None
+            }
+            order = self.orders.recv() => self.on_order(order),
+            () = timer => Some(Input::Wake),
+            _ = pending_or(&mut self.watch) => {
+                self.watch = None;
+                Some(Input::Changed)
+            }
+        }
+    }
+
+    /// Once a renewal: what a kill would cost now, if that is more than was assumed.
+    fn measure(&mut self) -> Option<Input> {
+        if !std::mem::take(&mut self.measure_due) {
+            return None;
+        }
+        let proof = kill_to_proof(self.workload.resident_bytes());
+        (proof > self.machine.timing().proof()).then_some(Input::Measured { lateness: Duration::ZERO, proof })
+    }
+
+    fn on_event(&mut self, event: Event) -> Option<Input> {
+        match event {
+            Event::Started { pid, containment } => {
+                tracing::info!(pid, containment = containment_word(containment), "the workload runs");
+                None
+            }
+            Event::Exited(ending) => Some(Input::Exited { code: exit_code(ending) }),
+            Event::Gone { proof, released } => {
+                self.runs = false;
+                Some(Input::Gone { proof, released })
+            }
+            Event::Late(lateness) => {
+                Some(Input::Measured { lateness, proof: kill_to_proof(self.workload.resident_bytes()) })
+            }
+            Event::Stuck(what) => {
+                tracing::error!("the workload cannot be killed and is not released: {what}");
+                None
+            }
+            Event::GuardLost(why) => {
+                tracing::error!("the guard is lost: {why}");
+                Some(Input::GuardLost)
+            }
+        }
+    }
+
+    fn on_order(&mut self, order: Option<Order>) -> Option<Input> {
+        match order {
+            // Whoever sends orders has ended: fail closed.
+            None | Some(Order::Leave) => Some(Input::Leave),
+            Some(Order::Hangup) if !self.runs => Some(Input::Leave),
+            Some(Order::Hangup) => {
+                self.workload.signal(nix::libc::SIGHUP);
+                None
+            }
+            Some(Order::Signal(signal)) => {
+                if self.runs {
+                    self.workload.signal(signal);
+                }
+                None
+            }
+            Some(Order::Request(request, answer_to)) => {
+                self.answer_to = Some(answer_to);
+                Some(Input::Request(request))
+            }
+        }
+    }
+
+    // === doing ===
+
+    /// Carries out one output; the reason to leave, if that is what it is.
+    fn perform(&mut self, output: Output) -> Option<Exit> {
+        let Output { action, reason } = output;
+        log(&action, &reason, self.machine.role());
+        match action {
+            Action::Read { limit } => self.operation = Some(read(Rc::clone(&self.lock), limit)),
+            Action::Write { expected, record, attempt, limit } => {
+                let lock = Rc::clone(&self.lock);
+                let write = async move { lock.write(expected, &record).await };
+                self.operation = Some(bounded_write(attempt, limit, write));
+            }
+            Action::StepBack { pause } => self.lock.step_back(pause),
+            Action::Start { activation, token, kill_at, successor } => {
+                self.start(activation, token, kill_at, successor);
+            }
+            Action::Extend { kill_at } => {
+                self.workload.extend(kill_at);
+                self.measure_due = true;
+            }
+            Action::Stop { grace, successor } => self.workload.stop(grace, successor),
+            Action::Kill => self.workload.kill(),
+            Action::Answer(answer) => {
+                if let Some(answer_to) = self.answer_to.take() {
+                    // Whoever asked may have gone away meanwhile.
+                    let _ = answer_to.send(answer);
+                }
+            }
+            Action::Note => {}
+            Action::Exit(exit) => return Some(exit),
+        }
+        if self.operation.is_some() {
+            self.watch = None;
+        }
+        None
+    }
+
+    fn start(
+        &mut self,
+        activation: election::Activation,
+        token: election::Token,
+        kill_at: Instant,
+        successor: Option<String>,
+    ) {
+        let local_release = self.command.local_lock.clone().map(|path| LocalRelease { path, successor });
+        let launch = Launch {
+            command: self.command.argv.clone(),
+            activation,
+            token,
+            member: self.machine.member(),
+            kill_at,
+            stop_grace: self.command.stop_grace,
+            local_release,
+        };
+        self.runs = true;
+        self.workload.start(launch, self.lock.descriptor());
+    }
+}
+
+/// The future in the slot, or one that never ends.
+async fn pending_or<T>(slot: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T {
+    match slot {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn read<L: Lock + 'static>(lock: Rc<L>, limit: Duration) -> Operation {
+    Box::pin(async move {
+        let result = match timeout(limit, lock.read()).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {limit:?}")),
+        };
+        Input::Read(result)
+    })
+}
+
+fn bounded_write(attempt: Attempt, limit: Duration, write: impl Future<Output = Write> + 'static) -> Operation {
+    Box::pin(async move {
+        let outcome = match timeout(limit, write).await {
+            Ok(outcome) => outcome,
+            Err(_) => Write::Unknown(format!("no answer within {limit:?}")),
+        };
+        Input::Written { attempt, outcome }
+    })
+}
+
+/// Watches the lock; where that fails, a look each period stands in for it.
+fn watch<L: Lock + 'static>(lock: Rc<L>, since: Version, timing: election::Timing) -> Watch {
+    Box::pin(async move {
+        let result = lock.changed(since).await;
+        if let Err(error) = &result {
+            tracing::warn!("{error}; looking each {:?} instead", timing.period());
+            tokio::time::sleep(timing.period()).await;
+        }
+        result
+    })
+}
+
+fn log(action: &Action, reason: &str, role: Role) {
+    if action.is_routine() {
+        tracing::debug!(%role, "{reason}");
+    } else {
+        tracing::info!(%role, "{reason}");
+    }
+}
+
+fn containment_word(containment: Containment) -> &'static str {
+    match containment {
+        Containment::PidNamespace => "pid-namespace",
+        Containment::Cgroup => "cgroup",
+        Containment::Subreaper => "subreaper",
+    }
+}
+
+/// The code with which a shell would name this ending.
+fn exit_code(ending: Ending) -> i32 {
+    match ending {
+        Ending::Code(code) | Ending::NotStarted(code) => code,
+        Ending::Signal(signal) => 128 + signal,
+    }
+}

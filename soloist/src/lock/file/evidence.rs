@@ -1,0 +1,121 @@
+//! What this host knows about an activation that did not release, and how its remains are ended.
+
+use std::time::Duration;
+
+use election::{Activation, Evidence, Proof};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::codec::Document;
+use crate::workload::cgroup;
+use crate::workload::process::{self, ProcessId};
+
+/// Where the keepers are stored in the record's backend object.
+const FIELD: &str = "keepers";
+/// How long one keeper gets to die of SIGKILL.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
+/// How long the tree of an activation gets to die of SIGKILL.
+const SWEEP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Who keeps the workload of an activation, for those who have to end it some day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keepers {
+    /// The elector's process.
+    pub elector: ProcessId,
+    /// The guard's process.
+    pub guard: ProcessId,
+    /// The boot in which these processes live.
+    pub boot_id: String,
+    /// Below which each activation has a cgroup of its own, where it has.
+    pub cgroup: Option<cgroup::Base>,
+}
+
+impl Keepers {
+    /// Those that a record names, if it names any that can be read.
+    pub(super) fn of(document: &Document) -> Option<Self> {
+        serde_json::from_value(document.backend.get(FIELD)?.clone()).ok()
+    }
+
+    /// Has a record name these.
+    pub(super) fn store(&self, document: &mut Document) -> Result<(), serde_json::Error> {
+        let value: Value = serde_json::to_value(self)?;
+        document.backend.insert(FIELD.into(), value);
+        Ok(())
+    }
+
+    fn any_alive(&self) -> bool {
+        self.elector.is_alive() || self.guard.is_alive()
+    }
+}
+
+/// What there is to know about one activation without a release.
+pub(super) struct Finding {
+    /// For the machine.
+    pub evidence: Evidence,
+    /// Whether a later look would find the same.
+    pub lasting: bool,
+}
+
+/// Looks at an activation that did not release although its flock is free, and kills what is left of it. Blocks.
+///
+/// `remote`: another host may have written the record, so that a foreign boot id says nothing.
+pub(super) fn gather(document: &Document, activation: Activation, own: &Keepers, remote: bool) -> Finding {
+    let unproven = |lasting| Finding { evidence: Evidence::Unproven, lasting };
+    let gone = |proof| Finding { evidence: Evidence::Gone(proof), lasting: true };
+    let Some(recorded) = Keepers::of(document) else {
+        process::sweep(activation, SWEEP_LIMIT);
+        return unproven(true);
+    };
+    if recorded.boot_id != own.boot_id {
+        // Not on a file system that hosts share: there it may be another host instead of another boot.
+        return if remote { unproven(true) } else { gone(Proof::Rebooted) };
+    }
+    if recorded.any_alive() {
+        // Somebody deleted or replaced the lock file under a holder that works. Its next renewal shows it that, and it
+        // stops by itself, with a proof.
+        return unproven(false);
+    }
+    if prove_by_cgroup(&recorded, activation) {
+        return gone(Proof::CgroupEmpty);
+    }
+    process::sweep(activation, SWEEP_LIMIT);
+    unproven(true)
+}
+
+/// Ends what is left of an activation whose lease ran out without a release. Blocks.
+pub(super) fn end_tree(document: &Document, activation: Activation, own: &Keepers) {
+    let here = Keepers::of(document).filter(|recorded| recorded.boot_id == own.boot_id);
+    if here.is_some_and(|recorded| prove_by_cgroup(&recorded, activation)) {
+        return;
+    }
+    let swept = process::sweep(activation, SWEEP_LIMIT);
+    if !swept.left.is_empty() {
+        tracing::warn!("failed to end every process of activation {activation}: {:?} are left", swept.left);
+    }
+}
+
+/// Kills the keepers of an activation that holds the flock without renewing: they are stopped, or hang. Blocks.
+pub(super) fn kill_keepers(document: &Document, own: &Keepers) {
+    let Some(recorded) = Keepers::of(document).filter(|recorded| recorded.boot_id == own.boot_id) else { return };
+    for keeper in [recorded.elector, recorded.guard] {
+        if keeper == own.elector || keeper == own.guard {
+            continue;
+        }
+        match keeper.kill(KILL_LIMIT) {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("failed to kill process {} within {KILL_LIMIT:?}", keeper.pid),
+            Err(error) => tracing::warn!("failed to kill process {}: {error}", keeper.pid),
+        }
+    }
+}
+
+fn prove_by_cgroup(recorded: &Keepers, activation: Activation) -> bool {
+    let Some(base) = &recorded.cgroup else { return false };
+    match cgroup::prove_gone(base, activation, SWEEP_LIMIT) {
+        Ok(gone) => gone,
+        Err(error) => {
+            tracing::warn!("failed to look at the cgroup of activation {activation}: {error}");
+            false
+        }
+    }
+}

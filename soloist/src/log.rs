@@ -1,0 +1,35 @@
+//! Logs: one line a change, to stderr, never in the way.
+
+use std::io::IsTerminal;
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::MakeWriterExt;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people; coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Lines that wait for a reader who does not read; more are dropped.
+const LINES_MAX: usize = 1_000;
+
+/// Starts logging. Lines go through a bounded queue to a thread of their own: a reader who has stopped costs lines,
+/// never a renewal. `SOLOIST_LOG` filters, as `info` does by default. The guard flushes when it is dropped.
+pub fn start(format: Format) -> WorkerGuard {
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(std::io::stderr());
+    let filter = EnvFilter::try_from_env("SOLOIST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let writer = writer.with_max_level(tracing::Level::TRACE);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
+    match format {
+        Format::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        Format::Json => builder.json().flatten_event(true).init(),
+    }
+    guard
+}

@@ -1,0 +1,176 @@
+//! Raw arguments become one validated `Settings`; every refusal says what was got, what is allowed and how to fix it.
+
+mod command;
+mod lock_url;
+mod name;
+mod variables;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use election::{OnExit, OnLoss, Timing};
+
+use crate::error::{Code, Failure};
+
+pub use variables::warn_about_unknown_variables;
+
+/// What a person typed for `soloist run`, in words.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    /// `--lock`
+    pub lock: Option<String>,
+    /// `--group`
+    pub group: Option<String>,
+    /// `--name`
+    pub name: Option<String>,
+    /// `--lease`
+    pub lease: String,
+    /// `--stop-grace`
+    pub stop_grace: String,
+    /// `--allow-remote-fs`
+    pub allow_remote_fs: bool,
+    /// `--fail-fast`
+    pub fail_fast: bool,
+    /// What follows `--`.
+    pub command: Vec<OsString>,
+}
+
+/// What a member does, without contradictions.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The lock file.
+    pub lock: PathBuf,
+    /// Whether the path was chosen by soloist: it is printed then.
+    pub lock_is_default: bool,
+    /// The member's name.
+    pub name: String,
+    /// All durations that follow from the lease.
+    pub timing: Timing,
+    /// What the workload gets on a planned stop.
+    pub stop_grace: Duration,
+    /// Whether a remote or layered file system will do.
+    pub allow_remote_fs: bool,
+    /// Whether to leave when the lock cannot be read at the start.
+    pub fail_fast: bool,
+    /// The workload.
+    pub command: Vec<OsString>,
+    /// After the workload's own end.
+    pub on_exit: OnExit,
+    /// After a loss.
+    pub on_loss: OnLoss,
+}
+
+impl Settings {
+    /// Validates everything that can be known before anything is started or written.
+    ///
+    /// # Errors
+    /// The first contradiction, with its exit code.
+    pub fn new(raw: Raw, on_exit: OnExit, on_loss: OnLoss) -> Result<Self, Failure> {
+        let stop_grace = duration("--stop-grace", &raw.stop_grace)?;
+        let timing = timing(&raw.lease)?;
+        let group = raw.group.as_deref().map(name::group).transpose()?;
+        let place = lock_url::place(raw.lock.as_deref(), group)?;
+        let name = name::member(raw.name.as_deref())?;
+        command::check(&raw.command)?;
+        Ok(Self {
+            lock: place.path,
+            lock_is_default: place.is_default,
+            name,
+            timing,
+            stop_grace,
+            allow_remote_fs: raw.allow_remote_fs,
+            fail_fast: raw.fail_fast,
+            command: raw.command,
+            on_exit,
+            on_loss,
+        })
+    }
+}
+
+/// Everything that follows from `--lease`, for a workload within the memory limit that is in force here.
+///
+/// # Errors
+/// Not a duration, or one for which the timing inequality does not hold.
+pub fn timing(lease: &str) -> Result<Timing, Failure> {
+    let parsed = duration("--lease", lease)?;
+    Timing::new(parsed, crate::workload::size::memory_limit_bytes()).map_err(|error| {
+        let failure = Failure::new(Code::Configuration, format!("--lease {lease}: {error}"));
+        match error.smallest() {
+            Some(smallest) => failure.hint(format!("use --lease {}", plain(smallest))),
+            None => failure,
+        }
+    })
+}
+
+/// The longest duration that is not taken for a mistake.
+const DURATION_MAX: Duration = election::LEASE_MAX;
+
+/// Reads `15s`, `1m30s`, `500ms`. A bare number is refused: nobody knows its unit.
+fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
+    let refuse = |what: &str| {
+        Failure::new(Code::Usage, format!("{flag} {text:?} {what}"))
+            .hint("a number with a unit, such as 500ms, 15s, 2m or 1m30s, more than 0 and at most 24h")
+    };
+    let parsed: jiff::SignedDuration = text.trim().parse().map_err(|_| refuse("is not a duration"))?;
+    let duration = Duration::try_from(parsed).map_err(|_| refuse("is negative"))?;
+    if duration.is_zero() {
+        return Err(refuse("is zero"));
+    }
+    if duration > DURATION_MAX {
+        return Err(refuse("is longer than a day"));
+    }
+    Ok(duration)
+}
+
+/// A duration as a person would type it.
+fn plain(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw() -> Raw {
+        Raw {
+            lock: Some("./x.lock".to_owned()),
+            name: Some("a".to_owned()),
+            lease: "15s".to_owned(),
+            stop_grace: "10s".to_owned(),
+            command: vec!["/bin/true".into()],
+            ..Raw::default()
+        }
+    }
+
+    fn refusal(raw: Raw) -> Failure {
+        Settings::new(raw, OnExit::Exit, OnLoss::Standby).unwrap_err()
+    }
+
+    #[test]
+    fn durations_need_a_unit_and_a_sensible_size() {
+        for text in ["15", "", "abc", "-3s", "0s", "NaN", "inf", "25h", "1e400s", "3 parsecs", "99999999999999999999s"]
+        {
+            let failure = refusal(Raw { lease: text.to_owned(), ..raw() });
+            assert_eq!(failure.code, Code::Usage, "{text:?}: {failure}");
+            assert!(failure.message.contains("--lease"), "{failure}");
+            assert!(failure.hint.is_some());
+        }
+        for (text, ms) in [("15s", 15_000), ("1m30s", 90_000), ("500ms", 500), ("2m", 120_000), (" 24h ", 86_400_000)] {
+            assert_eq!(duration("--lease", text).unwrap(), Duration::from_millis(ms), "{text}");
+        }
+    }
+
+    #[test]
+    fn lease_that_does_not_hold_is_refused_with_all_terms_and_the_smallest_that_does() {
+        let failure = refusal(Raw { lease: "1s".to_owned(), ..raw() });
+        assert_eq!(failure.code, Code::Configuration);
+        for term in [" L ", " D ", " S ", " P ", "epsilon", "rho", " G "] {
+            assert!(failure.message.contains(term), "{term}: {failure}");
+        }
+        let hint = failure.hint.unwrap();
+        let smallest = hint.strip_prefix("use --lease ").unwrap().to_owned();
+        assert!(Settings::new(Raw { lease: smallest, ..raw() }, OnExit::Exit, OnLoss::Standby).is_ok());
+    }
+}

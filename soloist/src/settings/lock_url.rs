@@ -1,0 +1,99 @@
+//! Where the lock is: a URL, a path, or a file in the state folder.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Code, Failure};
+
+/// Where the lock file is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub path: PathBuf,
+    /// Chosen from the group's name, not by the user.
+    pub is_default: bool,
+}
+
+const ALLOWED: &str = "a path, or file:///path/app.lock";
+
+/// Finds the lock file from `--lock` and `--group`.
+pub(super) fn place(lock: Option<&str>, group: Option<&str>) -> Result<Place, Failure> {
+    match (lock, group) {
+        (Some(lock), _) => Ok(Place { path: absolute(&file_path(lock)?)?, is_default: false }),
+        (None, Some(group)) => Ok(Place { path: state_folder()?.join(format!("{group}.lock")), is_default: true }),
+        (None, None) => Err(Failure::new(Code::Usage, "neither --lock nor --group was given")
+            .hint("--lock ./app.lock, or --group app for a lock file in the state folder")),
+    }
+}
+
+fn file_path(lock: &str) -> Result<PathBuf, Failure> {
+    let refuse = |what: &str| Failure::new(Code::Usage, format!("--lock {lock:?} {what}")).hint(ALLOWED);
+    if lock.is_empty() {
+        return Err(refuse("is empty"));
+    }
+    let path = match lock.split_once("://") {
+        None => lock,
+        Some(("file", path)) if path.starts_with('/') => path,
+        Some(("file", _)) => return Err(refuse("names a host or a relative path")),
+        Some(("kubernetes" | "consul" | "consuls", _)) => {
+            let what = format!("--lock {lock:?} names a store that this version cannot use");
+            return Err(Failure::new(Code::Configuration, what).hint(ALLOWED));
+        }
+        Some((scheme, _)) => return Err(refuse(&format!("has the unknown scheme {scheme:?}"))),
+    };
+    if path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..") {
+        return Err(refuse("names a folder, not a file"));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// Members may be started in different folders, and the record names the path to the guard.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::new(Code::Configuration, format!("failed to find {}: {error}", path.display())))
+}
+
+/// `/var/lib/soloist` for root, else `.local/state/soloist` in the user's home as the user database has it: two shells
+/// with different variables must agree.
+fn state_folder() -> Result<PathBuf, Failure> {
+    let uid = nix::unistd::Uid::effective();
+    let folder = if uid.is_root() {
+        PathBuf::from("/var/lib/soloist")
+    } else {
+        let user = nix::unistd::User::from_uid(uid).ok().flatten();
+        let home = user.map(|user| user.dir).filter(|home| home.is_absolute());
+        home.map(|home| home.join(".local/state/soloist")).ok_or_else(|| {
+            Failure::new(Code::Configuration, format!("user {uid} has no home folder")).hint("give --lock PATH")
+        })?
+    };
+    create_private(&folder)?;
+    Ok(folder)
+}
+
+fn create_private(folder: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        Failure::new(Code::Permission, format!("failed to create the state folder {}: {error}", folder.display()))
+            .hint("give --lock PATH with a folder that you may write")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_file_urls_are_taken() {
+        assert_eq!(place(Some("/a/b.lock"), None).unwrap().path, Path::new("/a/b.lock"));
+        assert_eq!(place(Some("file:///a/b.lock"), None).unwrap().path, Path::new("/a/b.lock"));
+        assert!(place(Some("./x.lock"), Some("ignored")).unwrap().path.is_absolute());
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        let usage = ["", "file://host/x", "http://x", "/a/", "/a/.."];
+        for lock in usage {
+            assert_eq!(place(Some(lock), None).unwrap_err().code, Code::Usage, "{lock:?}");
+        }
+        assert_eq!(place(Some("consul:///x"), None).unwrap_err().code, Code::Configuration);
+        assert_eq!(place(None, None).unwrap_err().code, Code::Usage);
+    }
+}

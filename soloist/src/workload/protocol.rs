@@ -1,0 +1,250 @@
+//! What elector and guard say to each other: one JSON text a packet, over a socket pair that keeps packet borders.
+//!
+//! Nothing of unbounded length is in a packet. A command line can be megabytes long and holds arbitrary bytes, so it
+//! travels in a memfd beside the packet, and so does the path of the lock file.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::Base;
+use super::process::{ProcessId, failed};
+use super::{Containment, Ending, sys};
+
+/// Bound of one packet. Names and paths are the longest things in it.
+const PACKET_BYTES_MAX: usize = 32 * 1024;
+
+/// From the elector. Instants are nanoseconds of CLOCK_BOOTTIME.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// The first packet; the page comes with it.
+    Setup { elector: ProcessId, base: Option<Base> },
+    /// Starts an activation; the [`Parcel`] comes with it, then the lock descriptor if there is one.
+    Start(Start),
+    /// SIGTERM now, SIGKILL after `grace`.
+    Stop { grace: Duration, successor: Option<String> },
+    /// SIGKILL now.
+    Kill,
+    /// Passes a signal on.
+    Signal(i32),
+    /// Asks for a [`Report::Pong`], and to look at the page again.
+    Ping { sent: u64 },
+    /// The elector is about to take a lock: if it is stopped at `until`, it must die.
+    Holding { until: u64 },
+    /// It has let go of that lock.
+    NotHolding,
+}
+
+/// The part of a [`Launch`](super::Launch) that fits in a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub activation: String,
+    pub token: u64,
+    pub member: String,
+    pub stop_grace: Duration,
+    /// Whether the guard writes the release, for the lock file whose path is in the parcel.
+    pub releases: bool,
+    pub successor: Option<String>,
+    /// Whether a lock descriptor comes with this packet.
+    pub locked: bool,
+}
+
+/// From the guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The guard guards.
+    Ready { memory_locked: bool },
+    /// The command was executed.
+    Started { pid: i32, containment: Containment },
+    /// The command itself ended.
+    Exited(Ending),
+    /// Nothing is left; the proof in its word, and the version of the release as (incarnation, number).
+    Gone { proof: String, released: Option<(u64, u64)> },
+    /// Answers the ping that was sent then, with the worst lateness of this guard so far in nanoseconds.
+    Pong { sent: u64, worst: u64 },
+    /// Something does not die.
+    Stuck(String),
+}
+
+/// The part of a launch that is too long or too binary for a packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Parcel {
+    /// The lock file, empty when the guard writes no release.
+    pub lock_path: OsString,
+    /// Command and arguments.
+    pub command: Vec<OsString>,
+}
+
+impl Parcel {
+    /// Writes it into a new memfd, each part ended by the one byte that neither paths nor arguments can hold.
+    pub(super) fn pack(&self) -> io::Result<OwnedFd> {
+        let mut bytes = Vec::new();
+        for part in [&self.lock_path].into_iter().chain(&self.command) {
+            if part.as_bytes().contains(&0) {
+                return Err(io::Error::new(
+                    ErrorKind::InvalidInput,
+                    "failed to pass on an argument: it holds a NUL byte",
+                ));
+            }
+            bytes.extend_from_slice(part.as_bytes());
+            bytes.push(0);
+        }
+        let mut file = File::from(memfd_create("soloist-parcel", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(&bytes)?;
+        Ok(file.into())
+    }
+
+    pub(super) fn unpack(memfd: OwnedFd) -> io::Result<Self> {
+        let mut file = File::from(memfd);
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes)?;
+        let mut parts = bytes.split(|byte| *byte == 0).map(|part| OsStr::from_bytes(part).to_owned());
+        let lock_path = parts.next().unwrap_or_default();
+        let mut command: Vec<_> = parts.collect();
+        command.pop(); // What follows the last end mark.
+        Ok(Self { lock_path, command })
+    }
+}
+
+/// A message that is ready to be sent, with its descriptors.
+#[derive(Debug)]
+pub(super) struct Packet {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Packet {
+    pub(super) fn new(message: &impl Serialize, fds: Vec<OwnedFd>) -> io::Result<Self> {
+        let bytes = serde_json::to_vec(message).map_err(io::Error::from)?;
+        if bytes.len() > PACKET_BYTES_MAX {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "failed to talk to the guard: a name is too long"));
+        }
+        Ok(Self { bytes, fds })
+    }
+
+    /// Sends without waiting. `WouldBlock` when the other side does not keep up.
+    pub(super) fn send(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let raw: Vec<RawFd> = self.fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let controls: &[ControlMessage] = if raw.is_empty() { &[] } else { &rights };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        loop {
+            match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&self.bytes)], controls, flags, None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+/// Receives one message without waiting. `None` is the end of the connection.
+pub(super) fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    let (bytes, fds) = sys::receive(socket.as_fd(), PACKET_BYTES_MAX)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&bytes)
+        .map_err(|error| failed("understand a packet", io::Error::new(ErrorKind::InvalidData, error)))?;
+    Ok(Some((message, fds)))
+}
+
+/// The environment that the workload gets: the guard's, with its own four variables.
+pub(super) fn environment(
+    inherited: impl Iterator<Item = (OsString, OsString)>,
+    start: &Start,
+) -> Vec<(OsString, OsString)> {
+    let own = [
+        ("SOLOIST_FENCING_TOKEN", start.token.to_string()),
+        ("SOLOIST_ROLE", "active".to_owned()),
+        ("SOLOIST_MEMBER", start.member.clone()),
+        ("SOLOIST_ACTIVATION", start.activation.clone()),
+    ];
+    let is_own = |name: &OsStr| own.iter().any(|(own, _)| name == *own);
+    let mut entries: Vec<_> = inherited.filter(|(name, _)| !is_own(name)).collect();
+    entries.extend(own.into_iter().map(|(name, value)| (name.into(), OsString::from_vec(value.into_bytes()))));
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
+    }
+
+    fn start() -> Start {
+        Start {
+            activation: format!("{:032x}", 7),
+            token: 41,
+            member: "alpha".to_owned(),
+            stop_grace: Duration::from_millis(1500),
+            releases: true,
+            successor: None,
+            locked: true,
+        }
+    }
+
+    #[test]
+    fn an_order_and_its_parcel_arrive_whole() {
+        let (elector, guard) = pair();
+        let parcel = Parcel {
+            lock_path: OsString::from_vec(b"/tmp/\xff/lock".to_vec()),
+            command: vec![
+                "run".into(),
+                OsString::new(),
+                OsString::from_vec(vec![0xfe, b'x']),
+                "y".repeat(3 << 19).into(),
+            ],
+        };
+        let order = Order::Start(start());
+        Packet::new(&order, vec![parcel.pack().unwrap()]).unwrap().send(elector.as_fd()).unwrap();
+        let (received, mut fds) = receive::<Order>(guard.as_fd()).unwrap().unwrap();
+        assert_eq!(received, order);
+        assert_eq!(Parcel::unpack(fds.remove(0)).unwrap(), parcel);
+        assert!(fds.is_empty());
+        drop(elector);
+        assert!(receive::<Order>(guard.as_fd()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_full_socket_refuses_instead_of_waiting() {
+        let (elector, _guard) = pair();
+        let packet = Packet::new(&Order::Kill, Vec::new()).unwrap();
+        let error = (0..1_000_000).find_map(|_| packet.send(elector.as_fd()).err()).unwrap();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused() {
+        let nul = Parcel { command: vec!["a\0b".into()], ..Parcel::default() };
+        assert_eq!(nul.pack().unwrap_err().kind(), ErrorKind::InvalidInput);
+        let long = Order::Stop { grace: Duration::ZERO, successor: Some("x".repeat(PACKET_BYTES_MAX)) };
+        assert!(Packet::new(&long, Vec::new()).is_err());
+    }
+
+    #[test]
+    fn the_four_variables_replace_inherited_ones() {
+        let inherited = [("SOLOIST_ROLE", "standby"), ("SOLOIST_GROUP", "g")];
+        let inherited = inherited.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let entries = environment(inherited.into_iter(), &start());
+        let value = |name: &str| entries.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
+        assert_eq!(value("SOLOIST_ROLE"), ["active"]);
+        assert_eq!(value("SOLOIST_FENCING_TOKEN"), ["41"]);
+        assert_eq!(value("SOLOIST_GROUP"), ["g"]);
+        assert_eq!(entries.len(), 5);
+    }
+}

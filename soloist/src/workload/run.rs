@@ -1,0 +1,371 @@
+//! One activation in the guard: from the start gate to the proof that nothing is left.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use election::{Activation, Instant, Proof};
+use nix::errno::Errno;
+use nix::libc::{SIGCONT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH};
+
+use super::Ending;
+use super::cgroup::Base;
+use super::protocol::{Parcel, Report, Start, environment};
+use super::sys::{self, Image, Page};
+use super::terminal::Terminal;
+use super::tree::{Step, Sweep, Tree, reap_all};
+use crate::clock;
+use crate::lock::file::release_after_proof;
+
+/// Between two SIGCONT for a workload that the terminal stops again and again (reading it in the background).
+const RESUME_PACE: Duration = Duration::from_secs(1);
+
+/// Between two tries to write the release while somebody else is writing, and how long that is tried.
+const RELEASE_PACE: Duration = Duration::from_millis(10);
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where the guard stands: the same for all of its activations.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub elector: i32,
+    pub base: Option<Base>,
+    pub namespace: bool,
+    pub page: Page,
+}
+
+/// One activation.
+#[derive(Debug)]
+pub(super) struct Run {
+    activation: Activation,
+    tree: Tree,
+    /// The lock: closed only after the proof and after the release.
+    lock: Option<OwnedFd>,
+    release: Option<PathBuf>,
+    successor: Option<String>,
+    stop_grace: Duration,
+    /// The command's name as it was given.
+    name: OsString,
+    terminal: Option<Terminal>,
+    /// How exec went, while that is not known.
+    outcome: Option<OwnedFd>,
+    /// Whether the gate was opened: before that, nothing of the user's can have run.
+    opened: bool,
+    /// Whether the main process is not reaped yet.
+    main_lives: bool,
+    stopping: bool,
+    /// SIGKILL on this instant; the page has its own.
+    kill_at: Option<Instant>,
+    /// When the main process may be continued, and whether it waits for that.
+    resume_at: Instant,
+    suspended: bool,
+    stage: Stage,
+    reports: Vec<Report>,
+}
+
+/// How far the end has come.
+#[derive(Debug)]
+enum Stage {
+    /// Not decided, or only asked for.
+    Running,
+    /// Everything is being killed.
+    Sweeping(Sweep),
+    /// Nothing is left; the release may be outstanding.
+    Proven { proof: Proof, retry_at: Instant, give_up_at: Instant },
+}
+
+impl Run {
+    /// Starts the command. If that is not possible or too late, the run ends without it.
+    pub(super) fn begin(start: Start, parcel: Parcel, lock: Option<OwnedFd>, site: &Site) -> Option<Self> {
+        let mut run = Self {
+            activation: Activation::parse(&start.activation)?,
+            tree: Tree { namespace: site.namespace, leaf: None, main: None },
+            lock,
+            release: start.releases.then(|| PathBuf::from(&parcel.lock_path)),
+            successor: start.successor.clone(),
+            stop_grace: start.stop_grace,
+            name: parcel.command.first().cloned().unwrap_or_default(),
+            terminal: None,
+            outcome: None,
+            opened: false,
+            main_lives: false,
+            stopping: false,
+            kill_at: None,
+            resume_at: Instant::default(),
+            suspended: false,
+            stage: Stage::Running,
+            reports: Vec::new(),
+        };
+        if run.pass_gate(start, parcel, site).is_err() {
+            run.reports.push(Report::Exited(Ending::NotStarted(126)));
+        }
+        if !run.opened {
+            run.kill(clock::now());
+        }
+        Some(run)
+    }
+
+    /// Forks, puts the child where it can be killed, looks at the deadline again, and only then lets it execute.
+    fn pass_gate(&mut self, start: Start, parcel: Parcel, site: &Site) -> io::Result<()> {
+        if start.locked && self.lock.is_none() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "failed to take over the lock: no descriptor came"));
+        }
+        let variables = environment(std::env::vars_os(), &start);
+        let image = Image::new(parcel.command, variables.into_iter())?;
+        if let Some(base) = &site.base {
+            self.tree.leaf = Some(base.create_leaf(self.activation)?);
+        }
+        let gated = sys::fork_gated(&image, self.lock.as_ref().map(AsFd::as_fd))?;
+        self.tree.main = Some(gated.pid);
+        self.main_lives = true;
+        // With a base, everybody else takes an empty leaf as proof: outside of it nothing may ever start.
+        if let Some(leaf) = &self.tree.leaf {
+            leaf.add(gated.pid)?;
+        }
+        if clock::now() >= site.page.load() {
+            return Ok(());
+        }
+        self.terminal = Terminal::of(site.elector);
+        if let Some(terminal) = &self.terminal {
+            terminal.lend(gated.pid);
+        }
+        let (_, outcome) = gated.open()?;
+        self.opened = true;
+        self.outcome = Some(outcome);
+        Ok(())
+    }
+
+    /// The descriptor that tells how exec went, while that is of interest.
+    pub(super) fn outcome(&self) -> Option<BorrowedFd<'_>> {
+        self.outcome.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether the tree is being killed.
+    pub(super) fn is_ending(&self) -> bool {
+        !matches!(self.stage, Stage::Running)
+    }
+
+    /// SIGTERM now, SIGKILL after `grace`; again only to shorten.
+    pub(super) fn stop(&mut self, grace: Duration, successor: Option<String>, now: Instant) {
+        self.shorten(now + grace);
+        if self.stopping || !self.main_lives {
+            return;
+        }
+        self.stopping = true;
+        self.successor = successor;
+        // A stopped process would never see the signal.
+        self.signal_group(SIGTERM);
+        self.signal_group(SIGCONT);
+    }
+
+    /// SIGKILL now.
+    pub(super) fn kill(&mut self, now: Instant) {
+        if self.is_ending() {
+            return;
+        }
+        if self.main_lives && !self.stopping {
+            self.successor = None;
+        }
+        self.stage = Stage::Sweeping(Sweep::new(now));
+    }
+
+    /// Passes a signal on to the main process; a new window size to its whole group.
+    pub(super) fn signal(&self, signal: i32) {
+        match self.tree.main {
+            Some(_) if signal == SIGWINCH => self.signal_group(signal),
+            Some(main) if self.main_lives => drop(sys::send_signal(main, signal)),
+            _ => {}
+        }
+    }
+
+    /// As long as the main process is not reaped, its group's number cannot change hands.
+    fn signal_group(&self, signal: i32) {
+        if let Some(main) = self.tree.main.filter(|_| self.main_lives) {
+            let _ = sys::send_signal(-main, signal);
+        }
+    }
+
+    fn shorten(&mut self, kill_at: Instant) {
+        self.kill_at = Some(self.kill_at.map_or(kill_at, |before| before.min(kill_at)));
+    }
+
+    /// When [`Run::tick`] has something to do, given the deadline in the page.
+    pub(super) fn wake_at(&self, deadline: Instant) -> Instant {
+        match &self.stage {
+            Stage::Sweeping(sweep) => sweep.next_at(),
+            Stage::Proven { retry_at, .. } => *retry_at,
+            Stage::Running => {
+                let kill_at = self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline));
+                if self.suspended { kill_at.min(self.resume_at) } else { kill_at }
+            }
+        }
+    }
+
+    /// Exec has succeeded or failed.
+    pub(super) fn look_at_outcome(&mut self) {
+        let Some(result) = self.outcome.as_ref().and_then(sys::exec_outcome) else { return };
+        self.outcome = None;
+        match (result, self.tree.main) {
+            (Ok(()), Some(pid)) => self.reports.push(Report::Started { pid, containment: self.tree.containment() }),
+            (Err(errno), _) => {
+                let code = exec_code(errno, &self.name);
+                self.reports.push(Report::Exited(Ending::NotStarted(code)));
+                // What the child's end would report is not the command's.
+                self.main_lives = false;
+                self.kill(clock::now());
+            }
+            (Ok(()), None) => {}
+        }
+    }
+
+    /// Some child has ended or was stopped.
+    pub(super) fn look_at_children(&mut self, now: Instant) {
+        match &mut self.stage {
+            Stage::Sweeping(sweep) => sweep.hurry(now),
+            Stage::Proven { .. } => {}
+            Stage::Running => {
+                self.look_at_stop(now);
+                self.reap(now);
+            }
+        }
+    }
+
+    /// A suspended singleton would hold the lock and do nothing, so the terminal cannot suspend it.
+    fn look_at_stop(&mut self, now: Instant) {
+        let Some(main) = self.tree.main.filter(|_| self.main_lives) else { return };
+        if matches!(sys::stopped_by(main), Some(SIGTSTP | SIGTTIN | SIGTTOU)) {
+            self.suspended = true;
+            self.resume(now);
+        }
+    }
+
+    fn resume(&mut self, now: Instant) {
+        if self.suspended && now >= self.resume_at {
+            self.suspended = false;
+            self.resume_at = now + RESUME_PACE;
+            self.signal_group(SIGCONT);
+        }
+    }
+
+    fn reap(&mut self, now: Instant) {
+        let main = self.tree.main;
+        let mut ending = None;
+        let none_left = reap_all(&mut |pid, how| {
+            if Some(pid) == main {
+                ending = Some(how);
+            }
+        });
+        if let Some(ending) = ending {
+            self.main_ended(ending);
+            if !none_left && !self.is_ending() {
+                self.tree.terminate();
+                self.shorten(now + self.stop_grace);
+            }
+        }
+        if none_left && !self.is_ending() {
+            match self.tree.proof() {
+                Some(proof) => self.proven(proof, now),
+                // Injected into the cgroup or the namespace, by whomever: not a child, but not allowed to stay.
+                None => self.kill(now),
+            }
+        }
+    }
+
+    fn main_ended(&mut self, ending: Ending) {
+        self.look_at_outcome();
+        if std::mem::replace(&mut self.main_lives, false) && self.opened {
+            self.reports.push(Report::Exited(ending));
+        }
+    }
+
+    fn proven(&mut self, proof: Proof, now: Instant) {
+        let proof = if self.opened { proof } else { Proof::NeverStarted };
+        self.stage = Stage::Proven { proof, retry_at: now, give_up_at: now + RELEASE_LIMIT };
+    }
+
+    /// Does what is due before the end.
+    pub(super) fn tick(&mut self, now: Instant, deadline: Instant) {
+        if !self.is_ending() {
+            self.resume(now);
+            if now >= self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline)) {
+                self.kill(now);
+            }
+        }
+        self.sweep(now);
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let Stage::Sweeping(sweep) = &mut self.stage else { return };
+        if now < sweep.next_at() {
+            return;
+        }
+        let mut ending = None;
+        let main = self.tree.main;
+        let step = sweep.step(&self.tree, &mut |pid, how| {
+            if Some(pid) == main {
+                ending = Some(how);
+            }
+        });
+        if let Some(ending) = ending {
+            self.main_ended(ending);
+        }
+        match step {
+            Step::Gone(proof) => self.proven(proof, now),
+            Step::Stuck(why) => self.reports.push(Report::Stuck(why)),
+            Step::Wait => {}
+        }
+    }
+
+    /// After the proof: the release, then the lock, then the report, in this order. True when the run is over and all
+    /// that it held is let go.
+    pub(super) fn finish(&mut self, now: Instant) -> bool {
+        let Stage::Proven { proof, retry_at, give_up_at } = &mut self.stage else { return false };
+        if now < *retry_at {
+            return false;
+        }
+        if let (Some(terminal), Some(main)) = (self.terminal.take(), self.tree.main) {
+            terminal.restore(main);
+        }
+        if let Some(leaf) = self.tree.leaf.take() {
+            leaf.remove();
+        }
+        let release = self.release.as_deref();
+        let written = release.map(|path| release_after_proof(path, self.activation, *proof, self.successor.clone()));
+        let released = match written {
+            // Somebody else is writing. Should that be a stopped elector, the guard sees to it between two tries.
+            Some(Err(error))
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && now < *give_up_at =>
+            {
+                *retry_at = clock::now() + RELEASE_PACE;
+                return false;
+            }
+            // Without a release of the guard's the elector writes its own, or the others wait.
+            Some(Err(_)) | None => None,
+            Some(Ok(version)) => version.map(|version| (version.incarnation, version.number)),
+        };
+        self.lock = None;
+        self.reports.push(Report::Gone { proof: proof.word().to_owned(), released });
+        true
+    }
+
+    /// What there is to report since the last call.
+    pub(super) fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+}
+
+/// 127 for a command that is not there, 126 for one that is. A search that met a closed folder on its way ends with
+/// EACCES although it found nothing.
+fn exec_code(errno: Errno, name: &OsStr) -> i32 {
+    let is_there = || {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        name.as_bytes().contains(&b'/') || std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+    };
+    match errno {
+        Errno::ENOENT => 127,
+        Errno::EACCES if !is_there() => 127,
+        _ => 126,
+    }
+}

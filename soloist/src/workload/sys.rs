@@ -1,0 +1,402 @@
+//! The only module with `unsafe`: fork and exec behind a gate, the page with the deadline, raw waits and descriptors.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, OsString};
+use std::io::{self, ErrorKind};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use election::Instant;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, SealFlag, fcntl};
+use nix::libc::{self, c_char, c_int};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, MlockAllFlags, ProtFlags, mlockall, mmap, munmap};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use tokio::io::unix::AsyncFd;
+
+use super::Ending;
+
+/// The lowest number that the workload's lock descriptor gets, out of the way of what shells and programs use.
+pub(super) const LOCK_DESCRIPTOR_MIN: RawFd = 200;
+
+/// The highest signal number of Linux on x86-64.
+const SIGNAL_MAX: c_int = 64;
+
+const PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// One page of memory that elector and guard share: the instant of SIGKILL, in nanoseconds of CLOCK_BOOTTIME.
+///
+/// The guard reads it at the last moment, so an extension counts even when the socket between the two is stuck.
+#[derive(Debug)]
+pub(super) struct Page {
+    address: NonNull<AtomicU64>,
+    writable: bool,
+}
+
+// SAFETY: the page is only ever reached through an atomic, and `Page` owns the mapping.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// A new page, writable, and the memfd to hand to the guard. Sealed: nobody can shrink it under a reader.
+    pub(super) fn create() -> io::Result<(Self, OwnedFd)> {
+        let memfd = memfd_create("soloist-deadline", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let bytes = i64::try_from(PAGE_BYTES.get()).map_err(io::Error::other)?;
+        nix::unistd::ftruncate(&memfd, bytes)?;
+        fcntl(&memfd, FcntlArg::F_ADD_SEALS(size_seals() | SealFlag::F_SEAL_SEAL))?;
+        Ok((Self::map(memfd.as_fd(), true)?, memfd))
+    }
+
+    /// The page behind a memfd that somebody else made, for reading.
+    pub(super) fn open(memfd: BorrowedFd<'_>) -> io::Result<Self> {
+        let seals = SealFlag::from_bits_truncate(fcntl(memfd, FcntlArg::F_GET_SEALS)?);
+        let bytes = nix::sys::stat::fstat(memfd)?.st_size;
+        let large_enough = usize::try_from(bytes).is_ok_and(|bytes| bytes >= PAGE_BYTES.get());
+        if !seals.contains(size_seals()) || !large_enough {
+            return Err(io::Error::new(ErrorKind::InvalidData, "failed to trust the page: not sealed"));
+        }
+        Self::map(memfd, false)
+    }
+
+    fn map(memfd: BorrowedFd<'_>, writable: bool) -> io::Result<Self> {
+        let access = if writable { ProtFlags::PROT_READ | ProtFlags::PROT_WRITE } else { ProtFlags::PROT_READ };
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+        let address = unsafe { mmap(None, PAGE_BYTES, access, MapFlags::MAP_SHARED, memfd, 0)? };
+        Ok(Self { address: address.cast(), writable })
+    }
+
+    /// The instant of SIGKILL.
+    pub(super) fn load(&self) -> Instant {
+        // SAFETY: the mapping lives as long as `self`, is page-aligned and at least eight bytes long, and its size is
+        // sealed. On x86-64 an atomic load only reads, so a read-only mapping will do.
+        Instant::from_nanos(unsafe { self.address.as_ref() }.load(Ordering::SeqCst))
+    }
+
+    /// Moves the instant of SIGKILL. Does nothing on a page opened for reading.
+    pub(super) fn store(&self, kill_at: Instant) {
+        if self.writable {
+            // SAFETY: as in `load`, and the mapping is writable.
+            unsafe { self.address.as_ref() }.store(kill_at.as_nanos(), Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: `map` made exactly this mapping, and no reference into it outlives a call of `load` or `store`.
+        let _ = unsafe { munmap(self.address.cast(), PAGE_BYTES.get()) };
+    }
+}
+
+fn size_seals() -> SealFlag {
+    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
+}
+
+/// A command line and environment in the form that exec wants, made before fork: after it nothing may allocate.
+pub(super) struct Image {
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Image {
+    /// Fails when the command is empty or an argument holds a NUL byte. Variables that hold one are left out.
+    pub(super) fn new(
+        command: Vec<OsString>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> io::Result<Self> {
+        let arguments: Result<Vec<_>, _> =
+            command.into_iter().map(|argument| CString::new(argument.into_vec())).collect();
+        let arguments = arguments?;
+        if arguments.is_empty() {
+            return Err(io::Error::new(ErrorKind::NotFound, "failed to find a command: none is given"));
+        }
+        let entry = |(name, value): (OsString, OsString)| {
+            let mut entry = name;
+            entry.push("=");
+            entry.push(value);
+            CString::new(entry.into_vec()).ok()
+        };
+        Ok(Self { arguments, environment: environment.filter_map(entry).collect() })
+    }
+}
+
+/// A child that waits at the gate and has executed nothing of the user's yet.
+pub(super) struct Gated {
+    /// Its PID, and its process group's.
+    pub pid: i32,
+    /// Says how exec went: end of file when it succeeded, else an errno.
+    pub outcome: OwnedFd,
+    gate: OwnedFd,
+}
+
+impl Gated {
+    /// Lets the child go on to exec.
+    pub(super) fn open(self) -> io::Result<(i32, OwnedFd)> {
+        nix::unistd::write(&self.gate, b"g")?;
+        Ok((self.pid, self.outcome))
+    }
+}
+
+/// Everything that the child needs between fork and exec, as plain numbers and pointers.
+struct Passage {
+    guard: libc::pid_t,
+    gate: RawFd,
+    gate_writer: RawFd,
+    outcome: RawFd,
+    lock: Option<RawFd>,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+}
+
+/// Forks the workload up to its gate. If the caller dies first, the gate never opens and the child is gone.
+pub(super) fn fork_gated(image: &Image, lock: Option<BorrowedFd<'_>>) -> io::Result<Gated> {
+    let (gate, gate_writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let (outcome, outcome_writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (arguments, environment) = (pointers(&image.arguments), pointers(&image.environment));
+    let passage = Passage {
+        guard: nix::unistd::getpid().as_raw(),
+        gate: gate.as_raw_fd(),
+        gate_writer: gate_writer.as_raw_fd(),
+        outcome: outcome_writer.as_raw_fd(),
+        lock: lock.map(|fd| fd.as_raw_fd()),
+        arguments: arguments.as_ptr(),
+        environment: environment.as_ptr(),
+    };
+    // SAFETY: the guard has one thread, so the child's copy of memory is consistent; it only calls functions that are
+    // async-signal-safe and ends in exec or _exit.
+    match Errno::result(unsafe { libc::fork() })? {
+        // SAFETY: this is the child; all that `passage` points to was made before fork and lives on in the copy.
+        0 => unsafe { pass(&passage) },
+        pid => {
+            // Both sides do it, so that the group is there whoever comes first.
+            // SAFETY: plain system call on the own child, which has not executed anything yet.
+            unsafe { libc::setpgid(pid, pid) };
+            Ok(Gated { pid, outcome, gate: gate_writer })
+        }
+    }
+}
+
+/// The child: from fork through the gate to exec.
+///
+/// # Safety
+/// Only in a freshly forked child, with pointers to NULL-terminated arrays of C strings.
+unsafe fn pass(passage: &Passage) -> ! {
+    // SAFETY: only async-signal-safe calls with valid arguments follow, and none of them allocates.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // The guard may have died before the line above: then nobody would ever send that signal.
+        if libc::getppid() != passage.guard {
+            libc::_exit(127);
+        }
+        // Else the child itself would keep the gate from ever reporting that the guard is gone.
+        libc::close(passage.gate_writer);
+        if passage.lock.is_some_and(|lock| !keep(lock)) {
+            fail(passage);
+        }
+        let mut byte = 0u8;
+        let read = loop {
+            let read = libc::read(passage.gate, (&raw mut byte).cast(), 1);
+            if read >= 0 || *libc::__errno_location() != libc::EINTR {
+                break read;
+            }
+        };
+        if read != 1 {
+            libc::_exit(127);
+        }
+        reset_signals();
+        libc::execvpe(*passage.arguments, passage.arguments, passage.environment);
+        fail(passage)
+    }
+}
+
+/// Duplicates the lock descriptor to one that survives exec. Says whether that worked.
+///
+/// # Safety
+/// Async-signal-safe; for use after fork.
+unsafe fn keep(lock: RawFd) -> bool {
+    // SAFETY: fcntl on a number has no memory effects.
+    unsafe {
+        // A limit on descriptors below 200 must not cost the proof: any number is better than none.
+        libc::fcntl(lock, libc::F_DUPFD, LOCK_DESCRIPTOR_MIN) >= 0 || libc::fcntl(lock, libc::F_DUPFD, 3) >= 0
+    }
+}
+
+/// Tells the guard the errno of what failed last, and ends.
+///
+/// # Safety
+/// Only in a freshly forked child.
+unsafe fn fail(passage: &Passage) -> ! {
+    // SAFETY: the buffer is a local integer of the given size.
+    unsafe {
+        let errno: c_int = *libc::__errno_location();
+        libc::write(passage.outcome, (&raw const errno).cast(), size_of::<c_int>());
+        libc::_exit(if errno == libc::ENOENT { 127 } else { 126 })
+    }
+}
+
+/// Default dispositions and an empty mask: what a program expects to start with.
+///
+/// # Safety
+/// Async-signal-safe; for use after fork.
+unsafe fn reset_signals() {
+    // SAFETY: the kernel's sigaction is four words, all zero for SIG_DFL without flags; it refuses numbers that cannot
+    // be changed, harmlessly. Asked directly, because the C library keeps two signals to itself.
+    unsafe {
+        let default = [0u64; 4];
+        for signal in 1..=SIGNAL_MAX {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), size_of::<u64>());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+/// How exec went: `None` while it is under way.
+pub(super) fn exec_outcome(outcome: &OwnedFd) -> Option<Result<(), Errno>> {
+    let mut bytes = [0u8; size_of::<c_int>()];
+    match nix::unistd::read(outcome, &mut bytes) {
+        Ok(read) if read == bytes.len() => Some(Err(Errno::from_raw(c_int::from_ne_bytes(bytes)))),
+        Ok(_) => Some(Ok(())),
+        Err(Errno::EAGAIN | Errno::EINTR) => None,
+        Err(errno) => Some(Err(errno)),
+    }
+}
+
+/// What one look at the children says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// There is no child at all (ECHILD): nothing of the tree is left.
+    NoChild,
+    /// There are children, and none has ended.
+    Nothing,
+    /// This child has ended, and is reaped.
+    Ended(i32, Ending),
+}
+
+/// Reaps one child of any kind. `__WALL` finds clone children that do not signal with SIGCHLD, too.
+pub(super) fn reap() -> Look {
+    match wait_id(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::__WALL) {
+        Err(Errno::ECHILD) => Look::NoChild,
+        Err(_) => Look::Nothing,
+        Ok(None) => Look::Nothing,
+        Ok(Some(Waited { pid, code: libc::CLD_EXITED, status })) => Look::Ended(pid, Ending::Code(status)),
+        Ok(Some(Waited { pid, status, .. })) => Look::Ended(pid, Ending::Signal(status)),
+    }
+}
+
+/// The signal that has just stopped the child `pid`, told once.
+pub(super) fn stopped_by(pid: i32) -> Option<c_int> {
+    let id = libc::id_t::try_from(pid).ok()?;
+    let waited = wait_id(libc::P_PID, id, libc::WSTOPPED | libc::WNOHANG | libc::__WALL).ok()??;
+    (waited.code == libc::CLD_STOPPED).then_some(waited.status)
+}
+
+struct Waited {
+    pid: i32,
+    code: c_int,
+    status: c_int,
+}
+
+fn wait_id(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> Result<Option<Waited>, Errno> {
+    // SAFETY: an all-zero siginfo is valid, and tells "no child has changed" by its PID staying 0.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is valid for the whole call.
+    Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, flags) })?;
+    // SAFETY: waitid fills in exactly these two fields.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok((pid != 0).then_some(Waited { pid, code: info.si_code, status }))
+}
+
+/// Receives one packet and the descriptors that come with it. An empty packet is the end of the connection.
+pub(super) fn receive(socket: BorrowedFd<'_>, bytes_max: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut bytes = vec![0u8; bytes_max];
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let (read, raw, cut) = {
+        let mut parts = [io::IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+        let rights = message.cmsgs()?.filter_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let cut = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+        (message.bytes, rights.flatten().collect::<Vec<_>>(), cut)
+    };
+    // SAFETY: the kernel has just installed these descriptors for this process, and nobody else knows them.
+    let fds = raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
+    if cut {
+        return Err(io::Error::new(ErrorKind::InvalidData, "failed to receive a packet: it is too large"));
+    }
+    bytes.truncate(read);
+    Ok((bytes, fds))
+}
+
+/// The socket that the elector left open for the guard under this number. Can be taken once.
+pub(super) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if number <= libc::STDERR_FILENO || TAKEN.swap(true, Ordering::SeqCst) {
+        return Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            "failed to take over a descriptor: not one to be inherited",
+        ));
+    }
+    // SAFETY: fcntl on a number has no memory effects.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and as this is the first act of the process, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Makes `command` leave `fd` open for the program that it executes, and for no other.
+pub(super) fn leave_open(command: &mut Command, fd: BorrowedFd<'_>) {
+    let number = fd.as_raw_fd();
+    let clear = move || {
+        // SAFETY: the number is open in the child, which is a copy of a process that has it open.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).map_err(io::Error::from)
+    };
+    // SAFETY: one system call, async-signal-safe.
+    unsafe { command.pre_exec(clear) };
+}
+
+/// Registers a descriptor with the runtime.
+pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays open, under the same number, until it is dropped.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
+/// Undoes an ignored SIGCHLD, which is inherited and would let children vanish without a status.
+pub(super) fn heed_children() {
+    // SAFETY: reads, then perhaps replaces a disposition that holds no handler.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, ptr::null(), &raw mut action);
+        if action.sa_sigaction == libc::SIG_IGN {
+            action.sa_sigaction = libc::SIG_DFL;
+            libc::sigaction(libc::SIGCHLD, &raw const action, ptr::null_mut());
+        }
+    }
+}
+
+/// kill(2) with a plain number: real-time signals have no name in the wrappers.
+pub(super) fn send_signal(pid: i32, signal: c_int) -> Result<(), Errno> {
+    // SAFETY: plain system call.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Keeps the pages that are touched in memory. Only present mappings: with a small RLIMIT_MEMLOCK, locking future ones
+/// would make allocations fail later.
+pub(super) fn lock_memory() -> io::Result<()> {
+    Ok(mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT))?)
+}

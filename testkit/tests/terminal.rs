@@ -1,0 +1,117 @@
+//! At a terminal a member is what its workload would be: Ctrl-C ends it, Ctrl-Z does not leave it hanging, and what is
+//! typed reaches the workload.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use anyhow::{Context, Result};
+use nix::pty::openpty;
+use testkit::group::Group;
+use testkit::history::Span;
+use testkit::member::Member;
+use testkit::process::Process;
+use testkit::scenario::{LIMIT, check};
+use testkit::wait::wait_until;
+
+/// The other side of a terminal: types, and reads what is shown.
+struct Terminal {
+    keyboard: File,
+    shown: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    fn new(side: OwnedFd) -> Result<Self> {
+        let keyboard = File::from(side);
+        let mut screen = keyboard.try_clone()?;
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&shown);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = screen.read(&mut bytes) {
+                let Ok(mut seen) = seen.lock() else { return };
+                seen.extend_from_slice(&bytes[..count]);
+            }
+        });
+        Ok(Self { keyboard, shown })
+    }
+
+    fn type_in(&mut self, text: &str) -> Result<()> {
+        self.keyboard.write_all(text.as_bytes()).context("failed to type")
+    }
+
+    fn shows(&self, text: &str) -> bool {
+        self.shown.lock().is_ok_and(|shown| String::from_utf8_lossy(&shown).contains(text))
+    }
+}
+
+/// A member with a terminal of its own, as a login shell would start it.
+fn at_terminal(group: &Group, probe: &[&str]) -> Result<(Member, Terminal, Span)> {
+    let pty = openpty(None, None).context("failed to open a terminal")?;
+    let terminal = Terminal::new(pty.master)?;
+    let starter = group.member("a").wrapper(["setsid", "--ctty"]);
+    let starter = starter.stdin(pty.slave.try_clone()?.into()).stdout(pty.slave.try_clone()?.into());
+    let member = starter.stderr(pty.slave.into()).probe(probe)?;
+    let active = member.wait_active(group, LIMIT)?;
+    Ok((member, terminal, active))
+}
+
+#[test]
+fn ctrl_c_ends_workload_and_member_with_130() -> Result<()> {
+    let group = Group::new()?;
+    let (mut member, mut terminal, active) = at_terminal(&group, &["--mode", "setsid"])?;
+    let next = Member::spawn(&group, "b", &[], &[])?;
+    next.wait_standby(LIMIT)?;
+    terminal.type_in("\x03")?;
+    assert_eq!(member.wait_exit_code(LIMIT)?, 130);
+    next.wait_active(&group, LIMIT)?;
+    check(&group, 2, &active)
+}
+
+#[test]
+fn ctrl_z_does_not_suspend_it_for_good() -> Result<()> {
+    let group = Group::new()?;
+    let (member, mut terminal, active) = at_terminal(&group, &[])?;
+    terminal.type_in("\x1a")?;
+    wait_until("Ctrl-Z at the terminal", LIMIT, || terminal.shows("^Z"))?;
+    let stamps = || group.history().spans.first().map_or(0, |span| span.slots.iter().map(|slot| slot.stamps).sum());
+    let before: u64 = stamps();
+    wait_until("the workload to go on", LIMIT, || stamps() > before + 1000)?;
+    let elector = Process::read(member.elector_pid()?).context("the elector is gone")?;
+    assert_ne!(elector.state, 'T');
+    assert_eq!(group.active().map(|span| span.token), Some(active.token), "it must not have cost the activation");
+    Ok(())
+}
+
+#[test]
+fn what_is_typed_reaches_the_workload() -> Result<()> {
+    let group = Group::new()?;
+    let (_member, mut terminal, _) = at_terminal(&group, &["--mode", "stdin-echo"])?;
+    terminal.type_in("hello\n")?;
+    let stdin = group.probe_dir().join("stdin");
+    wait_until("a line at the workload", LIMIT, || fs::read(&stdin).is_ok_and(|bytes| bytes == b"hello\n"))
+}
+
+#[test]
+fn the_workload_owns_the_terminal() -> Result<()> {
+    let group = Group::new()?;
+    let (member, _terminal, active) = at_terminal(&group, &[])?;
+    let command = Process::read(member.command_pid(&active)?).context("the command is gone")?;
+    assert_eq!(command.group, command.foreground, "in the foreground");
+    assert_eq!(command.group, command.pid, "in a group of its own");
+    Ok(())
+}
+
+#[test]
+fn a_pipe_reaches_the_workload_and_its_end_too() -> Result<()> {
+    let group = Group::new()?;
+    let mut member = group.member("a").stdin(std::process::Stdio::piped()).run(&["cat"])?;
+    let mut stdin = member.stdin().context("no stdin")?;
+    stdin.write_all(b"through\n")?;
+    drop(stdin);
+    assert_eq!(member.wait_exit_code(LIMIT)?, 0);
+    assert_eq!(fs::read(group.folder().join("a.out"))?, b"through\n");
+    Ok(())
+}
