@@ -41,7 +41,6 @@ fn parse() -> Result<Arguments> {
     Ok(parsed)
 }
 
-
 fn main() -> Result<ExitCode> {
     let arguments = parse()?;
     if arguments.list {

@@ -149,14 +149,14 @@ impl Kind {
         use Kind::*;
         matches!(
             self,
-            NoticesLost | NoticesLate | NoticesRepeated | LeasesMixed | AllAtOnce | ClocksExtreme | LockTouched
+            NoticesLost | NoticesLate | NoticesRepeated | LeasesMixed | NameTwice | AllAtOnce | ClocksExtreme
         )
     }
 
     /// A holder stays active through it, as long as nothing else takes from the same budget.
     pub fn is_within_budget(self) -> bool {
         use Kind::*;
-        matches!(self, OneAnswerLost | AnswersSlow | WritesRepeated | OutageShort | OutageInPause | ReadsStale)
+        matches!(self, OneAnswerLost | AnswersSlow | WritesRepeated | OutageShort | OutageInPause | LockTouched)
     }
 
     /// Somebody outside the group writes the lock.

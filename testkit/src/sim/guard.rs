@@ -176,7 +176,9 @@ impl World<'_> {
         }
         if let Some(LastEnd { at, planned }) = self.last_end {
             self.history.failovers += u64::from(!planned);
-            self.history.gaps.push((self.last_fault, self.now.saturating_sub(at)));
+            // Where several faults met, none of them can be named.
+            let alone = self.scenario.faults.len() == 1;
+            self.history.gaps.push((self.last_fault.filter(|_| alone), self.now.saturating_sub(at)));
         }
         self.note(member, |world| format!("## RUNS with token {}", world.trees[tree].token));
         self.watch_deadline(tree);
@@ -338,5 +340,4 @@ impl World<'_> {
         let within_budget = faults.iter().filter(|fault| fault.kind.is_within_budget()).count();
         faults.iter().any(|fault| strong(fault.kind)) || within_budget > 1
     }
-
 }

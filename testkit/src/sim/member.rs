@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use election::{
-    Absence, Activation, Attempt, Claim, Input, Instant, Machine, OnExit, OnLoss, Seen, Settings, Timing, Version, Write,
+    Absence, Activation, Attempt, Claim, Input, Instant, Machine, OnExit, OnLoss, Seen, Settings, Timing, Version,
+    Write,
 };
 
 use super::clock::{Clock, Nanos};

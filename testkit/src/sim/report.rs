@@ -9,7 +9,8 @@ use super::fault::{Broken, Kind};
 
 /// p50, p99 and the largest, in milliseconds, of sorted microseconds.
 fn quantiles(sorted: &[u32]) -> Option<[f64; 3]> {
-    let at = |permille: usize| sorted.get((sorted.len() - 1) * permille / 1000).map(|micros| f64::from(*micros) / 1000.0);
+    let at =
+        |permille: usize| sorted.get((sorted.len() - 1) * permille / 1000).map(|micros| f64::from(*micros) / 1000.0);
     if sorted.is_empty() {
         return None;
     }
@@ -37,11 +38,9 @@ pub fn table(campaign: &Campaign, total: &Total) -> String {
         let gaps = &total.gaps[kind.index()];
         let fired = total.fired[kind.index()];
         match quantiles(gaps) {
-            Some([p50, p99, max]) => line(format!(
-                "{:<20} {fired:>9} {:>9} {p50:>10.1} {p99:>10.1} {max:>10.1}",
-                kind.word(),
-                gaps.len()
-            )),
+            Some([p50, p99, max]) => {
+                line(format!("{:<20} {fired:>9} {:>9} {p50:>10.1} {p99:>10.1} {max:>10.1}", kind.word(), gaps.len()))
+            }
             None => line(format!("{:<20} {fired:>9} {:>9}", kind.word(), 0)),
         }
     }

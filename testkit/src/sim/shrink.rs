@@ -3,7 +3,6 @@
 use super::campaign::{run_safely, subject};
 use super::scenario::Scenario;
 
-
 /// Runs that a shrink may cost.
 const RUNS_MAX: u32 = 400;
 

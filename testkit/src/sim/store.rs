@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use election::{
-    Activation, Attempt, Claim, Input, Member, Nonce, Proof, Record, Release, Version, Write,
-};
+use election::{Activation, Attempt, Claim, Input, Member, Nonce, Proof, Record, Release, Version, Write};
 
 use super::clock::MS;
 use super::event::{Back, Call, Delivery, Event, Instead};

@@ -182,7 +182,8 @@ impl<'a> World<'a> {
         if any(Kind::leaves_foreign_record) {
             leases += 3;
         }
-        if any(|kind| matches!(kind, Kind::LockDeleted | Kind::LockReplaced | Kind::StoreRewound)) || !self.scenario.free
+        if any(|kind| matches!(kind, Kind::LockDeleted | Kind::LockReplaced | Kind::StoreRewound))
+            || !self.scenario.free
         {
             leases += 2;
         }
