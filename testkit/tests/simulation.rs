@@ -5,7 +5,7 @@ use testkit::sim::{Campaign, Kind, Scenario, report_table, run, run_campaign, ru
 const HISTORIES: u64 = 10_000;
 
 fn campaign(seed: u64) -> Campaign {
-    Campaign { histories: HISTORIES, seed, only: None, jobs: 2 }
+    Campaign { histories: HISTORIES, seed, only: Vec::new(), jobs: 2 }
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn cases_that_failed_once_hold() {
 #[test]
 fn one_seed_is_one_history() {
     for seed in 0..300 {
-        let scenario = Scenario::of(seed, None);
+        let scenario = Scenario::of(seed, &[]);
         let (once, again) = (run(&scenario, false), run(&scenario, true));
         assert_eq!(once.hash, again.hash, "seed {seed}");
         let line = serde_json::to_string(&scenario).expect("scenarios can be written");
@@ -55,7 +55,7 @@ fn number_of_threads_changes_nothing() {
 #[test]
 fn each_kind_of_fault_can_be_had_alone() {
     for kind in Kind::ALL {
-        let campaign = Campaign { histories: 60, only: Some(*kind), ..campaign(9) };
+        let campaign = Campaign { histories: 60, only: vec![*kind], ..campaign(9) };
         let total = run_campaign(&campaign);
         assert_eq!(total.never_fired(&campaign), [], "{kind}");
         assert_eq!(Kind::parse(kind.word()), Some(*kind));
@@ -66,7 +66,7 @@ fn each_kind_of_fault_can_be_had_alone() {
 #[test]
 fn broken_assumptions_are_counted_and_not_hidden() {
     for kind in [Kind::StoreRewound, Kind::FencedFalsely, Kind::HostSuspended] {
-        let total = run_campaign(&Campaign { histories: 1_000, only: Some(kind), ..campaign(3) });
+        let total = run_campaign(&Campaign { histories: 1_000, only: vec![kind], ..campaign(3) });
         assert!(total.excused.iter().any(|(count, _)| *count > 0), "{kind}");
         assert_eq!(total.overlaps, 0, "{kind}");
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use testkit::sim::{Campaign, Kind, Scenario, report_json, report_table, run, run_campaign, shrink};
 
-const USAGE: &str = "usage: sim [--histories N] [--seed S] [--fault KIND] [--json FILE] [--jobs N]
+const USAGE: &str = "usage: sim [--histories N] [--seed S] [--fault KIND[,KIND...]] [--json FILE] [--jobs N]
        sim --case JSON        replays one case and prints all that happened
        sim --faults           lists the kinds of faults";
 
@@ -19,7 +19,7 @@ struct Arguments {
 }
 
 fn parse() -> Result<Arguments> {
-    let campaign = Campaign { histories: 10_000, seed: 1, only: None, jobs: 2 };
+    let campaign = Campaign { histories: 10_000, seed: 1, only: Vec::new(), jobs: 2 };
     let mut parsed = Arguments { campaign, json: None, case: None, list: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -32,8 +32,10 @@ fn parse() -> Result<Arguments> {
             "--case" => parsed.case = Some(value()?),
             "--faults" => parsed.list = true,
             "--fault" => {
-                let name = value()?;
-                parsed.campaign.only = Some(Kind::parse(&name).with_context(|| format!("no fault is called {name}"))?);
+                for name in value()?.split(',') {
+                    let kind = Kind::parse(name).with_context(|| format!("no fault is called {name}"))?;
+                    parsed.campaign.only.push(kind);
+                }
             }
             _ => bail!("unknown argument {word}\n{USAGE}"),
         }
@@ -72,7 +74,7 @@ fn main() -> Result<ExitCode> {
 
 fn replay(case: &str) -> Result<ExitCode> {
     let scenario: Scenario = match case.parse() {
-        Ok(seed) => Scenario::of(seed, None),
+        Ok(seed) => Scenario::of(seed, &[]),
         Err(_) => serde_json::from_str(case).context("failed to read the case")?,
     };
     println!("{}", serde_json::to_string(&scenario)?);

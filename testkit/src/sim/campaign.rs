@@ -12,14 +12,14 @@ use super::world::run;
 const FAILURES_MAX: u64 = 3;
 
 /// What to run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Campaign {
     /// How many histories.
     pub histories: u64,
     /// The seed of the first; the others follow from it.
     pub seed: u64,
-    /// Only this kind of fault.
-    pub only: Option<Kind>,
+    /// Only these kinds of faults, all of them in each history; any where there is none.
+    pub only: Vec<Kind>,
     /// Threads.
     pub jobs: u64,
 }
@@ -128,7 +128,7 @@ impl Total {
 
     /// The kinds of `campaign` that never had an effect: with any of these the run says nothing.
     pub fn never_fired(&self, campaign: &Campaign) -> Vec<Kind> {
-        let wanted = |kind: &Kind| campaign.only.is_none_or(|only| only == *kind);
+        let wanted = |kind: &Kind| campaign.only.is_empty() || campaign.only.contains(kind);
         Kind::ALL.iter().copied().filter(wanted).filter(|kind| self.fired[kind.index()] == 0).collect()
     }
 }
@@ -177,7 +177,7 @@ fn run_share(campaign: &Campaign, job: u64, jobs: u64) -> Total {
     let mut total = Total::new();
     let mut index = job;
     while index < campaign.histories {
-        let scenario = Scenario::of(campaign.seed.wrapping_add(index), campaign.only);
+        let scenario = Scenario::of(campaign.seed.wrapping_add(index), &campaign.only);
         let history = run_safely(&scenario);
         total.add(scenario, history);
         index += jobs;

@@ -104,8 +104,8 @@ impl Sizes {
 }
 
 impl Scenario {
-    /// The scenario of `seed`; with `only`, its faults are of this kind alone.
-    pub fn of(seed: u64, only: Option<Kind>) -> Self {
+    /// The scenario of `seed`; with `only`, its faults are of exactly these kinds.
+    pub fn of(seed: u64, only: &[Kind]) -> Self {
         let mut random = Random::stream(seed, 1);
         let lease_ms = random.pick(&LEASES_MS);
         let kinds = draw_kinds(&mut random, only);
@@ -159,9 +159,9 @@ fn delete_again(random: &mut Random, faults: &mut Vec<Fault>, sizes: &Sizes) {
     faults.push(Fault { at_ms: small(again), ..first });
 }
 
-fn draw_kinds(random: &mut Random, only: Option<Kind>) -> Vec<Kind> {
-    if let Some(kind) = only {
-        return vec![kind];
+fn draw_kinds(random: &mut Random, only: &[Kind]) -> Vec<Kind> {
+    if !only.is_empty() {
+        return only.to_vec();
     }
     let count = match random.below(100) {
         0..45 => 1,
