@@ -108,6 +108,8 @@ pub enum Claim {
     Held(Holder),
     /// An activation of ours ended and its member proved it: valid at first sight.
     Released(Release),
+    /// Nobody has it: an observer found no lock and wrote this, to have a version that its wait can be counted on.
+    Vacant(Vacancy),
     /// Nobody of ours wrote this, or it cannot be read: never free, whatever it seems to say.
     Foreign(Foreign),
 }
@@ -123,6 +125,16 @@ pub struct Holder {
     pub attempt: Attempt,
     /// The fencing token; absent in the acquiring write of a store that only names it in its answer.
     pub token: Option<Token>,
+}
+
+/// Stands in the place of a lock that was absent. An absent lock has no version: one that was created and deleted
+/// again while nobody looked could not be told from one that was absent all the time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Vacancy {
+    /// Who found the lock absent.
+    pub member: Member,
+    /// The send that wrote this record.
+    pub attempt: Attempt,
 }
 
 /// The last word of an activation.

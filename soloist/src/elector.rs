@@ -204,6 +204,10 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             Event::Late(lateness) => {
                 Some(Input::Measured { lateness, proof: kill_to_proof(self.workload.resident_bytes()) })
             }
+            Event::Failed(why) => {
+                tracing::error!("the workload was not started: {why}");
+                None
+            }
             Event::Stuck(what) => {
                 tracing::error!("the workload cannot be killed and is not released: {what}");
                 None

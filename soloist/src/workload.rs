@@ -92,6 +92,8 @@ pub enum Event {
     },
     /// The guard woke up this much later than it should have, more than ever before.
     Late(Duration),
+    /// The command was not even tried, for a reason of the host's; `Exited` and `Gone` follow.
+    Failed(String),
     /// Something cannot be killed (another user's process, uninterruptible IO); the guard goes on trying.
     Stuck(String),
     /// The guard is gone or was killed because it did not answer; the elector ends the tree and `Gone` follows.

@@ -14,7 +14,7 @@ use crate::stamp;
 /// One way in which an active member ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
-    /// The workload crashes: SIGSEGV.
+    /// The workload crashes: SIGABRT (a SIGSEGV from outside does not end a Rust program, whose runtime handles it).
     WorkloadCrash,
     /// The workload is done: exit code 0.
     WorkloadDone,
@@ -58,7 +58,7 @@ impl End {
         let command = member.command_pid(active)?;
         let now = stamp::now();
         match self {
-            End::WorkloadCrash => process::signal(command, Signal::SEGV)?,
+            End::WorkloadCrash => process::signal(command, Signal::ABORT)?,
             End::WorkloadDone => group.end_workload(active, 0)?,
             End::WorkloadFailed => group.end_workload(active, 3)?,
             End::WorkloadKilled => process::signal(command, Signal::KILL)?,

@@ -190,6 +190,14 @@ impl Group {
         self.folder.path().join(format!("{name}.{kind}"))
     }
 
+    /// Why the member of an activation says that it was allowed to start it.
+    pub fn reason_of(&self, span: &Span) -> Option<String> {
+        let log = fs::read(self.log_path(&span.member, "log")).ok()?;
+        let marker = format!("active with token {}: ", span.token);
+        let log = String::from_utf8_lossy(&log).into_owned();
+        log.lines().find_map(|line| line.split_once(&marker).map(|(_, reason)| reason.to_owned()))
+    }
+
     /// The last lines of all logs, for messages.
     pub fn logs(&self) -> String {
         let mut text = String::new();

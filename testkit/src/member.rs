@@ -21,6 +21,9 @@ const MEMBER_MARK: &str = "TESTKIT_MEMBER";
 /// Microseconds between two stamps: a few hundred processes of this pace leave room on two cores.
 const PACE_US: &str = "100";
 
+/// How long a guard gets to clean up after its elector.
+const CLEAN_UP: Duration = Duration::from_millis(300);
+
 /// Describes a member that is to be started.
 #[derive(Debug)]
 pub struct Starter<'a> {
@@ -240,6 +243,11 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        // The guard outlives its elector by a few milliseconds and cleans up; killed at once, it leaves a cgroup.
+        if let Some(elector) = self.elector() {
+            let _ = process::signal(elector.pid, Signal::KILL);
+            let _ = wait_until("the guard to clean up", CLEAN_UP, || self.processes().is_empty());
+        }
         process::kill_all(|process| process.carries(&self.mark));
         // Reaped here, for a long campaign starts thousands.
         let _ = self.child.try_wait();

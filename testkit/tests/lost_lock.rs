@@ -7,6 +7,7 @@ use anyhow::Result;
 use testkit::group::Group;
 use testkit::scenario::{LIMIT, check, follow, start};
 use testkit::stamp;
+use testkit::wait::wait_until;
 
 /// Breaks the lock of two members; one of them is active again afterwards.
 fn broken(damage: impl Fn(&Group) -> Result<()>) -> Result<()> {
@@ -54,7 +55,8 @@ fn a_record_that_is_garbage_is_never_free() -> Result<()> {
     let group = Group::new()?;
     let (members, active) = start(&group, &["a", "b"], &[], &[])?;
     fs::write(group.folder().join("app.lock.record"), "{\"garbage\": ")?;
-    members[1].wait_standby(LIMIT)?;
+    // Until the holder has written it again, it is a foreigner's: killed before that, it costs three leases of 15 s.
+    wait_until("the holder to write its record again", LIMIT, || group.record().is_some())?;
     members[0].signal(rustix::process::Signal::KILL)?;
     follow(&group, &active, stamp::now())?;
     check(&group, 2, &active)

@@ -29,6 +29,8 @@ pub(super) struct Active {
     next_send: Instant,
     /// An answer made it necessary to read before the next write.
     must_read: bool,
+    /// The last write met a conflict that no read has explained yet.
+    conflict: bool,
     pause: Option<Pause>,
     /// The lock vanished and a create was sent, which may land at any later time.
     recreated: bool,
@@ -117,6 +119,7 @@ impl Active {
             sends: Sends::default(),
             next_send,
             must_read: false,
+            conflict: false,
             pause: None,
             recreated: false,
             phase,

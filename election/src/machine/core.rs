@@ -131,7 +131,7 @@ impl<E: Entropy> Core<E> {
         match &record.claim {
             Claim::Held(holder) => self.largest_token = self.largest_token.max(holder.token.unwrap_or_default()),
             Claim::Foreign(_) => self.foreign_seen = true,
-            Claim::Released(_) => {}
+            Claim::Released(_) | Claim::Vacant(_) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use super::core::Core;
 use super::{Absence, Entropy, State, leave_idle, refuse_as_standby};
 use crate::clock::Instant;
 use crate::io::{Action, Input, Request};
-use crate::record::{Activation, Attempt, Claim, Member, Proof, Record, Release};
+use crate::record::{Activation, Attempt, Claim, Member, Proof, Record, Release, Vacancy};
 use crate::register::{Evidence, Seen, Version};
 
 /// A foreign record is given this many times the longest lease in sight.
@@ -23,8 +23,8 @@ pub(super) struct Standby {
     reread_at: Option<Instant>,
     /// Until when the platform's own lock was left to others.
     stepped_back_until: Instant,
-    /// Not before this is an ended activation released once more.
-    release_again_at: Instant,
+    /// Not before this is an ended activation released once more, or an absent lock marked.
+    tidy_at: Instant,
     /// The operator vouched that this activation is gone.
     fenced: Option<Activation>,
 }
@@ -48,6 +48,7 @@ enum Subject {
     Absent,
     Held(Member, Activation, Attempt),
     Released(Release),
+    Vacant(Vacancy),
     Foreign(u64, String),
 }
 
@@ -57,6 +58,7 @@ impl Subject {
             None => Subject::Absent,
             Some(Claim::Held(holder)) => Subject::Held(holder.member.clone(), holder.activation, holder.attempt),
             Some(Claim::Released(release)) => Subject::Released(release.clone()),
+            Some(Claim::Vacant(vacancy)) => Subject::Vacant(vacancy.clone()),
             Some(Claim::Foreign(foreign)) => Subject::Foreign(foreign.fingerprint, foreign.why.clone()),
         }
     }
@@ -85,7 +87,7 @@ impl Standby {
                 self.reread_at = Some(now + core.settings.timing.period());
                 core.say(Action::Note, format!("cannot read the lock: {why}"));
             }
-            Input::Written { .. } => core.read("to see whether the release of an ended activation was stored"),
+            Input::Written { .. } => core.read("to see what the lock says now"),
             Input::Request(request) => self.answer(core, &request),
             Input::Leave => return leave_idle(core),
             Input::Wake | Input::Health(_) | Input::Candidates(_) => {}
@@ -137,7 +139,7 @@ impl Standby {
             (Subject::Released(_), _) => core.settings.timing.courtesy(),
             (Subject::Foreign(..), _) => sight.lease.max(core.longest_lease) * FOREIGN_FACTOR,
             (Subject::Absent, _) if core.settings.absence == Absence::Free && !core.record_seen => Duration::ZERO,
-            (Subject::Absent, _) => core.longest_lease,
+            (Subject::Absent | Subject::Vacant(_), _) => sight.lease.max(core.longest_lease),
         };
         wait.max(untrusted)
     }
@@ -163,9 +165,16 @@ impl Standby {
         }
         let Some(sight) = &self.sight else { return State::Standby(self) };
         if let Some(proof) = sight.own_ended(core) {
-            if now >= self.release_again_at {
-                self.release_again_at = now + core.settings.timing.period();
+            if now >= self.tidy_at {
+                self.tidy_at = now + core.settings.timing.period();
                 sight.release_again(core, now, proof);
+            }
+            return State::Standby(self);
+        }
+        if sight.must_be_marked(core) {
+            if now >= self.tidy_at {
+                self.tidy_at = now + core.settings.timing.period();
+                mark_vacant(core, now);
             }
             return State::Standby(self);
         }
@@ -198,9 +207,9 @@ impl Standby {
             return None;
         }
         let ready = self.sight.as_ref().filter(|sight| core.healthy && !Self::is_blocked(sight));
-        let ready_at = ready.map(|sight| match sight.own_ended(core) {
-            Some(_) => self.release_again_at,
-            None => self.ready_at(core, sight),
+        let ready_at = ready.map(|sight| {
+            let tidies = sight.own_ended(core).is_some() || sight.must_be_marked(core);
+            if tidies { self.tidy_at } else { self.ready_at(core, sight) }
         });
         [self.reread_at, ready_at].into_iter().flatten().min()
     }
@@ -232,7 +241,20 @@ fn accept_version<E: Entropy>(core: &mut Core<E>, now: Instant, version: Version
     true
 }
 
+/// Gives an absent lock a version. Whoever is first will do.
+fn mark_vacant<E: Entropy>(core: &mut Core<E>, now: Instant) {
+    let (member, lease) = (core.member(), core.longest_lease);
+    core.write(now, Version::ABSENT, lease, None, "marking the absent lock as vacant", |attempt| {
+        Claim::Vacant(Vacancy { member, attempt })
+    });
+}
+
 impl Sight {
+    /// Where absence costs a lease, the wait is counted on a mark: only that has a version which cannot come back.
+    fn must_be_marked<E: Entropy>(&self, core: &Core<E>) -> bool {
+        self.subject == Subject::Absent && core.settings.absence == Absence::CostsALease
+    }
+
     /// The proof, where the lock still names an activation of this member that has ended. A lock that went back to an
     /// older state may be somebody else's by now: a release over it would be believed at first sight.
     fn own_ended<E: Entropy>(&self, core: &Core<E>) -> Option<(Activation, Proof)> {
@@ -256,6 +278,7 @@ impl Sight {
     fn entitlement(&self, fenced: Option<Activation>) -> String {
         match (&self.subject, self.evidence) {
             (Subject::Absent, _) => "there is no record of an active member".to_owned(),
+            (Subject::Vacant(_), _) => format!("the lock was absent, and then vacant for {:?}", self.lease),
             (Subject::Released(release), _) => {
                 format!("{} released ({})", release.member.name, release.proof.word())
             }
@@ -265,7 +288,8 @@ impl Sight {
             (Subject::Held(member, activation, _), _) if fenced == Some(*activation) => {
                 format!("an operator fenced {}", member.name)
             }
-            (Subject::Held(member, ..), Evidence::Unproven) => format!(
+            // Some process may have let go of the platform's own lock, and live.
+            (Subject::Held(member, ..), Evidence::Unproven | Evidence::Busy) => format!(
                 "unproven: {} left no release, its lease of {:?} ran out and what could be found of it was swept",
                 member.name, self.lease
             ),
@@ -281,7 +305,8 @@ impl Sight {
         let rewound = if self.trusted { "" } else { " (the lock went back to an older state)" };
         match (&self.subject, self.evidence) {
             (Subject::Absent, Evidence::Busy) => format!("standing by: another member holds the lock{rewound}"),
-            (Subject::Absent, _) => format!("standing by: the lock is absent, waiting {wait:?}{rewound}"),
+            (Subject::Absent, _) => format!("standing by: the lock is absent{rewound}"),
+            (Subject::Vacant(_), _) => format!("standing by: the lock was absent, waiting {wait:?}{rewound}"),
             (Subject::Held(member, activation, _), Evidence::Busy | Evidence::None) => {
                 format!("standing by: {} is active (activation {activation}){rewound}", member.name)
             }

@@ -18,7 +18,7 @@
 
 use std::time::Duration;
 
-use election::{Activation, Attempt, Claim, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token};
+use election::{Activation, Attempt, Claim, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token, Vacancy};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -181,6 +181,10 @@ enum StoredClaim {
         #[serde(skip_serializing_if = "Option::is_none")]
         token: Option<u64>,
     },
+    Vacant {
+        member: StoredMember,
+        attempt: String,
+    },
     Released {
         member: StoredMember,
         activation: String,
@@ -209,6 +213,9 @@ impl StoredClaim {
                 proof: release.proof.word().to_owned(),
                 successor: release.successor.clone(),
             }),
+            Claim::Vacant(vacancy) => {
+                Some(Self::Vacant { member: spell(&vacancy.member), attempt: vacancy.attempt.to_string() })
+            }
             Claim::Foreign(_) => None,
         }
     }
@@ -220,6 +227,10 @@ impl StoredClaim {
                 activation: known("activation", &activation, Activation::parse)?,
                 attempt: known("attempt", &attempt, Attempt::parse)?,
                 token: token.map(Token),
+            })),
+            Self::Vacant { member, attempt } => Ok(Claim::Vacant(Vacancy {
+                member: member.read()?,
+                attempt: known("attempt", &attempt, Attempt::parse)?,
             })),
             Self::Released { member, activation, attempt, proof, successor } => Ok(Claim::Released(Release {
                 member: member.read()?,
@@ -291,6 +302,8 @@ mod tests {
         let mut without_token = holder();
         without_token.token = None;
         documents.push(document(Claim::Held(without_token)));
+        let Holder { member, attempt, .. } = holder();
+        documents.push(document(Claim::Vacant(Vacancy { member, attempt })));
         for (proof, successor) in Proof::ALL.into_iter().zip([None, Some("beta".to_owned())].into_iter().cycle()) {
             let Holder { member, activation, attempt, .. } = holder();
             documents.push(document(Claim::Released(Release { member, activation, attempt, proof, successor })));

@@ -59,6 +59,8 @@ struct Shared {
     /// Held from reading or replacing the record until what follows from it is known: an older look must not be taken
     /// for news. Only by threads that may wait for a disk.
     record: Mutex<()>,
+    /// Held while a silent holder is being ended.
+    clearing: Mutex<()>,
 }
 
 /// What this process remembers about the lock.
@@ -147,7 +149,7 @@ impl Shared {
             }
             (Some(own), Some(Claim::Released(release))) if release.activation == own.activation => true,
             // Somebody else's. An acquiring write that has not been answered may still replace it.
-            (Some(own), Some(Claim::Held(_) | Claim::Released(_))) => own.settled,
+            (Some(own), Some(Claim::Held(_) | Claim::Released(_) | Claim::Vacant(_))) => own.settled,
             _ => false,
         };
         if over {
@@ -257,7 +259,18 @@ impl FileLock {
             glance: Glance::default(),
             finding: None,
         });
-        Ok(Self { shared: Arc::new(Shared { paths, remote, queue, holds, known, record: Mutex::new(()) }), watch })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                paths,
+                remote,
+                queue,
+                holds,
+                known,
+                record: Mutex::new(()),
+                clearing: Mutex::new(()),
+            }),
+            watch,
+        })
     }
 
     /// The lock file, with its folder resolved: what the guard is told.

@@ -292,6 +292,7 @@ impl Keeper {
                 self.events.push_back(Event::Started { pid, containment });
             }
             Report::Exited(ending) => self.events.push_back(Event::Exited(ending)),
+            Report::Failed(why) => self.events.push_back(Event::Failed(why)),
             Report::Stuck(why) => self.events.push_back(Event::Stuck(why)),
             Report::Pong { sent, worst } => self.hear_pong(Instant::from_nanos(sent), Duration::from_nanos(worst)),
             Report::Gone { proof, released } => match Proof::parse(&proof) {

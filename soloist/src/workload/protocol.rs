@@ -62,17 +62,29 @@ pub(super) struct Start {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
     /// The guard guards.
-    Ready { memory_locked: bool },
+    Ready {
+        memory_locked: bool,
+    },
     /// The command was executed.
-    Started { pid: i32, containment: Containment },
+    Started {
+        pid: i32,
+        containment: Containment,
+    },
     /// The command itself ended.
     Exited(Ending),
     /// Nothing is left; the proof in its word, and the version of the release as (incarnation, number).
-    Gone { proof: String, released: Option<(u64, u64)> },
+    Gone {
+        proof: String,
+        released: Option<(u64, u64)>,
+    },
     /// Answers the ping that was sent then, with the worst lateness of this guard so far in nanoseconds.
-    Pong { sent: u64, worst: u64 },
+    Pong {
+        sent: u64,
+        worst: u64,
+    },
     /// Something does not die.
     Stuck(String),
+    Failed(String),
 }
 
 /// The part of a launch that is too long or too binary for a packet.

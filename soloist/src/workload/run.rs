@@ -18,6 +18,7 @@ use super::sys::{self, Image, Page};
 use super::terminal::Terminal;
 use super::tree::{Step, Sweep, Tree, reap_all};
 use crate::clock;
+use crate::error::Code;
 use crate::lock::file::release_after_proof;
 
 /// Between two SIGCONT for a workload that the terminal stops again and again (reading it in the background).
@@ -98,8 +99,9 @@ impl Run {
             stage: Stage::Running,
             reports: Vec::new(),
         };
-        if run.pass_gate(start, parcel, site).is_err() {
-            run.reports.push(Report::Exited(Ending::NotStarted(126)));
+        if let Err(error) = run.pass_gate(start, parcel, site) {
+            run.reports.push(Report::Failed(error.to_string()));
+            run.reports.push(Report::Exited(Ending::NotStarted(Code::Internal as i32)));
         }
         if !run.opened {
             run.kill(clock::now());

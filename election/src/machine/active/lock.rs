@@ -63,6 +63,11 @@ impl Active {
             },
             Write::Conflict => {
                 self.must_read = true;
+                self.conflict = true;
+                if self.version == Version::ABSENT {
+                    // It does exist, then. What is known of it is the better guess.
+                    self.version = core.newest.unwrap_or(Version::ABSENT);
+                }
                 self.next_send = now + timing.backoff();
             }
             Write::Gone => {
@@ -130,6 +135,9 @@ impl Active {
             Claim::Released(release) => {
                 Verdict::Lost(format!("the lock was held and released by {}", release.member.name))
             }
+            Claim::Vacant(vacancy) => {
+                Verdict::Contested(seen.version, format!("{} found it absent", vacancy.member.name))
+            }
             Claim::Foreign(foreign) => match &foreign.holder {
                 Some(holder) if *holder != core.settings.name => Verdict::Lost(format!("the lock names {holder}")),
                 _ => Verdict::Contested(seen.version, foreign.why.clone()),
@@ -153,7 +161,10 @@ impl Active {
     /// Takes in one answer of the store. None of them extends, except one that shows an own send.
     pub(super) fn judge<E: Entropy>(mut self, core: &mut Core<E>, now: Instant, seen: &Seen) -> State {
         let backoff = core.settings.timing.backoff();
+        let conflict = std::mem::take(&mut self.conflict);
         match self.verdict(core, seen) {
+            // The store refused what it should know and shows what is older: it went back.
+            Verdict::Stale if conflict => self.lose(core, "the store went back to an older state", true),
             Verdict::Stale => self.next_send = now + backoff,
             Verdict::Same(version) if version == self.version => {}
             Verdict::Same(version) => {

@@ -168,6 +168,44 @@ fn foreign_record_that_names_another_stops_the_workload_at_once() {
 }
 
 #[test]
+fn mark_of_an_observer_in_place_of_the_record_is_rewritten_and_extends_nothing() {
+    let mut rig = Rig::active();
+    let kill_at = rig.kill_at();
+    rig.after(ms(500));
+    let mark = Vacancy { member: member("b"), attempt: Attempt { count: 1, random: 1 } };
+    rig.see(Some(record(Claim::Vacant(mark))));
+    if rig.try_write().is_none() {
+        rig.wake();
+    }
+    assert_eq!((rig.kill_at(), rig.write().0), (kill_at, rig.version()));
+}
+
+#[test]
+fn conflict_with_an_older_state_means_that_the_store_went_back_and_stops_the_workload() {
+    let mut rig = Rig::active();
+    renew(&mut rig);
+    rig.answer(Write::Conflict);
+    rig.set_version(50);
+    rig.read(Some(held_by("b", 5, 1)));
+    assert!(rig.kills());
+}
+
+#[test]
+fn conflict_of_a_create_goes_back_to_the_version_that_is_known() {
+    let mut rig = Rig::active();
+    let known = rig.version();
+    rig.see(None);
+    while rig.try_write().is_none() {
+        rig.wake();
+    }
+    assert_eq!(rig.write().0, Version::ABSENT);
+    rig.answer(Write::Conflict);
+    rig.step(Input::Read(Err("timeout".to_owned())));
+    renew(&mut rig);
+    assert_eq!(rig.write().0, known);
+}
+
+#[test]
 fn vanished_lock_is_created_again_keeps_its_token_and_extends_nothing_before() {
     let mut rig = Rig::active();
     let (_, token, kill_at) = rig.machine.activation().unwrap();

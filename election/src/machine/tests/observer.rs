@@ -99,11 +99,54 @@ fn another_object_of_the_same_name_costs_a_lease() {
 }
 
 #[test]
-fn absent_lock_costs_a_lease_then_is_created() {
+fn absent_lock_is_marked_at_once_and_the_mark_costs_a_lease() {
     let mut rig = Rig::standby();
     rig.read(None);
+    let (expected, mark, _) = rig.write();
+    assert_eq!(expected, Version::ABSENT);
+    assert!(matches!(mark.claim, Claim::Vacant(_)));
+    rig.confirm();
+    rig.read(Some(mark));
     tries_after(&mut rig, LEASE);
-    assert_eq!(rig.write().0, Version::ABSENT);
+    let (expected, record, _) = rig.write();
+    assert_eq!(expected, rig.version(), "the mark has a version that cannot come back");
+    assert!(matches!(record.claim, Claim::Held(_)));
+}
+
+#[test]
+fn absent_lock_that_somebody_else_marked_costs_the_longest_lease_from_first_sight_of_the_mark() {
+    let mut rig = Rig::standby();
+    rig.read(None);
+    rig.after(ms(1_000));
+    rig.answer_pending(Write::Conflict);
+    let mut mark = record(Claim::Vacant(Vacancy { member: member("b"), attempt: Attempt { count: 1, random: 1 } }));
+    mark.lease = ms(40_000);
+    rig.read(Some(mark));
+    tries_after(&mut rig, ms(40_000));
+}
+
+#[test]
+fn lock_deleted_twice_within_a_lease_is_waited_for_anew() {
+    let mut rig = Rig::standby();
+    rig.read(None);
+    let (mark, _) = rig.confirm();
+    rig.read(Some(mark));
+    rig.after(ms(10_000));
+    rig.see(None);
+    let (second, _) = rig.confirm();
+    rig.read(Some(second));
+    tries_after(&mut rig, LEASE);
+}
+
+#[test]
+fn mark_that_cannot_be_written_is_tried_once_a_period() {
+    let mut rig = Rig::standby();
+    rig.read(None);
+    rig.answer(Write::Denied("403".to_owned()));
+    rig.read(None);
+    assert!(rig.try_write().is_none());
+    assert_eq!(rig.wake(), ms(2_000));
+    assert!(rig.try_write().is_some());
 }
 
 #[test]

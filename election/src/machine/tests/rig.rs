@@ -36,13 +36,20 @@ pub struct Rig {
     pub machine: Machine<Counter>,
     pub now: Instant,
     pub outputs: Vec<Output>,
+    pending: Option<Attempt>,
     number: u64,
 }
 
 impl Rig {
     pub fn new(settings: Settings) -> Self {
         let machine = Machine::new(settings, Counter(7));
-        let mut rig = Self { machine, now: Instant::from_nanos(1_000_000_000_000), outputs: Vec::new(), number: 100 };
+        let mut rig = Self {
+            machine,
+            now: Instant::from_nanos(1_000_000_000_000),
+            outputs: Vec::new(),
+            pending: None,
+            number: 100,
+        };
         rig.step(Input::Wake);
         rig
     }
@@ -67,6 +74,7 @@ impl Rig {
 
     pub fn step(&mut self, input: Input) {
         self.outputs = self.machine.step(self.now, input);
+        self.pending = self.try_write().map(|(_, _, attempt)| attempt).or(self.pending);
     }
 
     /// An input while an operation is under way, whose request stays to be answered.
@@ -158,6 +166,12 @@ impl Rig {
                 _ => None,
             })
             .expect("every request is answered in the same step")
+    }
+
+    /// Answers a write that an earlier step asked for.
+    pub fn answer_pending(&mut self, outcome: Write) {
+        let attempt = self.pending.expect("a write under way");
+        self.step(Input::Written { attempt, outcome });
     }
 
     pub fn has(&self, wanted: impl Fn(&Action) -> bool) -> bool {

@@ -13,8 +13,8 @@ use super::queue::Flock;
 use super::store::{self, StoreError, Stored, WRITE_LOCK_LIMIT, WriteLock};
 use super::{Own, Shared, evidence};
 
-/// How long the flock of a holder that was killed may take to arrive.
-const ARRIVAL_LIMIT: Duration = Duration::from_secs(2);
+/// How long the flock of a holder that was killed may take to arrive. If it takes longer, its arrival is news.
+const ARRIVAL_LIMIT: Duration = Duration::from_millis(100);
 /// How long the guard waits for the write lock at a time.
 const RELEASE_LOCK_LIMIT: Duration = Duration::from_millis(20);
 
@@ -30,6 +30,8 @@ impl Shared {
         let stored = self.expect(expected)?;
         match &record.claim {
             Claim::Foreign(_) => Err(Write::Denied("a foreign claim cannot be stored".into())),
+            // The flock tells who may create the record.
+            Claim::Vacant(_) => Err(Write::Denied("a lock file is never marked as vacant".into())),
             Claim::Released(release) => self.release(expected, &record, release.activation),
             Claim::Held(holder) if self.known().owns(holder.activation) => self.renew(expected, &record, holder),
             Claim::Held(holder) => {
@@ -58,7 +60,7 @@ impl Shared {
         let won = self.flock()?.is_some();
         let held = stored.and_then(|stored| match &stored.document.record.claim {
             Claim::Held(old) => Some((&stored.document, old.activation)),
-            Claim::Released(_) | Claim::Foreign(_) => None,
+            Claim::Released(_) | Claim::Vacant(_) | Claim::Foreign(_) => None,
         });
         let Some((document, old)) = held else { return if won { Ok(()) } else { Err(Write::Conflict) } };
         if old == holder.activation {
@@ -74,10 +76,21 @@ impl Shared {
             }
             return Ok(());
         }
+        // One at a time: a call that was given up goes on.
+        let Ok(_clearing) = self.clearing.try_lock() else {
+            return Err(Write::Denied(format!("activation {old} is being ended")));
+        };
         // Its keepers hold the flock, but have not renewed for a lease: they are stopped or hang.
         evidence::kill_keepers(document, &keepers);
         evidence::end_tree(document, old, &keepers);
-        if self.queue.wait_won(ARRIVAL_LIMIT) { Ok(()) } else { Err(Write::Conflict) }
+        if self.queue.wait_won(ARRIVAL_LIMIT) {
+            return Ok(());
+        }
+        Err(Write::Denied(format!(
+            "some process still has {:?} open and locked, although the keepers of activation {old} were killed; \
+             lslocks and fuser find it",
+            self.paths.lock
+        )))
     }
 
     fn flock(&self) -> Result<Option<Flock>, Write> {
@@ -160,7 +173,7 @@ impl Shared {
         let named = stored.as_ref().is_some_and(|stored| match &stored.document.record.claim {
             Claim::Held(old) => old.activation == activation,
             Claim::Released(old) => old.activation == activation,
-            Claim::Foreign(_) => false,
+            Claim::Vacant(_) | Claim::Foreign(_) => false,
         });
         if !named && !self.known().owns(activation) {
             return Err(Write::Denied(format!("activation {activation} is not the one that holds the lock")));

@@ -18,9 +18,20 @@ use crate::family;
 const BRIEF: Duration = Duration::from_millis(5);
 
 /// Touches every page, so that the kernel must find memory for it, and never gives it back.
-pub fn allocate(mebibytes: usize) {
-    let block = vec![1_u8; mebibytes << 20];
-    std::hint::black_box(Box::leak(block.into_boxed_slice()));
+pub fn allocate(mebibytes: u32) {
+    for _ in 0..mebibytes {
+        std::hint::black_box(Box::leak(vec![1_u8; 1 << 20].into_boxed_slice()));
+    }
+}
+
+/// Takes a mebibyte every few milliseconds.
+pub fn leak(mebibytes: u32) {
+    thread::spawn(move || {
+        for _ in 0..mebibytes {
+            allocate(1);
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
 }
 
 /// Burns all the time that the scheduler gives.

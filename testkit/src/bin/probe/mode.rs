@@ -24,7 +24,9 @@ pub enum Mode {
     /// A descendant that keeps starting children, at most so many at a time.
     ForkStorm(u32),
     /// Holds and touches this much memory.
-    AllocateMiB(usize),
+    AllocateMiB(u32),
+    /// Takes more and more memory, up to this much.
+    LeakMiB(u32),
     /// This many threads that only burn time.
     Spin(u32),
     /// Floods stdout and stderr.
@@ -47,7 +49,8 @@ impl Mode {
             "exit-after" => Ok(Mode::ExitAfter(Duration::from_millis(number()?.into()))),
             "daemon" => Ok(Mode::Daemon),
             "fork-storm" => Ok(Mode::ForkStorm(number()?)),
-            "allocate" => Ok(Mode::AllocateMiB(usize::try_from(number()?).map_err(|error| error.to_string())?)),
+            "allocate" => Ok(Mode::AllocateMiB(number()?)),
+            "leak" => Ok(Mode::LeakMiB(number()?)),
             "spin" => Ok(Mode::Spin(number()?)),
             "write-log" => Ok(Mode::WriteLog),
             "d-state" => Ok(Mode::Uninterruptible(value.into())),
@@ -79,6 +82,10 @@ impl Mode {
             Mode::IgnoreTerm => family::ignore_term(),
             Mode::AllocateMiB(size) => {
                 habits::allocate(*size);
+                Ok(())
+            }
+            Mode::LeakMiB(size) => {
+                habits::leak(*size);
                 Ok(())
             }
             Mode::Spin(threads) => {
