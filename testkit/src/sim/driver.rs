@@ -226,6 +226,8 @@ impl World<'_> {
         let (activation, lease) = match &record.claim {
             Claim::Held(holder) => (holder.activation, Some(record.lease)),
             Claim::Released(release) => (release.activation, None),
+            // A mark of an absent lock claims nothing.
+            Claim::Vacant(_) => return,
             Claim::Foreign(_) => return self.history.finding(self.now, "a member writes a foreign record"),
         };
         let one = &mut self.members[member];
@@ -274,6 +276,7 @@ fn brief(input: &Input) -> String {
                 None => "absent".to_owned(),
                 Some(Claim::Held(holder)) => format!("held by {} attempt {}", holder.member.name, holder.attempt),
                 Some(Claim::Released(release)) => format!("released by {}", release.member.name),
+                Some(Claim::Vacant(vacancy)) => format!("marked as vacant by {}", vacancy.member.name),
                 Some(Claim::Foreign(foreign)) => format!("foreign {:?}", foreign.holder),
             };
             format!("read {}.{} {claim}", seen.version.incarnation, seen.version.number)
