@@ -125,6 +125,11 @@ impl Scenario {
         if faults.iter().any(|fault| fault.kind == Kind::LockDeleted) && random.chance(400) {
             delete_again(&mut random, &mut faults, &sizes);
         }
+        if let Some(blank) = faults.iter().position(|fault| fault.kind == Kind::LockBlanked)
+            && random.chance(300)
+        {
+            blank_under_a_former_holder(&mut random, &mut faults, blank, &sizes);
+        }
         // Faults at the very start meet the first acquisition.
         if random.chance(80) {
             let early = random.index(faults.len());
@@ -157,6 +162,19 @@ fn delete_again(random: &mut Random, faults: &mut Vec<Fault>, sizes: &Sizes) {
     faults.push(Fault { kind: deaf, at_ms: small(from), length_ms, target, amount: small(random.below(1001)) });
     let again = at + sizes.lease - sizes.period + random.below(sizes.period * 2);
     faults.push(Fault { at_ms: small(again), ..first });
+}
+
+/// A holder that was stopped past its deadline comes back while its successor's record is blank: that is not its own.
+fn blank_under_a_former_holder(random: &mut Random, faults: &mut Vec<Fault>, blank: usize, sizes: &Sizes) {
+    let Fault { at_ms, amount, .. } = faults[blank];
+    let length = sizes.lease * 5 / 4 + random.below(sizes.lease / 2);
+    let stop = Fault { kind: Kind::ElectorStopped, at_ms, length_ms: small(length), target: Target::Holder, amount };
+    let resumed = u64::from(at_ms) + length;
+    let target = Target::Member(small(random.below(7)));
+    let from = small(resumed - sizes.period);
+    let deaf = Fault { kind: Kind::NoticesLost, at_ms: from, length_ms: small(sizes.lease), target, amount: 999 };
+    faults[blank].at_ms = small(resumed - random.below(sizes.period));
+    faults.extend([stop, deaf]);
 }
 
 fn draw_kinds(random: &mut Random, only: &[Kind]) -> Vec<Kind> {
