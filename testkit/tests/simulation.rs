@@ -62,10 +62,10 @@ fn each_kind_of_fault_can_be_had_alone() {
     }
 }
 
-/// A store that went back, a stranger, a lying operator: what the promise does not cover is seen and counted apart.
+/// An operator who is wrong, a host that sleeps over its deadline: what the promise does not cover is seen and counted apart.
 #[test]
 fn broken_assumptions_are_counted_and_not_hidden() {
-    for kind in [Kind::StoreRewound, Kind::FencedFalsely, Kind::HostSuspended] {
+    for kind in [Kind::FencedFalsely, Kind::HostSuspended] {
         let total = run_campaign(&Campaign { histories: 1_000, only: vec![kind], ..campaign(3) });
         assert!(total.excused.iter().any(|(count, _)| *count > 0), "{kind}");
         assert_eq!(total.overlaps, 0, "{kind}");

@@ -36,11 +36,15 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
         all.push(candidate);
     };
     for index in 0..scenario.faults.len() {
-        with(&|candidate| drop(candidate.faults.remove(index)));
+        with(&|candidate| {
+            candidate.faults.remove(index);
+        });
     }
     for index in 0..scenario.members.len() {
         if scenario.members.len() > 1 {
-            with(&|candidate| drop(candidate.members.remove(index)));
+            with(&|candidate| {
+                candidate.members.remove(index);
+            });
         }
     }
     for (index, fault) in scenario.faults.iter().enumerate() {
