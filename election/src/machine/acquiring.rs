@@ -7,11 +7,13 @@ use super::{Entropy, State, refuse_as_standby};
 use crate::clock::Instant;
 use crate::io::{Action, Input};
 use crate::record::{Activation, Claim, Holder, Token};
-use crate::register::{Seen, Version, Write};
+use crate::register::{Evidence, Seen, Version, Write};
 
 /// An acquiring write is under way or unresolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Acquiring {
+    /// What to go back to if nothing is stored.
+    before: Standby,
     activation: Activation,
     /// The version that every send of this activation quotes: once the lock has moved on, none of them can land.
     expected: Version,
@@ -25,9 +27,16 @@ pub(super) struct Acquiring {
 }
 
 impl Acquiring {
-    pub fn begin<E: Entropy>(core: &mut Core<E>, now: Instant, expected: Version, why: String) -> State {
+    pub fn begin<E: Entropy>(
+        core: &mut Core<E>,
+        now: Instant,
+        before: Standby,
+        expected: Version,
+        why: String,
+    ) -> State {
         let activation = Activation(core.bits128());
         let mut acquiring = Self {
+            before,
             activation,
             expected,
             sends: Sends::default(),
@@ -77,7 +86,7 @@ impl Acquiring {
         match outcome {
             Write::Written(version) => match send {
                 Some(send) => self.confirmed(core, now, version, send),
-                None => self.give_up(core, now, "an answer came to an attempt that was forgotten"),
+                None => self.back_to_standby(core, now, "an answer came to an attempt that was forgotten"),
             },
             Write::Conflict | Write::Gone => {
                 core.read("to see who was first");
@@ -128,11 +137,13 @@ impl Acquiring {
             return State::Acquiring(self);
         }
         if seen.version == self.expected {
+            // The platform's own lock has come meanwhile: the record may be taken over now. Otherwise not so soon.
+            let has_come = matches!(seen.evidence, Evidence::Gone(_) | Evidence::Unproven);
             let period = core.settings.timing.period();
-            let at = now + core.jittered(period);
+            let at = if has_come { now } else { now + core.jittered(period) };
             return self.back_to_standby(core, at, "the lock did not take the write");
         }
-        self.give_up(core, now, "somebody else was first")
+        self.back_to_standby(core, now, "somebody else was first")
     }
 
     fn confirmed<E: Entropy>(self, core: &mut Core<E>, now: Instant, version: Version, send: Send) -> State {
@@ -155,11 +166,7 @@ impl Acquiring {
     /// Somebody writes with this member's nonce and activation.
     fn cloned<E: Entropy>(self, core: &mut Core<E>, now: Instant) -> State {
         core.renew_nonce();
-        self.give_up(core, now, "a clone of this member writes with its nonce; a new one was drawn")
-    }
-
-    fn give_up<E: Entropy>(self, core: &mut Core<E>, now: Instant, reason: &str) -> State {
-        self.back_to_standby(core, now, reason)
+        self.back_to_standby(core, now, "a clone of this member writes with its nonce; a new one was drawn")
     }
 
     fn back_to_standby<E: Entropy>(self, core: &mut Core<E>, not_before: Instant, reason: &str) -> State {
@@ -167,7 +174,7 @@ impl Acquiring {
         if self.leaving {
             return super::leave_idle(core);
         }
-        Standby::after(core, not_before, reason)
+        self.before.resume(core, not_before, reason)
     }
 
     pub fn next_wakeup<E: Entropy>(&self, core: &Core<E>) -> Option<Instant> {

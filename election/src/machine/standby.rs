@@ -79,6 +79,13 @@ impl Standby {
         State::Standby(Standby { not_before, ..Standby::default() })
     }
 
+    /// Goes on where it was before a try that stored nothing: the lock may be the same, and its time goes on.
+    pub fn resume<E: Entropy>(mut self, core: &mut Core<E>, not_before: Instant, reason: &str) -> State {
+        self.not_before = self.not_before.max(not_before);
+        core.read(reason);
+        State::Standby(self)
+    }
+
     pub fn on<E: Entropy>(mut self, core: &mut Core<E>, now: Instant, input: Input) -> State {
         match input {
             Input::Changed => core.read("the lock may have changed"),
@@ -183,8 +190,8 @@ impl Standby {
         }
         let ready_at = self.ready_at(core, sight);
         if core.healthy && now >= ready_at {
-            let why = sight.entitlement(self.fenced);
-            return Acquiring::begin(core, now, sight.version, why);
+            let (version, why) = (sight.version, sight.entitlement(self.fenced));
+            return Acquiring::begin(core, now, self, version, why);
         }
         self.leave_to_others(core, now, ready_at);
         State::Standby(self)

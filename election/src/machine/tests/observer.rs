@@ -250,6 +250,21 @@ fn busy_platform_lock_without_a_renewal_for_a_lease_is_tried() {
 }
 
 #[test]
+fn holder_that_was_evicted_is_taken_over_without_another_wait() {
+    for evidence in [Evidence::Gone(Proof::CgroupEmpty), Evidence::Unproven] {
+        let mut rig = Rig::standby();
+        rig.read_with(Some(held_by("b", 1, 1)), Evidence::Busy);
+        rig.after(LEASE);
+        rig.answer(Write::Conflict);
+        rig.read_with(Some(held_by("b", 1, 1)), evidence);
+        rig.read_with(Some(held_by("b", 1, 1)), evidence);
+        assert!(rig.try_write().is_some(), "{:?}", rig.outputs);
+        let unproven = rig.outputs.iter().any(|output| output.reason.contains("unproven"));
+        assert_eq!(unproven, evidence == Evidence::Unproven);
+    }
+}
+
+#[test]
 fn busy_platform_lock_with_a_release_waits_for_it_to_be_let_go() {
     let mut rig = Rig::standby();
     rig.read_with(Some(released_by("b")), Evidence::Busy);

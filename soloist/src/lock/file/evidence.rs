@@ -82,16 +82,17 @@ pub(super) fn gather(document: &Document, activation: Activation, own: &Keepers,
     unproven(true)
 }
 
-/// Ends what is left of an activation whose lease ran out without a release. Blocks.
-pub(super) fn end_tree(document: &Document, activation: Activation, own: &Keepers) {
+/// Ends what is left of an activation whose lease ran out without a release, and says how that is known. Blocks.
+pub(super) fn end_tree(document: &Document, activation: Activation, own: &Keepers) -> Evidence {
     let here = Keepers::of(document).filter(|recorded| recorded.boot_id == own.boot_id);
     if here.is_some_and(|recorded| prove_by_cgroup(&recorded, activation)) {
-        return;
+        return Evidence::Gone(Proof::CgroupEmpty);
     }
     let swept = process::sweep(activation, SWEEP_LIMIT);
     if !swept.left.is_empty() {
         tracing::warn!("failed to end every process of activation {activation}: {:?} are left", swept.left);
     }
+    Evidence::Unproven
 }
 
 /// Kills the keepers of an activation that holds the flock without renewing: they are stopped, or hang. Blocks.

@@ -82,9 +82,11 @@ impl Shared {
         };
         // Its keepers hold the flock, but have not renewed for a lease: they are stopped or hang.
         evidence::kill_keepers(document, &keepers);
-        evidence::end_tree(document, old, &keepers);
+        let found = evidence::end_tree(document, old, &keepers);
+        self.known().finding = Some((old, found));
         if self.queue.wait_won(ARRIVAL_LIMIT) {
-            return Ok(());
+            // The next read says whether that is proof.
+            return Err(Write::Conflict);
         }
         Err(Write::Denied(format!(
             "some process still has {:?} open and locked, although the keepers of activation {old} were killed; \
