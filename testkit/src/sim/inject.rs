@@ -330,7 +330,7 @@ impl World<'_> {
                 match fault.kind {
                     Kind::Paused => self.fault_shows(fault.kind),
                     Kind::Resumed => self.after(length * MS / 2, Event::Again { index, count: 0 }),
-                    _ => self.after(self.longest_lease / 4, Event::Again { index, count: 0 }),
+                    _ => self.after(length * MS / 24, Event::Again { index, count: 0 }),
                 }
             }
             Kind::FencedFalsely => {
@@ -431,9 +431,10 @@ impl World<'_> {
 
     /// First an answer is lost, then everything.
     fn outage_in_pause(&mut self, fault: &Fault) {
-        let (length, lease) = (u64::from(fault.length_ms) * MS, self.longest_lease);
-        self.window(fault.kind, Effect::AnswerLost, None, self.now, lease / 7);
-        self.window(fault.kind, Effect::Drop, None, self.now + lease / 7, length - lease / 7);
+        let length = u64::from(fault.length_ms) * MS;
+        let first = length / 21;
+        self.window(fault.kind, Effect::AnswerLost, None, self.now, first);
+        self.window(fault.kind, Effect::Drop, None, self.now + first, length - first);
     }
 
     /// A copy of a standby: the same name, the same nonce, the same clock; from here on other randomness.

@@ -113,12 +113,15 @@ impl Scenario {
         let free = !has(Kind::AllAtOnce) && random.chance(850);
         let members = draw_members(&mut random, lease_ms, &kinds);
         let sizes = Sizes::of(lease_ms);
+        let least = Sizes::of(members.iter().map(|member| member.lease_ms).min().unwrap_or(lease_ms));
         // An absent lock costs a lease before anybody is active.
         let settled = if free { sizes.lease / 4 } else { sizes.lease * 4 / 3 };
         let mut at = settled + random.below(sizes.lease * 3 / 2);
         let mut faults = Vec::new();
         for kind in kinds {
-            faults.push(draw_fault(&mut random, kind, at, &sizes));
+            // What a holder must live through is cut to the member that can live through least.
+            let of = if kind.is_within_budget() { &least } else { &sizes };
+            faults.push(draw_fault(&mut random, kind, at, of));
             let gap = if random.chance(600) { sizes.lease / 8 } else { sizes.lease * 2 };
             at += random.below(gap);
         }
