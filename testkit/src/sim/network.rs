@@ -179,9 +179,11 @@ impl Route {
     /// The same write a second time; the member hears only one of the two answers, or the second where it is first.
     fn repeat(&mut self, random: &mut Random, most: Nanos) -> bool {
         let Some((there, back)) = self.arrivals[0] else { return false };
-        let most = if random.chance(500) { 50 * MS } else { most };
-        let later = there + random.below(most);
-        let hears_second = random.chance(500);
+        let soon = random.chance(500);
+        let spread = if soon { 50 * MS } else { most };
+        let later = there + random.below(spread);
+        // Heard long after its limit it would be a lost answer, which is another fault.
+        let hears_second = soon && random.chance(500);
         let mute = Back { delay: None, ..back };
         self.arrivals = [
             Some((there, if hears_second { mute } else { back })),
