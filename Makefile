@@ -60,6 +60,14 @@ deny: ## Licences, sources and bans of all dependencies
 model: ## The model, small and deep instances: every schedule, some minutes
 	cargo run --locked --profile fast -p model
 
+.PHONY: sim
+sim: ## A million simulated histories, every fault; HISTORIES and SEED choose others
+	cargo run --locked --profile fast -p testkit --bin sim -- --histories $${HISTORIES:-1000000} --seed $${SEED:-40000000} --json out/sim.json
+
+.PHONY: mutants
+mutants: ## Break the protocol on purpose, one rule at a time; fails if nothing notices
+	scripts/mutants.sh
+
 .PHONY: campaign
 campaign: ## A thousand rounds over all kinds of end, real processes
 	cargo build --locked --release --workspace --bins
