@@ -176,6 +176,20 @@ const PAUSES: Instance = Instance {
     ..BASE
 };
 
+/// A lease that gets shorter while the store or the line to it fails.
+const RESUMED: Instance = Instance {
+    name: "resumed",
+    faults: &[Fault::LoseReply, Fault::HoldRequest, Fault::Cut(12), Fault::Stop(12)],
+    fault_budget: 1,
+    asks: &[Ask::Pause(8), Ask::Resume],
+    ask_budget: 2,
+    window: 4,
+    horizon: 34,
+    patience: 17,
+    marks: mark::FAILED_OVER,
+    ..BASE
+};
+
 const HEALTH: Instance = Instance {
     name: "health",
     rates: NOMINAL,
@@ -234,6 +248,7 @@ pub fn small() -> Vec<Instance> {
         REQUESTS,
         GUARD_RELEASES,
         PAUSES,
+        RESUMED,
         HEALTH,
         RACE,
         FIRST_LOCK,

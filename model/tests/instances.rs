@@ -1,4 +1,5 @@
 //! Every small instance holds, and is as large as it was: a space that shrinks unnoticed proves less.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
 
 use model::{Instance, beyond, explore, small};
 
@@ -72,6 +73,11 @@ fn releases_by_the_guard() {
 #[test]
 fn pauses_and_outages() {
     holds("pauses", 863_922);
+}
+
+#[test]
+fn pause_that_is_ended_early() {
+    holds("resumed", 329_184);
 }
 
 #[test]
