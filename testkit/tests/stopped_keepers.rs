@@ -70,20 +70,33 @@ fn an_elector_stopped_while_it_writes_is_killed_and_overtaken() -> Result<()> {
     check(&group, 2, &active)
 }
 
-#[test]
-fn a_guard_stopped_while_it_writes_the_release_is_overtaken() -> Result<()> {
-    for _ in 0..50 {
+/// Stops a guard without elector while it writes the release, before or after that can be seen; the next one follows.
+fn guard_stopped_while_it_writes(state: &str) -> Result<()> {
+    for _ in 0..100 {
         let group = Group::new()?;
         let (members, active) = start(&group, &["a", "b"], &[], &[])?;
         let guard = members[0].guard_pid()?;
         let at = stamp::now();
         members[0].signal(Signal::KILL)?;
-        if stop_while_writing(&group, guard).is_ok() {
+        let caught = stop_while_writing(&group, guard).is_ok();
+        let says = |record: serde_json::Value| record.pointer("/claim/state").is_some_and(|claim| claim == state);
+        if caught && group.record().is_some_and(says) {
             follow(&group, &active, at)?;
             return check(&group, 2, &active);
         }
     }
-    bail!("never caught the guard while it wrote the release");
+    bail!("never caught the guard while it wrote the release")
+}
+
+#[test]
+fn a_guard_stopped_before_its_release_can_be_seen_is_overtaken() -> Result<()> {
+    guard_stopped_while_it_writes("held")
+}
+
+#[test]
+#[ignore = "defect T7: the next one waits for the lock for ever"]
+fn a_guard_stopped_after_its_release_can_be_seen_is_overtaken() -> Result<()> {
+    guard_stopped_while_it_writes("released")
 }
 
 #[test]
