@@ -62,6 +62,7 @@ model: ## The model, small and deep instances: every schedule, some minutes
 
 .PHONY: sim
 sim: ## A million simulated histories, every fault; HISTORIES and SEED choose others
+	@mkdir -p out
 	cargo run --locked --profile fast -p testkit --bin sim -- --histories $${HISTORIES:-1000000} --seed $${SEED:-40000000} --json out/sim.json
 
 .PHONY: mutants
@@ -70,6 +71,7 @@ mutants: ## Break the protocol on purpose, one rule at a time; fails if nothing 
 
 .PHONY: campaign
 campaign: ## A thousand rounds over all kinds of end, real processes
+	@mkdir -p out
 	cargo build --locked --release --workspace --bins
 	SOLOIST_BIN=$(CURDIR)/target/release/soloist target/release/campaign --rounds $${ROUNDS:-1000} --json out/campaign.json
 

@@ -4,47 +4,43 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use clap::Parser;
 use testkit::sim::{Campaign, Kind, Scenario, report_json, report_table, run, run_campaign, shrink};
 
-const USAGE: &str = "usage: sim [--histories N] [--seed S] [--fault KIND[,KIND...]] [--json FILE] [--jobs N]
-       sim --case JSON        replays one case and prints all that happened
-       sim --faults           lists the kinds of faults";
-
+/// Simulates groups of members on virtual time, under every fault; leaves with 1 if a rule was broken or a fault never
+/// fired.
+#[derive(Debug, Parser)]
 struct Arguments {
-    campaign: Campaign,
+    /// How many histories
+    #[arg(long, default_value_t = 10_000)]
+    histories: u64,
+    /// The seed of the first; each further one counts up
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only these kinds of faults
+    #[arg(long = "fault", value_delimiter = ',', value_parser = kind)]
+    faults: Vec<Kind>,
+    /// Threads
+    #[arg(long, default_value_t = 2)]
+    jobs: u64,
+    /// Also write the report to this file
+    #[arg(long)]
     json: Option<PathBuf>,
+    /// Replay one case, as JSON or as a seed, and print all that happened
+    #[arg(long)]
     case: Option<String>,
+    /// List the kinds of faults
+    #[arg(long = "faults")]
     list: bool,
 }
 
-fn parse() -> Result<Arguments> {
-    let campaign = Campaign { histories: 10_000, seed: 1, only: Vec::new(), jobs: 2 };
-    let mut parsed = Arguments { campaign, json: None, case: None, list: false };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || words.next().with_context(|| format!("{word} needs a value\n{USAGE}"));
-        match word.as_str() {
-            "--histories" => parsed.campaign.histories = value()?.replace('_', "").parse()?,
-            "--seed" => parsed.campaign.seed = value()?.parse()?,
-            "--jobs" => parsed.campaign.jobs = value()?.parse()?,
-            "--json" => parsed.json = Some(value()?.into()),
-            "--case" => parsed.case = Some(value()?),
-            "--faults" => parsed.list = true,
-            "--fault" => {
-                for name in value()?.split(',') {
-                    let kind = Kind::parse(name).with_context(|| format!("no fault is called {name}"))?;
-                    parsed.campaign.only.push(kind);
-                }
-            }
-            _ => bail!("unknown argument {word}\n{USAGE}"),
-        }
-    }
-    Ok(parsed)
+fn kind(name: &str) -> Result<Kind, String> {
+    Kind::parse(name).ok_or_else(|| format!("no fault is called {name}; --faults lists them"))
 }
 
 fn main() -> Result<ExitCode> {
-    let arguments = parse()?;
+    let arguments = Arguments::parse();
     if arguments.list {
         Kind::ALL.iter().for_each(|kind| println!("{kind}"));
         return Ok(ExitCode::SUCCESS);
@@ -52,7 +48,8 @@ fn main() -> Result<ExitCode> {
     if let Some(case) = &arguments.case {
         return replay(case);
     }
-    let campaign = &arguments.campaign;
+    let Arguments { histories, seed, jobs, .. } = arguments;
+    let campaign = &Campaign { histories, seed, only: arguments.faults, jobs };
     let begun = std::time::Instant::now();
     let total = run_campaign(campaign);
     print!("{}", report_table(campaign, &total));
