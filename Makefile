@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # Tests that need root, mounts or namespaces are files called root_*.rs or *_root.rs.
-ALL_TESTS := $(wildcard soloist/tests/*.rs testkit/tests/*.rs)
+ALL_TESTS := $(wildcard soloist/tests/*.rs testkit/tests/*.rs model/tests/*.rs)
 ROOT_FILES := $(filter %_root.rs,$(ALL_TESTS)) $(foreach file,$(ALL_TESTS),$(if $(filter root_%,$(notdir $(file))),$(file)))
 PLAIN_FILES := $(filter-out $(ROOT_FILES),$(ALL_TESTS))
 names = $(foreach file,$(1),--test $(basename $(notdir $(file))))
@@ -55,6 +55,10 @@ small-demo: ## The demo, a round of each kind
 .PHONY: deny
 deny: ## Licences, sources and bans of all dependencies
 	cargo deny --offline --locked check bans licenses sources
+
+.PHONY: model
+model: ## The model, small and deep instances: every schedule, some minutes
+	cargo run --locked --profile fast -p model
 
 .PHONY: campaign
 campaign: ## A thousand rounds over all kinds of end, real processes

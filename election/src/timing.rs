@@ -72,20 +72,37 @@ impl std::error::Error for TimingError {}
 impl fmt::Display for TimingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let t = &self.terms;
+        let lease = Plain(self.lease);
         if self.lease > LEASE_MAX {
-            return write!(f, "lease {:?} is too long: at most {LEASE_MAX:?} is allowed", self.lease);
+            return write!(f, "lease {lease} is too long: at most {} is allowed", Plain(LEASE_MAX));
         }
         write!(
             f,
-            "lease {:?} does not hold: D/(1-rho) + S + P + epsilon <= L/(1+rho) with L {:?}, D {:?}, S {:?}, P {:?}, \
-             epsilon {EPSILON:?}, rho 0.1, grace G {:?} and {ATTEMPTS} attempts of {:?} each (at least {ATTEMPT_MIN:?} \
-             is needed)",
-            self.lease, self.lease, t.kill_after, t.lateness, t.proof, t.grace, t.attempt_limit,
+            "lease {lease} does not hold: D/(1-rho) + S + P + epsilon <= L/(1+rho) with L {lease}, D {}, S {}, P {}, \
+             epsilon {}, rho 0.1, grace G {} and {ATTEMPTS} attempts of {} each (at least {} is needed)",
+            Plain(t.kill_after),
+            Plain(t.lateness),
+            Plain(t.proof),
+            Plain(EPSILON),
+            Plain(t.grace),
+            Plain(t.attempt_limit),
+            Plain(ATTEMPT_MIN),
         )?;
         match self.smallest {
-            Some(smallest) => write!(f, "; the smallest lease that holds is {smallest:?}"),
-            None => write!(f, "; no lease up to {LEASE_MAX:?} holds"),
+            Some(smallest) => write!(f, "; the smallest lease that holds is {}", Plain(smallest)),
+            None => write!(f, "; no lease up to {} holds", Plain(LEASE_MAX)),
         }
+    }
+}
+
+/// A duration as a person would type it, to the millisecond.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain(pub Duration);
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        if ms.is_multiple_of(1_000) { write!(f, "{}s", ms / 1_000) } else { write!(f, "{ms}ms") }
     }
 }
 
@@ -125,6 +142,7 @@ impl Timing {
         (lease / 30).max(LATENESS_MIN)
     }
 
+    // docs/safety.md R9: the only way to a `Timing`.
     fn with_terms(lease: Duration, lateness: Duration, proof: Duration) -> Result<Self, TimingError> {
         let terms = Self::derive(lease.min(LEASE_MAX), lateness, proof);
         if lease <= LEASE_MAX && terms.holds() {
@@ -145,6 +163,7 @@ impl Timing {
         Err(TimingError { lease, terms: Box::new(terms), smallest })
     }
 
+    // docs/safety.md R18: three attempts fit before the grace.
     fn derive(lease: Duration, lateness: Duration, proof: Duration) -> Self {
         let patience = lease / (RHO_DIVISOR + 1) * RHO_DIVISOR;
         let rest = patience.saturating_sub(lateness + proof + EPSILON);
@@ -266,7 +285,7 @@ mod tests {
             let smallest = error.smallest().unwrap();
             assert!(Timing::new(smallest, memory).is_ok(), "{error}");
             assert!(Timing::new(smallest - Duration::from_millis(1), memory).is_err(), "{error}");
-            assert!(error.to_string().contains(&format!("{smallest:?}")), "{error}");
+            assert!(error.to_string().contains(&Plain(smallest).to_string()), "{error}");
         }
     }
 

@@ -11,4 +11,5 @@ pub mod quantiles;
 pub mod root;
 pub mod scenario;
 pub mod stamp;
+pub mod virtual_group;
 pub mod wait;

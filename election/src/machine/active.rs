@@ -13,6 +13,7 @@ use crate::clock::Instant;
 use crate::io::{Action, Input};
 use crate::record::{Activation, Attempt, Proof, Token};
 use crate::register::Version;
+use crate::timing::Plain;
 
 /// One activation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +88,7 @@ enum Cause {
 
 impl Active {
     /// Begins an activation that `send` acquired. With `unusable` its workload is never started, only released.
+    /// See docs/safety.md R2 and R14.
     #[expect(clippy::too_many_arguments, reason = "the facts of one confirmed write, used once")]
     pub fn begin<E: Entropy>(
         core: &mut Core<E>,
@@ -200,11 +202,12 @@ impl Active {
     }
 
     /// SIGTERM a grace before the deadline; SIGKILL on it is the guard's, and said here once more.
+    /// See docs/safety.md R3 and R16.
     fn give_up_in_time<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant) {
         let grace = core.settings.timing.grace();
         if self.phase == Phase::Running && now + grace >= self.kill_at {
-            let since = now.since(self.confirmed.at);
-            let why = format!("no renewal was confirmed for {since:?}: stopping before the lease runs out");
+            let since = Plain(now.since(self.confirmed.at));
+            let why = format!("no renewal was confirmed for {since}: stopping before the lease runs out");
             self.stop(core, Cause::Loss, None, self.kill_at.since(now).min(grace), why);
         }
     }

@@ -156,6 +156,7 @@ impl Leaf {
 /// Ends what is left of `activation` after both of its keepers died, and proves it. Called by another process.
 ///
 /// False is no proof: another mount, another boot, or something that does not die within `limit`.
+/// See docs/safety.md R15.
 pub fn prove_gone(base: &Base, activation: Activation, limit: Duration) -> io::Result<bool> {
     match fs::metadata(&base.path) {
         Ok(metadata) if metadata.ino() == base.inode => {}

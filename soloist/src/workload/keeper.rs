@@ -323,6 +323,7 @@ impl Keeper {
     }
 
     /// The guard process has ended: what it was guarding ends here, too.
+    /// See docs/safety.md R13.
     fn bury_guard(&mut self) {
         // Its last words may still be in the socket, the proof among them.
         self.listen();
@@ -397,6 +398,7 @@ impl Keeper {
 impl Workload for Keeper {
     fn start(&mut self, launch: Launch, descriptor: Option<OwnedFd>) {
         if self.run.is_some() || self.ending.is_some() {
+            // docs/safety.md R1.
             // Two at once must never be. The one that is there ends, the other one does not begin.
             tracing::error!("failed to start: the last activation is not gone yet");
             return self.kill();

@@ -110,6 +110,7 @@ impl Run {
     }
 
     /// Forks, puts the child where it can be killed, looks at the deadline again, and only then lets it execute.
+    /// See docs/safety.md R14.
     fn pass_gate(&mut self, start: Start, parcel: Parcel, site: &Site) -> io::Result<()> {
         if start.locked && self.lock.is_none() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "failed to take over the lock: no descriptor came"));
@@ -323,6 +324,7 @@ impl Run {
 
     /// After the proof: the release, then the lock, then the report, in this order. True when the run is over and all
     /// that it held is let go.
+    /// See docs/safety.md R4.
     pub(super) fn finish(&mut self, now: Instant) -> bool {
         let Stage::Proven { proof, retry_at, give_up_at } = &mut self.stage else { return false };
         if now < *retry_at {

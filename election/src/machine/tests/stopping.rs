@@ -265,6 +265,73 @@ fn workload_that_the_guard_ended_on_its_own_is_released() {
 }
 
 #[test]
+fn record_that_names_nobody_after_the_deadline_is_not_written_over() {
+    let mark = Vacancy { member: member("b"), attempt: Attempt { count: 1, random: 1 } };
+    for claim in [foreign(None).claim, Claim::Vacant(mark)] {
+        let mut rig = Rig::active();
+        rig.now = rig.now + ms(12_000);
+        rig.step(Input::Wake);
+        while rig.try_write().is_none() {
+            rig.wake();
+        }
+        rig.meanwhile(GONE);
+        rig.answer(Write::Conflict);
+        rig.set_version(170);
+        rig.read(Some(record(claim)));
+        assert!(rig.try_write().is_none(), "{:?}", rig.outputs);
+        assert_eq!(rig.machine.role(), Role::Standby, "{:?}", rig.outputs);
+    }
+}
+
+#[test]
+fn record_that_names_nobody_after_a_release_was_sent_is_not_written_over() {
+    let mut rig = Rig::active();
+    rig.step(Input::Leave);
+    rig.step(GONE);
+    rig.answer(Write::Unknown("timeout".to_owned()));
+    rig.wake();
+    rig.answer(Write::Conflict);
+    rig.set_version(170);
+    rig.read(Some(foreign(None)));
+    assert!(
+        rig.try_write().is_none(),
+        "the release may have landed, and somebody may have followed: {:?}",
+        rig.outputs
+    );
+    assert_eq!(rig.exit(), Some(Exit::StoodBy));
+}
+
+#[test]
+fn release_of_the_guard_into_a_rewound_lock_is_not_trusted() {
+    let mut rig = Rig::active_with(Settings { on_exit: OnExit::Standby, ..settings("a") });
+    rig.step(Input::Exited { code: 0 });
+    rig.set_version(50);
+    rig.step(Input::Gone { proof: Proof::CgroupEmpty, released: Some(rig.version()) });
+    rig.read(Some(released_by("a")));
+    rig.after(ms(5_000));
+    assert!(rig.try_write().is_none(), "{:?}", rig.outputs);
+}
+
+#[test]
+fn lock_that_vanished_is_not_created_after_the_deadline() {
+    let mut rig = Rig::active();
+    rig.step(Input::Leave);
+    let kill_at = rig.kill_at();
+    while rig.now < kill_at {
+        rig.wake();
+        if rig.try_write().is_some() {
+            rig.answer(Write::Unknown("timeout".to_owned()));
+        }
+    }
+    while rig.try_write().is_none() {
+        rig.wake();
+    }
+    rig.answer(Write::Gone);
+    rig.after(ms(5_000));
+    assert!(rig.try_write().is_none(), "{:?}", rig.outputs);
+}
+
+#[test]
 fn absent_lock_is_not_released_into() {
     let mut rig = Rig::active();
     rig.step(Input::Leave);

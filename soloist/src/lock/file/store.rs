@@ -60,6 +60,7 @@ pub(super) fn read_counter(file: &File) -> io::Result<u64> {
 }
 
 /// Makes the counter durable, in place: the file is flocked and must stay the same one.
+/// See docs/safety.md R11.
 pub(super) fn write_counter(file: &File, counter: u64) -> io::Result<()> {
     file.write_all_at(format!("{counter:0width$}\n", width = COUNTER_DIGITS).as_bytes(), 0)?;
     file.sync_all()

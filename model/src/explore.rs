@@ -1,0 +1,77 @@
+//! Explores one instance and says what came out.
+
+use std::time::{Duration, Instant};
+
+use election::TimingError;
+use stateright::{Checker, Expectation, HasDiscoveries, Model};
+
+use crate::instance::Instance;
+use crate::world::{Step, World};
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How many different states there are.
+    pub states: usize,
+    /// The longest path that was followed.
+    pub depth: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// Rules that do not hold, each with the steps that lead to where it fails.
+    pub failed: Vec<(&'static str, Vec<Step>)>,
+    /// What was to be reached and never was.
+    pub missed: Vec<&'static str>,
+}
+
+/// Explores the whole of `instance`, depth first: it needs the least memory.
+///
+/// # Errors
+/// The model's durations break the inequality.
+pub fn explore(instance: Instance, threads: usize) -> Result<Outcome, TimingError> {
+    let world = World::new(instance)?;
+    let properties = world.properties();
+    let started = Instant::now();
+    let checker = world.checker().threads(threads).spawn_dfs().join();
+    let mut found = checker.discoveries();
+    let mut outcome = Outcome {
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        took: started.elapsed(),
+        failed: Vec::new(),
+        missed: Vec::new(),
+    };
+    for property in properties {
+        match (property.expectation, found.remove(property.name)) {
+            (Expectation::Sometimes, None) => outcome.missed.push(property.name),
+            (Expectation::Sometimes, Some(_)) | (_, None) => {}
+            (_, Some(path)) => outcome.failed.push((property.name, path.into_actions())),
+        }
+    }
+    Ok(outcome)
+}
+
+/// The shortest steps to a state in which a rule fails, if any does, with that rule.
+///
+/// # Errors
+/// The model's durations break the inequality.
+pub fn shortest_failure(instance: Instance) -> Result<Option<(&'static str, Vec<Step>)>, TimingError> {
+    let world = World::new(instance)?;
+    let rules: Vec<_> =
+        world.properties().into_iter().filter(|property| property.expectation == Expectation::Always).collect();
+    let checker = world.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let found = checker.discoveries();
+    let failed = rules.iter().find_map(|rule| Some((rule.name, found.get(rule.name)?.clone().into_actions())));
+    Ok(failed)
+}
+
+/// Prints what every machine says on the way along `steps`.
+///
+/// # Errors
+/// The model's durations break the inequality.
+pub fn narrate(instance: Instance, steps: &[Step]) -> Result<(), TimingError> {
+    let mut world = World::new(instance)?;
+    world.is_loud = true;
+    let Some(first) = world.init_states().pop() else { return Ok(()) };
+    steps.iter().try_fold(first, |state, step| world.next_state(&state, *step));
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The real driver on virtual time: `soloist::elector` as it ships, with a lock in memory behind a faulty network, a
+//! workload that only exists in a ledger, and a paused clock. A minute of it takes milliseconds.
+
+mod clock;
+mod network;
+mod workload;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use election::{Absence, Entropy, Exit, Machine, OnExit, OnLoss, Settings, Timing};
+use soloist::elector::{Command, Elector, Order};
+use soloist::lock::memory::MemoryStore;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+pub use clock::VirtualClock;
+pub use network::{Network, Weather};
+pub use workload::{Ledger, VirtualWorkload};
+
+/// A small generator (splitmix64): the same seed gives the same history.
+#[derive(Clone, Debug)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// A number below `limit`, or 0.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        if limit == 0 { 0 } else { self.bits() % limit }
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        n > 0 && self.below(n) == 0
+    }
+}
+
+impl Entropy for Dice {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// What all members of a simulated group share.
+#[derive(Clone)]
+pub struct World {
+    /// The store.
+    pub store: MemoryStore,
+    /// What the network does to each request.
+    pub weather: Rc<RefCell<Weather>>,
+    /// Who ran when.
+    pub ledger: Rc<RefCell<Ledger>>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self { store: MemoryStore::new(), weather: Rc::default(), ledger: Rc::default() }
+    }
+}
+
+/// One member under way.
+pub struct VirtualMember {
+    /// Where its orders go.
+    pub orders: mpsc::Sender<Order>,
+    /// Ends with the member.
+    pub task: JoinHandle<Exit>,
+}
+
+/// Starts a member on the present local task set.
+///
+/// # Errors
+/// The lease does not hold.
+pub fn spawn(world: &World, name: &str, lease: Duration, rate: f64, seed: u64) -> anyhow::Result<VirtualMember> {
+    let mut dice = Dice(seed);
+    let clock = VirtualClock::new(rate, Duration::from_millis(dice.below(1_000_000)));
+    let settings = Settings {
+        name: name.to_owned(),
+        timing: Timing::new(lease, None)?,
+        stop_grace: Duration::from_secs(2),
+        absence: Absence::CostsALease,
+        on_exit: OnExit::Standby,
+        on_loss: OnLoss::Standby,
+    };
+    let network = Network::new(world.store.lock(), Rc::clone(&world.weather), Dice(dice.bits()));
+    let workload = VirtualWorkload::new(name, clock, Rc::clone(&world.ledger), Dice(dice.bits()));
+    let command = Command { argv: Vec::new(), stop_grace: settings.stop_grace, local_lock: None };
+    let (orders, receiver) = mpsc::channel(4);
+    let machine = Machine::new(settings, dice);
+    let elector = Elector::new(machine, network, workload, clock, command, receiver);
+    Ok(VirtualMember { orders, task: tokio::task::spawn_local(elector.run()) })
+}
