@@ -119,7 +119,7 @@ impl Timing {
     /// A lease of zero, over a day, or one for which the inequality or the attempt limit does not hold.
     pub fn new(lease: Duration, memory_limit_bytes: Option<u64>) -> Result<Self, TimingError> {
         let proof = kill_to_proof(memory_limit_bytes.unwrap_or(MEMORY_ASSUMED));
-        Self::with_terms(lease, Self::assumed_lateness(lease), proof)
+        Self::with_terms(lease, Duration::ZERO, proof)
     }
 
     /// The same member with another lease: a pause, or the lease of a group that it follows.
@@ -127,7 +127,7 @@ impl Timing {
     /// # Errors
     /// As [`Timing::new`].
     pub fn for_lease(&self, lease: Duration) -> Result<Self, TimingError> {
-        Self::with_terms(lease, self.lateness.max(Self::assumed_lateness(lease)), self.proof)
+        Self::with_terms(lease, self.lateness, self.proof)
     }
 
     /// The same lease with at least this lateness and this time from SIGKILL to proof, as measured.
@@ -143,16 +143,14 @@ impl Timing {
     }
 
     // docs/safety.md R9: the only way to a `Timing`.
+    // The assumed lateness grows with the lease; what is known beyond it stays.
     fn with_terms(lease: Duration, lateness: Duration, proof: Duration) -> Result<Self, TimingError> {
-        let terms = Self::derive(lease.min(LEASE_MAX), lateness, proof);
+        let derive = |lease: Duration| Self::derive(lease, lateness.max(Self::assumed_lateness(lease)), proof);
+        let terms = derive(lease.min(LEASE_MAX));
         if lease <= LEASE_MAX && terms.holds() {
             return Ok(terms);
         }
-        // The assumed lateness grows with the lease; what was measured beyond it stays.
-        let fits = |ms: u64| {
-            let lease = Duration::from_millis(ms);
-            Self::derive(lease, lateness.max(Self::assumed_lateness(lease)), proof).holds()
-        };
+        let fits = |ms: u64| derive(Duration::from_millis(ms)).holds();
         let longest_ms = LEASE_MAX.as_secs() * 1000;
         let (mut low, mut high) = (0, longest_ms);
         while low < high {
