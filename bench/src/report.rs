@@ -156,14 +156,15 @@ impl Row {
 }
 
 fn raw_rows(parts: &[Parts]) -> Vec<Row> {
-    let columns: [(&str, fn(&Parts) -> u64); 5] = [
+    type Part = fn(&Parts) -> u64;
+    let columns: [(&str, Part); 5] = [
         ("raw limit", |part| part.total_ns),
         ("  release written", |part| part.release_ns),
         ("  flock to wake-up", |part| part.wake_ns),
         ("  counter and record written", |part| part.acquire_ns),
         ("  fork and exec", |part| part.start_ns),
     ];
-    let row = |(name, of): (&str, fn(&Parts) -> u64)| Row {
+    let row = |(name, of): (&str, Part)| Row {
         name: name.to_owned(),
         n: parts.len(),
         gap: Quantiles::of(parts.iter().map(of).collect()),
