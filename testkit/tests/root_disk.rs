@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testkit::ends::End;
 use testkit::group::Group;
 use testkit::member::Member;
@@ -20,7 +20,8 @@ fn stuck(group: &Group, disk: &mut Mount) -> Result<(Vec<Member>, testkit::histo
     b.wait_standby(LIMIT)?;
     wait_until("the file to be written", LIMIT, || fs::metadata(group.folder().join("disk/file")).is_ok())?;
     disk.freeze()?;
-    wait_until("a writer in uninterruptible sleep", LIMIT, || a.workload_pids(&active).into_iter().any(has_sleeper))?;
+    wait_until("a writer in uninterruptible sleep", LIMIT, || a.workload_pids(&active).into_iter().any(has_sleeper))
+        .with_context(|| format!("{}{}", group.history(), group.logs()))?;
     Ok((vec![a, b], active))
 }
 
