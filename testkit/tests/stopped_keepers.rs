@@ -94,7 +94,6 @@ fn a_guard_stopped_before_its_release_can_be_seen_is_overtaken() -> Result<()> {
 }
 
 #[test]
-#[ignore = "defect T7: the next one waits for the lock for ever"]
 fn a_guard_stopped_after_its_release_can_be_seen_is_overtaken() -> Result<()> {
     guard_stopped_while_it_writes("released")
 }

@@ -155,13 +155,19 @@ impl Standby {
         wait.max(untrusted)
     }
 
-    /// A try can only succeed once the platform's own lock is free, unless its keeper is to be evicted.
+    /// A try can only succeed once the platform's own lock is free, unless its keeper is to be evicted: then the record
+    /// names one.
     fn is_blocked(sight: &Sight) -> bool {
-        sight.evidence == Evidence::Busy && !matches!(sight.subject, Subject::Held(..))
+        sight.evidence == Evidence::Busy && !matches!(sight.subject, Subject::Held(..) | Subject::Released(_))
     }
 
     fn ready_at<E: Entropy>(&self, core: &Core<E>, sight: &Sight) -> Instant {
-        (sight.since + self.wait(core, sight)).max(self.not_before)
+        let mut wait = self.wait(core, sight);
+        if sight.evidence == Evidence::Busy && matches!(sight.subject, Subject::Released(_)) {
+            // Whoever released is about to let go of the platform's own lock; a keeper that does not hangs.
+            wait = wait.max(core.longest_lease);
+        }
+        (sight.since + wait).max(self.not_before)
     }
 
     fn decide<E: Entropy>(mut self, core: &mut Core<E>, now: Instant) -> State {

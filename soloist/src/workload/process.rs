@@ -64,6 +64,14 @@ impl ProcessId {
         }
     }
 
+    /// Waits for its end at most `limit`. True when it is gone.
+    pub fn wait_gone(&self, limit: Duration) -> io::Result<bool> {
+        match self.open()? {
+            Some(pidfd) => wait_for(&pidfd, limit),
+            None => Ok(true),
+        }
+    }
+
     /// A pidfd of it; nothing when it is gone.
     pub fn open(&self) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };

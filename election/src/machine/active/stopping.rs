@@ -96,7 +96,9 @@ impl Active {
         if lateness * 2 <= timing.lateness() && proof <= timing.proof() {
             return;
         }
-        match timing.with_measured(lateness * 2, proof) {
+        // Twice what was measured where the lease has room for it, but never less.
+        let roomy = timing.with_measured(lateness * 2, proof);
+        match roomy.or_else(|_| timing.with_measured(lateness, proof)) {
             Ok(stricter) => {
                 core.settings.timing = stricter;
                 self.shorten(core, self.confirmed.at + self.kill_after(core, self.confirmed.lease));

@@ -326,6 +326,14 @@ fn lateness_beyond_half_of_what_is_assumed_shrinks_the_deadline() {
 }
 
 #[test]
+fn lateness_that_fits_once_but_not_twice_is_taken_as_it_is() {
+    let mut rig = Rig::active();
+    rig.step(Input::Measured { lateness: ms(5_500), proof: ms(0) });
+    assert_eq!(rig.machine.role(), Role::Active);
+    assert_eq!(rig.machine.timing().lateness(), ms(5_500));
+}
+
+#[test]
 fn lateness_that_no_deadline_can_cover_gives_the_role_up() {
     let mut rig = Rig::active();
     rig.step(Input::Measured { lateness: ms(14_000), proof: ms(0) });

@@ -269,9 +269,22 @@ fn busy_platform_lock_with_a_release_waits_for_it_to_be_let_go() {
     let mut rig = Rig::standby();
     rig.read_with(Some(released_by("b")), Evidence::Busy);
     assert!(rig.try_write().is_none());
-    assert_eq!(rig.machine.next_wakeup(), None, "only a change can help");
     rig.see_with(Some(released_by("b")), Evidence::None);
     assert!(rig.try_write().is_some());
+}
+
+#[test]
+fn busy_platform_lock_that_is_not_let_go_for_a_lease_after_a_release_is_tried() {
+    let mut rig = Rig::standby();
+    rig.read_with(Some(released_by("b")), Evidence::Busy);
+    tries_after(&mut rig, LEASE);
+}
+
+#[test]
+fn busy_platform_lock_without_a_record_waits_for_a_change() {
+    let mut rig = Rig::new(Settings { absence: Absence::Free, ..settings("a") });
+    rig.read_with(None, Evidence::Busy);
+    assert_eq!(rig.machine.next_wakeup(), None, "only a change can help");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use election::{Activation, Evidence, Proof};
+use election::{Activation, Claim, Evidence, Proof};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,6 +16,8 @@ const FIELD: &str = "keepers";
 const KILL_LIMIT: Duration = Duration::from_secs(1);
 /// How long the tree of an activation gets to die of SIGKILL.
 const SWEEP_LIMIT: Duration = Duration::from_secs(1);
+/// How long a keeper that is ending may take.
+const END_LIMIT: Duration = Duration::from_millis(100);
 
 /// Who keeps the workload of an activation, for those who have to end it some day.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +45,10 @@ impl Keepers {
         Ok(())
     }
 
-    fn any_alive(&self) -> bool {
-        self.elector.is_alive() || self.guard.is_alive()
+    /// Whether one of them lives, and does not end within a moment: the flock is free a little before its last holder
+    /// is gone.
+    fn stay_alive(&self) -> bool {
+        [self.elector, self.guard].iter().any(|keeper| matches!(keeper.wait_gone(END_LIMIT), Ok(false)))
     }
 }
 
@@ -71,7 +75,7 @@ pub(super) fn gather(document: &Document, activation: Activation, own: &Keepers,
         // Not on a file system that hosts share: there it may be another host instead of another boot.
         return if remote { unproven(true) } else { gone(Proof::Rebooted) };
     }
-    if recorded.any_alive() {
+    if recorded.stay_alive() {
         // Somebody deleted or replaced the lock file under a holder that works. Its next renewal shows it that, and it
         // stops by itself, with a proof.
         return unproven(false);
@@ -100,7 +104,10 @@ pub(super) fn end_tree(document: &Document, activation: Activation, own: &Keeper
 /// Kills the keepers of an activation that holds the flock without renewing: they are stopped, or hang. Blocks.
 pub(super) fn kill_keepers(document: &Document, own: &Keepers) {
     let Some(recorded) = Keepers::of(document).filter(|recorded| recorded.boot_id == own.boot_id) else { return };
-    for keeper in [recorded.elector, recorded.guard] {
+    // After a release its elector may be a standby in good order; only the guard can still be in the way.
+    let released = matches!(document.record.claim, Claim::Released(_));
+    let keepers = if released { vec![recorded.guard] } else { vec![recorded.elector, recorded.guard] };
+    for keeper in keepers {
         if keeper == own.elector || keeper == own.guard {
             continue;
         }

@@ -60,6 +60,8 @@ impl Shared {
         let won = self.flock()?.is_some();
         let held = stored.and_then(|stored| match &stored.document.record.claim {
             Claim::Held(old) => Some((&stored.document, old.activation)),
+            // Nothing of it is left but its keepers, which should have let go long ago.
+            Claim::Released(old) if !won => Some((&stored.document, old.activation)),
             Claim::Released(_) | Claim::Vacant(_) | Claim::Foreign(_) => None,
         });
         let Some((document, old)) = held else { return if won { Ok(()) } else { Err(Write::Conflict) } };
