@@ -60,10 +60,33 @@ deny: ## Licences, sources and bans of all dependencies
 model: ## The model, small and deep instances: every schedule, some minutes
 	cargo run --locked --profile fast -p model
 
+.PHONY: sim
+sim: ## A million simulated histories, every fault; HISTORIES and SEED choose others
+	@mkdir -p out
+	cargo run --locked --profile fast -p testkit --bin sim -- --histories $${HISTORIES:-1000000} --seed $${SEED:-40000000} --json out/sim.json
+
+.PHONY: mutants
+mutants: ## Break the protocol on purpose, one rule at a time; fails if nothing notices
+	scripts/mutants.sh
+
 .PHONY: campaign
 campaign: ## A thousand rounds over all kinds of end, real processes
+	@mkdir -p out
 	cargo build --locked --release --workspace --bins
 	SOLOIST_BIN=$(CURDIR)/target/release/soloist target/release/campaign --rounds $${ROUNDS:-1000} --json out/campaign.json
+
+.PHONY: bench
+bench: ## Handovers beside flock and the raw limit, memory, size, wake-ups; fails when a target is missed
+	cargo build --locked --release -p soloist
+	cargo run --locked --release -p bench -- --rounds $${ROUNDS:-100} --json out/bench.json
+
+.PHONY: fuzz
+fuzz: ## Each parser against arbitrary input, for a minute
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	@for target in codec ids settings; do \
+		mkdir -p fuzz/corpus/$$target && \
+		cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$${TIME:-60} || exit 1; \
+	done
 
 .PHONY: size
 size: ## Size of the release binary; fails above 8 MB

@@ -16,4 +16,4 @@ pub use io::{Action, Exit, Input, Output, Request, Role};
 pub use machine::{Absence, Entropy, Machine, OnExit, OnLoss, Settings};
 pub use record::{Activation, Attempt, Claim, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token, Vacancy};
 pub use register::{Evidence, Seen, Version, Write};
-pub use timing::{EPSILON, LEASE_MAX, Timing, TimingError, kill_to_proof};
+pub use timing::{EPSILON, LEASE_MAX, Plain, Timing, TimingError, kill_to_proof};

@@ -10,6 +10,7 @@ fn parse_hex128(text: &str) -> Option<u128> {
 }
 
 /// The random identity of one process: the same name with another nonce is another member.
+/// See docs/safety.md R10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nonce(pub u128);
 
@@ -72,6 +73,7 @@ impl fmt::Display for Attempt {
 }
 
 /// A fencing token: strictly larger for every later activation of a group.
+/// See docs/safety.md R11.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
@@ -153,6 +155,7 @@ pub struct Release {
 }
 
 /// Why nothing of an activation can be running any more.
+/// See docs/safety.md R15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Proof {
     /// The workload was never started.

@@ -18,6 +18,7 @@ impl Version {
     pub const ABSENT: Version = Version { incarnation: 0, number: 0 };
 
     /// Whether this version cannot follow `newest`: another object, or an older state of the same one.
+    /// See docs/safety.md R5.
     pub fn rewinds(self, newest: Version) -> bool {
         self.incarnation != newest.incarnation || self.number < newest.number
     }

@@ -72,20 +72,37 @@ impl std::error::Error for TimingError {}
 impl fmt::Display for TimingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let t = &self.terms;
+        let lease = Plain(self.lease);
         if self.lease > LEASE_MAX {
-            return write!(f, "lease {:?} is too long: at most {LEASE_MAX:?} is allowed", self.lease);
+            return write!(f, "lease {lease} is too long: at most {} is allowed", Plain(LEASE_MAX));
         }
         write!(
             f,
-            "lease {:?} does not hold: D/(1-rho) + S + P + epsilon <= L/(1+rho) with L {:?}, D {:?}, S {:?}, P {:?}, \
-             epsilon {EPSILON:?}, rho 0.1, grace G {:?} and {ATTEMPTS} attempts of {:?} each (at least {ATTEMPT_MIN:?} \
-             is needed)",
-            self.lease, self.lease, t.kill_after, t.lateness, t.proof, t.grace, t.attempt_limit,
+            "lease {lease} does not hold: D/(1-rho) + S + P + epsilon <= L/(1+rho) with L {lease}, D {}, S {}, P {}, \
+             epsilon {}, rho 0.1, grace G {} and {ATTEMPTS} attempts of {} each (at least {} is needed)",
+            Plain(t.kill_after),
+            Plain(t.lateness),
+            Plain(t.proof),
+            Plain(EPSILON),
+            Plain(t.grace),
+            Plain(t.attempt_limit),
+            Plain(ATTEMPT_MIN),
         )?;
         match self.smallest {
-            Some(smallest) => write!(f, "; the smallest lease that holds is {smallest:?}"),
-            None => write!(f, "; no lease up to {LEASE_MAX:?} holds"),
+            Some(smallest) => write!(f, "; the smallest lease that holds is {}", Plain(smallest)),
+            None => write!(f, "; no lease up to {} holds", Plain(LEASE_MAX)),
         }
+    }
+}
+
+/// A duration as a person would type it, to the millisecond.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain(pub Duration);
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        if ms.is_multiple_of(1_000) { write!(f, "{}s", ms / 1_000) } else { write!(f, "{ms}ms") }
     }
 }
 
@@ -102,7 +119,7 @@ impl Timing {
     /// A lease of zero, over a day, or one for which the inequality or the attempt limit does not hold.
     pub fn new(lease: Duration, memory_limit_bytes: Option<u64>) -> Result<Self, TimingError> {
         let proof = kill_to_proof(memory_limit_bytes.unwrap_or(MEMORY_ASSUMED));
-        Self::with_terms(lease, Self::assumed_lateness(lease), proof)
+        Self::with_terms(lease, Duration::ZERO, proof)
     }
 
     /// The same member with another lease: a pause, or the lease of a group that it follows.
@@ -110,7 +127,7 @@ impl Timing {
     /// # Errors
     /// As [`Timing::new`].
     pub fn for_lease(&self, lease: Duration) -> Result<Self, TimingError> {
-        Self::with_terms(lease, self.lateness.max(Self::assumed_lateness(lease)), self.proof)
+        Self::with_terms(lease, self.lateness, self.proof)
     }
 
     /// The same lease with at least this lateness and this time from SIGKILL to proof, as measured.
@@ -125,16 +142,15 @@ impl Timing {
         (lease / 30).max(LATENESS_MIN)
     }
 
+    // docs/safety.md R9: the only way to a `Timing`.
+    // The assumed lateness grows with the lease; what is known beyond it stays.
     fn with_terms(lease: Duration, lateness: Duration, proof: Duration) -> Result<Self, TimingError> {
-        let terms = Self::derive(lease.min(LEASE_MAX), lateness, proof);
+        let derive = |lease: Duration| Self::derive(lease, lateness.max(Self::assumed_lateness(lease)), proof);
+        let terms = derive(lease.min(LEASE_MAX));
         if lease <= LEASE_MAX && terms.holds() {
             return Ok(terms);
         }
-        // The assumed lateness grows with the lease; what was measured beyond it stays.
-        let fits = |ms: u64| {
-            let lease = Duration::from_millis(ms);
-            Self::derive(lease, lateness.max(Self::assumed_lateness(lease)), proof).holds()
-        };
+        let fits = |ms: u64| derive(Duration::from_millis(ms)).holds();
         let longest_ms = LEASE_MAX.as_secs() * 1000;
         let (mut low, mut high) = (0, longest_ms);
         while low < high {
@@ -145,6 +161,7 @@ impl Timing {
         Err(TimingError { lease, terms: Box::new(terms), smallest })
     }
 
+    // docs/safety.md R18: three attempts fit before the grace.
     fn derive(lease: Duration, lateness: Duration, proof: Duration) -> Self {
         let patience = lease / (RHO_DIVISOR + 1) * RHO_DIVISOR;
         let rest = patience.saturating_sub(lateness + proof + EPSILON);
@@ -266,7 +283,7 @@ mod tests {
             let smallest = error.smallest().unwrap();
             assert!(Timing::new(smallest, memory).is_ok(), "{error}");
             assert!(Timing::new(smallest - Duration::from_millis(1), memory).is_err(), "{error}");
-            assert!(error.to_string().contains(&format!("{smallest:?}")), "{error}");
+            assert!(error.to_string().contains(&Plain(smallest).to_string()), "{error}");
         }
     }
 

@@ -22,82 +22,82 @@ fn breaks_exclusion(name: &str) {
 
 #[test]
 fn faults_of_two_messages() {
-    holds("messages", 62_458);
+    holds("messages", 57_538);
 }
 
 #[test]
 fn one_small_fault_stops_nothing() {
-    holds("one small fault", 1_240);
+    holds("one small fault", 1_243);
 }
 
 #[test]
 fn two_deaths() {
-    holds("deaths", 641_133);
+    holds("deaths", 598_083);
 }
 
 #[test]
 fn two_partitions() {
-    holds("partitions", 505_393);
+    holds("partitions", 480_606);
 }
 
 #[test]
 fn deleted_lock() {
-    holds("deleted", 154_748);
+    holds("deleted", 141_852);
 }
 
 #[test]
 fn lock_deleted_twice() {
-    holds("deleted twice", 1_004_198);
+    holds("deleted twice", 896_311);
 }
 
 #[test]
 fn writes_of_strangers() {
-    holds("strangers", 365_403);
+    holds("strangers", 363_841);
 }
 
 #[test]
 fn lock_that_goes_back_in_sight_of_all() {
-    holds("rewound", 457_177);
+    holds("rewound", 411_698);
 }
 
 #[test]
 fn requests_and_a_fault() {
-    holds("requests", 327_126);
+    holds("requests", 316_648);
 }
 
 #[test]
 fn releases_by_the_guard() {
-    holds("guard releases", 777_736);
+    holds("guard releases", 724_349);
 }
 
 #[test]
 fn pauses_and_outages() {
-    holds("pauses", 863_922);
+    holds("pauses", 854_476);
 }
 
 #[test]
 fn pause_that_is_ended_early() {
-    holds("resumed", 329_184);
+    holds("resumed", 306_192);
 }
 
 #[test]
 fn failing_health_checks() {
-    holds("health", 256_028);
+    holds("health", 253_592);
 }
 
 #[test]
 fn three_members_start_at_once() {
-    holds("race of three", 49_467);
+    holds("race of three", 49_575);
 }
 
 #[test]
 fn first_lock_of_a_group() {
-    holds("first lock", 7_244);
+    holds("first lock", 7_253);
 }
 
 #[test]
 fn three_members_and_a_switchover() {
-    holds("three", 531_710);
+    holds("three", 509_820);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod run;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Code, Failure};
@@ -20,12 +21,17 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  soloist demo                                            see it work, on this host, within a minute
-  soloist run --lock ./app.lock -- ./server --port 8080   in two terminals: one serves, one stands by
-  soloist run --group app --lease 5s -- ./server          the lock is a file in the state folder
+  soloist demo
+      see it work, on this host, within a minute
+  soloist run --lock ./app.lock -- ./server --port 8080
+      in two terminals: one serves, the other stands by
+  soloist run --group app --lease 5s -- ./server
+      the lock is a file in the state folder
 
-Exit codes: the workload's own; 126 and 127 not executable, not found; 128+n died by signal n; 0 a standby ended by
-SIGTERM; 64 usage, 65 data, 69 lock unavailable, 70 internal, 75 lease lost, 77 permission, 78 configuration.";
+Exit codes:
+  the workload's own; 126 not executable, 127 not found, 128+n died by signal n
+  0 a standby ended by SIGTERM; 64 usage, 65 data, 69 lock unavailable,
+  70 internal, 75 lease lost, 77 permission, 78 configuration";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -78,11 +84,22 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
     Cli::from_arg_matches(&matches)
 }
 
-/// Help and version are no errors; everything else is 64 instead of clap's own 2.
+/// Help and version are no errors; everything else is one line, a hint, and 64 instead of clap's own 2.
 fn refuse_usage(error: &clap::Error) -> ExitCode {
-    // Nobody is left to tell if standard error is closed.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS }
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Nobody is left to tell if the output is closed.
+        let _ = error.print();
+        return if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS };
+    }
+    let text = error.to_string();
+    let mut paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    let what = paragraphs.next().unwrap_or_default();
+    let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned));
+    let message = what.strip_prefix("error: ").unwrap_or(&what);
+    let tip = tip.map(|tip| tip.split(" tip: ").next().unwrap_or_default().to_owned());
+    let hint = tip.unwrap_or_else(|| "soloist --help, soloist run --help".to_owned());
+    complain(&Failure::new(Code::Usage, message).hint(hint));
+    ExitCode::from(Code::Usage as u8)
 }
 
 fn complain(failure: &Failure) {
@@ -99,6 +116,10 @@ fn man(out: Option<&std::path::Path>) -> Result<(), Failure> {
         Some(folder) => clap_mangen::generate_to(Cli::command(), folder),
         None => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()),
     };
+    if result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        // The reader has seen enough.
+        return Ok(());
+    }
     result.map_err(|error| {
         let place = out.map_or("standard output".to_owned(), |folder| folder.display().to_string());
         Failure::new(Code::Configuration, format!("failed to write man pages to {place}: {error}"))

@@ -21,6 +21,7 @@ pub fn now() -> Instant {
 }
 
 /// Wall-clock milliseconds since 1970. For display and history, never for a decision.
+/// See docs/safety.md R8.
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -18,6 +18,7 @@ use crate::lock::{Lock, LockError};
 use crate::workload::{Containment, Ending, Event, Launch, LocalRelease, Workload};
 
 /// Randomness of the kernel, asked for each time: a cloned process draws other bits.
+/// See docs/safety.md R10.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelEntropy;
 
@@ -319,6 +320,7 @@ fn read<L: Lock + 'static>(lock: Rc<L>, limit: Duration) -> Operation {
     })
 }
 
+// docs/safety.md R12: no answer in time is an unknown outcome.
 fn bounded_write(attempt: Attempt, limit: Duration, write: impl Future<Output = Write> + 'static) -> Operation {
     Box::pin(async move {
         let outcome = match timeout(limit, write).await {

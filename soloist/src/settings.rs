@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use election::{OnExit, OnLoss, Timing};
+use election::{OnExit, OnLoss, Plain, Timing};
 
 use crate::error::{Code, Failure};
 
@@ -97,7 +97,7 @@ pub fn timing(lease: &str) -> Result<Timing, Failure> {
     Timing::new(parsed, crate::workload::size::memory_limit_bytes()).map_err(|error| {
         let failure = Failure::new(Code::Configuration, format!("--lease {lease}: {error}"));
         match error.smallest() {
-            Some(smallest) => failure.hint(format!("use --lease {}", plain(smallest))),
+            Some(smallest) => failure.hint(format!("use --lease {}", Plain(smallest))),
             None => failure,
         }
     })
@@ -121,12 +121,6 @@ fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
         return Err(refuse("is longer than a day"));
     }
     Ok(duration)
-}
-
-/// A duration as a person would type it.
-fn plain(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
 }
 
 #[cfg(test)]

@@ -313,7 +313,7 @@ async fn where_a_cgroup_was_promised_nothing_starts_outside_of_it() {
         base.remove();
         scene.run("echo > $D/ran");
         assert_eq!(scene.gone().await, Proof::NeverStarted);
-        assert_eq!(scene.exited(), Some(Ending::NotStarted(126)));
+        assert_eq!(scene.exited(), Some(Ending::NotStarted(70)));
         assert!(!scene.dir.path().join("ran").exists());
     })
     .await;

@@ -1,5 +1,6 @@
 //! What soloist's process tests and its campaign are made of: a workload that stamps its life (`probe`), a checker that
-//! finds two of them alive at once, and a harness that starts, ends and finds real members. Never shipped.
+//! finds two of them alive at once, and a harness that starts, ends and finds real members. And a simulator that runs
+//! the same protocol on virtual time. Never shipped.
 #![forbid(unsafe_code)]
 
 pub mod ends;
@@ -7,8 +8,10 @@ pub mod group;
 pub mod history;
 pub mod member;
 pub mod process;
+pub mod quantiles;
 pub mod root;
 pub mod scenario;
+pub mod sim;
 pub mod stamp;
 pub mod virtual_group;
 pub mod wait;

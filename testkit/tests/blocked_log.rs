@@ -1,4 +1,4 @@
-//! A log that nobody reads blocks nobody: neither renewals nor the handover (F46).
+//! A log that nobody reads blocks nobody: neither renewals nor the handover.
 
 use std::process::Stdio;
 

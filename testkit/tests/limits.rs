@@ -1,4 +1,4 @@
-//! Descriptors run out (F44).
+//! Descriptors run out.
 
 use anyhow::{Context, Result};
 use testkit::ends::End;

@@ -1,4 +1,4 @@
-//! Disks that do not answer (F40) and disks that are full (F45).
+//! Disks that do not answer and disks that are full.
 
 use std::fs;
 

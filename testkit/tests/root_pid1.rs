@@ -10,7 +10,7 @@ use testkit::history::Span;
 use testkit::member::Member;
 use testkit::process::{self, Process};
 use testkit::root::need_root;
-use testkit::scenario::{ESCAPEES, LEASE, LIMIT, check, follow, hand_over};
+use testkit::scenario::{ESCAPEES, LEASE, LIMIT, check, descendants, follow, hand_over, wait_family};
 use testkit::stamp;
 use testkit::wait::wait_until;
 
@@ -24,6 +24,7 @@ fn start(group: &Group, probe: &[&str]) -> Result<(Vec<Member>, Span)> {
     b.wait_standby(LIMIT)?;
     let inner = Process::read(a.elector_pid()?).and_then(|one| one.status("NSpid")).context("no elector")?;
     ensure!(inner.ends_with("\t1"), "not PID 1: {inner}");
+    let active = wait_family(group, active.token, descendants(probe))?;
     Ok((vec![a, b], active))
 }
 

@@ -1,4 +1,4 @@
-//! Too little processor time (F37) and too little memory (F38): handovers may be late, but never too early.
+//! Too little processor time and too little memory: handovers may be late, but never too early.
 
 use std::process::{Child, Command};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! A keeper that is stopped while it holds a lock of the file system holds up the others for a lease, not for ever.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
@@ -12,17 +13,26 @@ use testkit::member::Member;
 use testkit::process::{self, Process};
 use testkit::scenario::{LIMIT, check, follow, start};
 use testkit::stamp;
+use testkit::wait::wait_until;
 
 /// How often a moment is waited for that lasts a few milliseconds only.
 const TRIES: usize = 2000;
 
-/// Whether the kernel says that somebody holds a flock on `path`.
-fn is_locked(path: &Path) -> bool {
-    let Ok(inode) = fs::metadata(path).map(|metadata| metadata.ino()) else { return false };
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    locks.lines().filter(|line| line.contains("FLOCK") && !line.contains("->")).any(|line| {
-        line.split_whitespace().filter_map(|word| word.rsplit_once(':')).any(|(_, number)| number == inode.to_string())
-    })
+/// Who the kernel says took the flock on `path`, if somebody holds it.
+fn holder(path: &Path) -> Option<i32> {
+    let file = format!(":{}", fs::metadata(path).ok()?.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`; those who wait have an arrow in front.
+    let granted = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let own =
+        |words: &Vec<&str>| words.get(1) == Some(&"FLOCK") && words.get(5).is_some_and(|one| one.ends_with(&file));
+    granted.into_iter().find(own)?.get(4)?.parse().ok()
+}
+
+/// Stops a process, and waits until it has stopped.
+fn stop(pid: i32) -> Result<()> {
+    process::signal(pid, Signal::STOP)?;
+    wait_until("it to stop", LIMIT, || Process::read(pid).is_none_or(|one| one.state == 'T'))
 }
 
 fn write_lock(group: &Group) -> PathBuf {
@@ -35,12 +45,11 @@ fn write_lock(group: &Group) -> PathBuf {
 fn stop_while_writing(group: &Group, pid: i32) -> Result<()> {
     let lock = write_lock(group);
     for _ in 0..TRIES {
-        while !is_locked(&lock) {
+        while holder(&lock).is_none() {
             ensure!(Process::read(pid).is_some_and(|process| process.is_alive()), "it ended before it wrote");
         }
-        process::signal(pid, Signal::STOP)?;
-        testkit::wait::wait_until("it to stop", LIMIT, || Process::read(pid).is_none_or(|one| one.state == 'T'))?;
-        if is_locked(&lock) && Process::read(pid).is_some_and(|process| process.has_open(&lock)) {
+        stop(pid)?;
+        if holder(&lock).is_some() && Process::read(pid).is_some_and(|process| process.has_open(&lock)) {
             return Ok(());
         }
         process::signal(pid, Signal::CONT)?;
@@ -61,20 +70,33 @@ fn an_elector_stopped_while_it_writes_is_killed_and_overtaken() -> Result<()> {
     check(&group, 2, &active)
 }
 
-#[test]
-fn a_guard_stopped_while_it_writes_the_release_is_overtaken() -> Result<()> {
-    for _ in 0..50 {
+/// Stops a guard without elector while it writes the release, before or after that can be seen; the next one follows.
+fn guard_stopped_while_it_writes(state: &str) -> Result<()> {
+    for _ in 0..100 {
         let group = Group::new()?;
         let (members, active) = start(&group, &["a", "b"], &[], &[])?;
         let guard = members[0].guard_pid()?;
         let at = stamp::now();
         members[0].signal(Signal::KILL)?;
-        if stop_while_writing(&group, guard).is_ok() {
+        let caught = stop_while_writing(&group, guard).is_ok();
+        let says = |record: serde_json::Value| record.pointer("/claim/state").is_some_and(|claim| claim == state);
+        if caught && group.record().is_some_and(says) {
             follow(&group, &active, at)?;
             return check(&group, 2, &active);
         }
     }
-    bail!("never caught the guard while it wrote the release");
+    bail!("never caught the guard while it wrote the release")
+}
+
+#[test]
+fn a_guard_stopped_before_its_release_can_be_seen_is_overtaken() -> Result<()> {
+    guard_stopped_while_it_writes("held")
+}
+
+#[test]
+#[ignore = "defect T7: the next one waits for the lock for ever"]
+fn a_guard_stopped_after_its_release_can_be_seen_is_overtaken() -> Result<()> {
+    guard_stopped_while_it_writes("released")
 }
 
 #[test]
@@ -93,40 +115,18 @@ fn an_elector_stopped_before_its_workload_starts_is_overtaken() -> Result<()> {
     bail!("never caught an elector between its lock and its workload");
 }
 
-/// Stops the elector that holds the lock before a workload of it runs; says whose it is.
+/// Stops the one of these electors that wins the lock, before a workload of it runs; says whose it is, if that worked.
 fn stop_between(group: &Group, standbys: &[Member], token: u64) -> Result<Option<String>> {
-    let electors = standbys.iter().map(|member| Ok((member.name(), member.elector_pid()?)));
-    let electors: Vec<(&str, i32)> = electors.collect::<Result<_>>()?;
-    let held_by = || holder(group.lock(), &electors);
-    let Ok(found) = testkit::wait::wait_for("the lock to change hands", LIMIT, || held_by().or(newer(group, token)))
-    else {
-        return Ok(None);
-    };
-    let Some((name, pid)) = found else { return Ok(None) };
-    process::signal(pid, Signal::STOP)?;
-    testkit::wait::wait_until("it to stop", LIMIT, || Process::read(pid).is_none_or(|one| one.state == 'T'))?;
-    let holds = Process::read(pid).is_some_and(|one| one.has_open(group.lock()));
-    if holds && newer(group, token).is_none() {
-        return Ok(Some(name));
+    let electors = standbys.iter().map(|member| Ok((member.elector_pid()?, member.name().to_owned())));
+    let electors: BTreeMap<i32, String> = electors.collect::<Result<_>>()?;
+    let too_late = || group.active().is_some_and(|active| active.token > token);
+    let winner = || holder(group.lock()).filter(|pid| electors.contains_key(pid));
+    wait_until("the lock to change hands", LIMIT, || winner().is_some() || too_late())?;
+    let Some(pid) = winner() else { return Ok(None) };
+    stop(pid)?;
+    if Process::read(pid).is_some_and(|one| one.has_open(group.lock())) && !too_late() {
+        return Ok(electors.get(&pid).cloned());
     }
     process::signal(pid, Signal::CONT)?;
     Ok(None)
-}
-
-/// Who of these the kernel says took the lock.
-fn holder(lock: &Path, electors: &[(&str, i32)]) -> Option<Option<(String, i32)>> {
-    let inode = format!(":{}", fs::metadata(lock).ok()?.ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let granted = locks.lines().filter(|line| line.contains("FLOCK") && !line.contains("->"));
-    let words = granted.map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let owner = words
-        .filter(|words| words.get(5).is_some_and(|file| file.ends_with(&inode)))
-        .find_map(|words| words.get(4)?.parse::<i32>().ok())?;
-    let (name, pid) = electors.iter().find(|(_, pid)| *pid == owner)?;
-    Some(Some(((*name).to_owned(), *pid)))
-}
-
-/// The moment has passed: a later activation runs already.
-fn newer(group: &Group, token: u64) -> Option<Option<(String, i32)>> {
-    group.active().is_some_and(|active| active.token > token).then_some(None)
 }

@@ -122,6 +122,7 @@ impl Acquiring {
     }
 
     /// A read after a conflict or an unknown outcome.
+    /// See docs/safety.md R12.
     fn resolve<E: Entropy>(mut self, core: &mut Core<E>, now: Instant, seen: Seen) -> State {
         if let Some(Claim::Held(holder)) = seen.record.as_ref().map(|record| &record.claim)
             && holder.activation == self.activation
@@ -146,6 +147,7 @@ impl Acquiring {
         self.back_to_standby(core, now, "somebody else was first")
     }
 
+    // docs/safety.md R11 (token), R14 (too late).
     fn confirmed<E: Entropy>(self, core: &mut Core<E>, now: Instant, version: Version, send: Send) -> State {
         core.newest = Some(version);
         core.rewound_since = None;
@@ -164,6 +166,7 @@ impl Acquiring {
     }
 
     /// Somebody writes with this member's nonce and activation.
+    /// See docs/safety.md R10.
     fn cloned<E: Entropy>(self, core: &mut Core<E>, now: Instant) -> State {
         core.renew_nonce();
         self.back_to_standby(core, now, "a clone of this member writes with its nonce; a new one was drawn")

@@ -13,6 +13,7 @@ use crate::clock::Instant;
 use crate::io::{Action, Input};
 use crate::record::{Activation, Attempt, Proof, Token};
 use crate::register::Version;
+use crate::timing::Plain;
 
 /// One activation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,8 @@ pub(super) struct Active {
     next_send: Instant,
     /// An answer made it necessary to read before the next write.
     must_read: bool,
+    /// The lock may have changed: to be read when no renewal is due, which would tell as much.
+    noticed: bool,
     /// The last write met a conflict that no read has explained yet.
     conflict: bool,
     pause: Option<Pause>,
@@ -87,6 +90,7 @@ enum Cause {
 
 impl Active {
     /// Begins an activation that `send` acquired. With `unusable` its workload is never started, only released.
+    /// See docs/safety.md R2 and R14.
     #[expect(clippy::too_many_arguments, reason = "the facts of one confirmed write, used once")]
     pub fn begin<E: Entropy>(
         core: &mut Core<E>,
@@ -119,6 +123,7 @@ impl Active {
             sends: Sends::default(),
             next_send,
             must_read: false,
+            noticed: false,
             conflict: false,
             pause: None,
             recreated: false,
@@ -148,12 +153,9 @@ impl Active {
     pub fn on<E: Entropy>(mut self, core: &mut Core<E>, now: Instant, input: Input) -> State {
         match input {
             Input::Wake | Input::Candidates(_) => {}
-            Input::Changed => self.must_read = !self.is_lost(),
+            Input::Changed => self.noticed = true,
             Input::Read(Ok(seen)) => return self.judge(core, now, &seen),
-            Input::Read(Err(why)) => {
-                self.next_send = now + core.settings.timing.backoff();
-                core.say(Action::Note, format!("cannot read the lock: {why}"));
-            }
+            Input::Read(Err(why)) => core.say(Action::Note, format!("cannot read the lock: {why}")),
             Input::Written { attempt, outcome } => return self.written(core, now, attempt, outcome),
             Input::Exited { code } => self.exited(core, code),
             Input::Gone { proof, released } => return self.gone(core, now, proof, released),
@@ -187,24 +189,27 @@ impl Active {
         if self.is_lost() {
             return State::Active(self);
         }
-        if self.must_read || core.wants_another_read() {
-            self.must_read = false;
+        if self.must_read {
+            (self.must_read, self.noticed) = (false, false);
             core.read("to see what the lock says of this activation");
         } else if now >= self.next_send {
             match &self.phase {
                 Phase::Running | Phase::Stopping(_) => self.renew(core, now),
                 Phase::Releasing(..) => self.release(core, now),
             }
+        } else if std::mem::take(&mut self.noticed) {
+            core.read("the lock may have changed");
         }
         State::Active(self)
     }
 
     /// SIGTERM a grace before the deadline; SIGKILL on it is the guard's, and said here once more.
+    /// See docs/safety.md R3 and R16.
     fn give_up_in_time<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant) {
         let grace = core.settings.timing.grace();
         if self.phase == Phase::Running && now + grace >= self.kill_at {
-            let since = now.since(self.confirmed.at);
-            let why = format!("no renewal was confirmed for {since:?}: stopping before the lease runs out");
+            let since = Plain(now.since(self.confirmed.at));
+            let why = format!("no renewal was confirmed for {since}: stopping before the lease runs out");
             self.stop(core, Cause::Loss, None, self.kill_at.since(now).min(grace), why);
         }
     }

@@ -31,6 +31,7 @@ pub(super) struct Send {
 }
 
 /// The sends of one activation whose outcome is not settled.
+/// See docs/safety.md R12.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Sends(Vec<Send>);
 
@@ -140,6 +141,7 @@ impl<E: Entropy> Core<E> {
     }
 
     /// Becomes another member: somebody else writes with the present nonce.
+    /// See docs/safety.md R10.
     pub fn renew_nonce(&mut self) {
         self.nonce = Nonce(self.bits128());
     }
@@ -154,6 +156,7 @@ impl<E: Entropy> Core<E> {
     }
 
     /// `length`, shortened by up to a tenth: members that started together drift apart.
+    /// See docs/safety.md R18.
     pub fn jittered(&mut self, length: Duration) -> Duration {
         let tenth = u64::try_from((length / 10).as_nanos()).unwrap_or(u64::MAX);
         length - Duration::from_nanos(if tenth == 0 { 0 } else { self.entropy.bits() % tenth })
@@ -192,6 +195,7 @@ impl<E: Entropy> Core<E> {
     }
 
     /// Sends one conditional write. `claim` is made with the id of this send. Only when no operation is under way.
+    /// The instant of the send is what a confirmation counts from: docs/safety.md R2.
     pub fn write(
         &mut self,
         now: Instant,

@@ -9,8 +9,10 @@ use crate::clock::Instant;
 use crate::io::{Action, Input, Request};
 use crate::record::{Activation, Attempt, Claim, Member, Proof, Record, Release, Vacancy};
 use crate::register::{Evidence, Seen, Version};
+use crate::timing::Plain;
 
 /// A foreign record is given this many times the longest lease in sight.
+/// See docs/safety.md R17.
 const FOREIGN_FACTOR: u32 = 3;
 
 /// Waiting for the own turn.
@@ -43,6 +45,7 @@ struct Sight {
 }
 
 /// What is timed: the timer starts anew when this changes, whatever else the record says.
+/// See docs/safety.md R8.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Subject {
     Absent,
@@ -136,6 +139,7 @@ impl Standby {
     }
 
     /// How long the sight must have lasted before this member may try.
+    /// See docs/safety.md R5, R6, R8 and R17.
     fn wait<E: Entropy>(&self, core: &Core<E>, sight: &Sight) -> Duration {
         let untrusted = if sight.trusted { Duration::ZERO } else { core.longest_lease };
         let wait = match (&sight.subject, sight.evidence) {
@@ -235,6 +239,7 @@ fn goes_first(release: &Release, name: &str) -> bool {
 
 /// Whether `version` can follow everything seen before. A lock that was rolled back is believed again after it stood
 /// for the longest lease.
+/// See docs/safety.md R5.
 fn accept_version<E: Entropy>(core: &mut Core<E>, now: Instant, version: Version) -> bool {
     let rewinds = core.newest.is_some_and(|newest| version.rewinds(newest));
     if rewinds {
@@ -249,6 +254,7 @@ fn accept_version<E: Entropy>(core: &mut Core<E>, now: Instant, version: Version
 }
 
 /// Gives an absent lock a version. Whoever is first will do.
+/// See docs/safety.md R6.
 fn mark_vacant<E: Entropy>(core: &mut Core<E>, now: Instant) {
     let (member, lease) = (core.member(), core.longest_lease);
     core.write(now, Version::ABSENT, lease, None, "marking the absent lock as vacant", |attempt| {
@@ -264,6 +270,7 @@ impl Sight {
 
     /// The proof, where the lock still names an activation of this member that has ended. A lock that went back to an
     /// older state may be somebody else's by now: a release over it would be believed at first sight.
+    /// See docs/safety.md R5.
     fn own_ended<E: Entropy>(&self, core: &Core<E>) -> Option<(Activation, Proof)> {
         match &self.subject {
             Subject::Held(member, activation, _) if self.trusted && *member == core.member() => {
@@ -285,7 +292,7 @@ impl Sight {
     fn entitlement(&self, fenced: Option<Activation>) -> String {
         match (&self.subject, self.evidence) {
             (Subject::Absent, _) => "there is no record of an active member".to_owned(),
-            (Subject::Vacant(_), _) => format!("the lock was absent, and then vacant for {:?}", self.lease),
+            (Subject::Vacant(_), _) => format!("the lock was absent, and then vacant for {}", Plain(self.lease)),
             (Subject::Released(release), _) => {
                 format!("{} released ({})", release.member.name, release.proof.word())
             }
@@ -297,11 +304,12 @@ impl Sight {
             }
             // Some process may have let go of the platform's own lock, and live.
             (Subject::Held(member, ..), Evidence::Unproven | Evidence::Busy) => format!(
-                "unproven: {} left no release, its lease of {:?} ran out and what could be found of it was swept",
-                member.name, self.lease
+                "unproven: {} left no release, its lease of {} ran out and what could be found of it was swept",
+                member.name,
+                Plain(self.lease)
             ),
             (Subject::Held(member, ..), _) => {
-                format!("the lease of {} ran out: nothing new for {:?}", member.name, self.lease)
+                format!("the lease of {} ran out: nothing new for {}", member.name, Plain(self.lease))
             }
             (Subject::Foreign(_, why), _) => format!("a foreign record ({why}) did not change for long enough"),
         }
@@ -309,11 +317,12 @@ impl Sight {
 
     /// One line for people at the first sight of something new.
     fn describe(&self, wait: Duration) -> String {
+        let wait = Plain(wait);
         let rewound = if self.trusted { "" } else { " (the lock went back to an older state)" };
         match (&self.subject, self.evidence) {
             (Subject::Absent, Evidence::Busy) => format!("standing by: another member holds the lock{rewound}"),
             (Subject::Absent, _) => format!("standing by: the lock is absent{rewound}"),
-            (Subject::Vacant(_), _) => format!("standing by: the lock was absent, waiting {wait:?}{rewound}"),
+            (Subject::Vacant(_), _) => format!("standing by: the lock was absent, waiting {wait}{rewound}"),
             (Subject::Held(member, activation, _), Evidence::Busy | Evidence::None) => {
                 format!("standing by: {} is active (activation {activation}){rewound}", member.name)
             }
@@ -321,14 +330,14 @@ impl Sight {
                 format!("{} left no release but is proven gone ({})", member.name, proof.word())
             }
             (Subject::Held(member, ..), Evidence::Unproven) => {
-                format!("standing by: {} left no release and no proof, waiting {wait:?}{rewound}", member.name)
+                format!("standing by: {} left no release and no proof, waiting {wait}{rewound}", member.name)
             }
             (Subject::Released(release), _) => match &release.successor {
                 Some(successor) => format!("{} released, naming {successor}{rewound}", release.member.name),
                 None => format!("{} released{rewound}", release.member.name),
             },
             (Subject::Foreign(_, why), _) => {
-                format!("standing by: the record is not ours ({why}), waiting {wait:?}{rewound}")
+                format!("standing by: the record is not ours ({why}), waiting {wait}{rewound}")
             }
         }
     }

@@ -12,9 +12,10 @@ use crate::settings;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Three members share a lock file. The active one is ended again and again: SIGTERM, a crash of its workload, SIGKILL of
-its elector, SIGKILL of its guard, SIGSTOP of its elector. Leaves with 0 if no two were ever active together and no
-acknowledged entry of the journal is lost, else with 1.
+Three members share a lock file. The active one is ended again and again:
+SIGTERM, a crash of its workload, SIGKILL of its elector, SIGKILL of its guard,
+SIGSTOP of its elector. Leaves with 0 if no two were ever active together and
+no acknowledged entry of the journal is lost, else with 1.
 
 Examples:
   soloist demo

@@ -69,6 +69,7 @@ pub fn fingerprint(bytes: &[u8]) -> u64 {
 }
 
 /// Reads a document. Never fails: what cannot be trusted is a foreign claim.
+/// See docs/safety.md R17.
 pub fn decode(bytes: &[u8]) -> Document {
     match parse(bytes) {
         Ok(document) => document,

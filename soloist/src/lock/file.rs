@@ -165,11 +165,37 @@ impl Shared {
         let wins = self.queue.wins();
         // In this order: what the record says while the flock is ours is the last word of the one before.
         let won = self.queue.won()?.is_some();
+        let (version, stored) = self.look_and_note(wins)?;
+        let evidence = if won { self.evidence(stored.as_ref()) } else { Evidence::Busy };
+        Ok(Seen { version, record: stored.map(|stored| stored.document.record), evidence })
+    }
+
+    /// A look that also remembers what would have to change to be worth another one.
+    fn look_and_note(&self, wins: u64) -> io::Result<(Version, Option<Stored>)> {
         let (version, stored) = self.look()?;
         let fingerprint = stored.as_ref().map(|stored| stored.fingerprint);
         self.known().glance = Glance { fingerprint, inode: Inode::of_path(&self.paths.lock)?, wins };
-        let evidence = if won { self.evidence(stored.as_ref()) } else { Evidence::Busy };
-        Ok(Seen { version, record: stored.map(|stored| stored.document.record), evidence })
+        Ok((version, stored))
+    }
+
+    /// Whether a look finds all it needs in memory and has nothing to do: somebody else on this host holds the lock, and
+    /// nothing of this process is under way. Such a look needs no other thread, so that a renewal of the holder wakes
+    /// each standby once and not five times.
+    fn only_observes(&self) -> bool {
+        let idle = self.record.try_lock().is_ok() && self.known().own.is_none();
+        idle && !self.remote && self.queue.waits()
+    }
+
+    /// A whole look, if it does not block.
+    fn glimpse(&self) -> Option<io::Result<Seen>> {
+        // In this order, as in `read`.
+        let wins = self.queue.wins();
+        let seen = |(version, stored): (Version, Option<Stored>)| Seen {
+            version,
+            record: stored.map(|stored| stored.document.record),
+            evidence: Evidence::Busy,
+        };
+        self.only_observes().then(|| self.look_and_note(wins).map(seen))
     }
 
     /// What is known besides the record, while the flock is ours.
@@ -304,8 +330,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 impl Lock for FileLock {
     async fn read(&self) -> Result<Seen, LockError> {
-        let shared = Arc::clone(&self.shared);
-        let seen = blocking(move || shared.read()).await.map_err(LockError::Unavailable)?;
+        let seen = match self.shared.glimpse() {
+            Some(seen) => seen,
+            None => {
+                let shared = Arc::clone(&self.shared);
+                blocking(move || shared.read()).await.map_err(LockError::Unavailable)?
+            }
+        };
         seen.map_err(|error| unreadable(&self.shared.paths, error))
     }
 
@@ -322,8 +353,12 @@ impl Lock for FileLock {
             // nothing is lost with a dropped one.
             self.watch.drain().map_err(failed)?;
             wins.mark_unchanged();
-            let shared = Arc::clone(&self.shared);
-            let differs = blocking(move || shared.differs(since)).await.map_err(LockError::Unavailable)?;
+            let differs = if self.shared.only_observes() {
+                self.shared.differs(since)
+            } else {
+                let shared = Arc::clone(&self.shared);
+                blocking(move || shared.differs(since)).await.map_err(LockError::Unavailable)?
+            };
             if differs.map_err(failed)? {
                 return Ok(());
             }

@@ -92,6 +92,11 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// Its folder, for a process to be born in it.
+    pub fn open(&self) -> io::Result<File> {
+        File::open(&self.path).map_err(|error| cannot("open", &self.path, error))
+    }
+
     /// Moves a process into it.
     pub fn add(&self, pid: i32) -> io::Result<()> {
         fs::write(self.path.join("cgroup.procs"), pid.to_string())
@@ -151,6 +156,7 @@ impl Leaf {
 /// Ends what is left of `activation` after both of its keepers died, and proves it. Called by another process.
 ///
 /// False is no proof: another mount, another boot, or something that does not die within `limit`.
+/// See docs/safety.md R15.
 pub fn prove_gone(base: &Base, activation: Activation, limit: Duration) -> io::Result<bool> {
     match fs::metadata(&base.path) {
         Ok(metadata) if metadata.ino() == base.inode => {}

@@ -184,6 +184,7 @@ impl Guard {
     }
 
     /// Does what is due. The page is read here, at the last moment.
+    /// See docs/safety.md R13.
     fn tick(&mut self, now: Instant) {
         self.watch_holder(now);
         let Some(run) = &mut self.run else { return };
@@ -262,6 +263,7 @@ impl Guard {
         }
     }
 
+    // docs/safety.md R13: the elector is gone.
     fn orphan(&mut self) {
         self.orphaned = true;
         self.reports.clear();

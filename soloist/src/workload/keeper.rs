@@ -323,6 +323,7 @@ impl Keeper {
     }
 
     /// The guard process has ended: what it was guarding ends here, too.
+    /// See docs/safety.md R13.
     fn bury_guard(&mut self) {
         // Its last words may still be in the socket, the proof among them.
         self.listen();
@@ -350,7 +351,11 @@ impl Keeper {
     /// One step of ending the tree without a guard. Cancel safe: what is done is done, the rest is in `self`.
     async fn end_tree(&mut self) {
         let Some((tree, sweep, terminal)) = &mut self.ending else { return };
-        tokio::time::sleep(sweep.next_at().since(clock::now())).await;
+        let rest = sweep.next_at().since(clock::now());
+        // The runtime's timers round up: what is due would wait a millisecond.
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
         match sweep.step(tree, &mut |_, _| {}) {
             Step::Wait => {}
             Step::Stuck(why) => self.events.push_back(Event::Stuck(why)),
@@ -393,6 +398,7 @@ impl Keeper {
 impl Workload for Keeper {
     fn start(&mut self, launch: Launch, descriptor: Option<OwnedFd>) {
         if self.run.is_some() || self.ending.is_some() {
+            // docs/safety.md R1.
             // Two at once must never be. The one that is there ends, the other one does not begin.
             tracing::error!("failed to start: the last activation is not gone yet");
             return self.kill();

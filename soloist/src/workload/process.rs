@@ -18,6 +18,7 @@ use crate::clock;
 const SWEEP_PACE: Duration = Duration::from_millis(5);
 
 /// One process, as long as the host does not reboot.
+/// See docs/safety.md R10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     /// Its PID.

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc::{SIGCONT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH};
 
 use super::Ending;
-use super::cgroup::Base;
+use super::cgroup::{Base, Leaf};
 use super::protocol::{Parcel, Report, Start, environment};
 use super::sys::{self, Image, Page};
 use super::terminal::Terminal;
@@ -110,6 +110,7 @@ impl Run {
     }
 
     /// Forks, puts the child where it can be killed, looks at the deadline again, and only then lets it execute.
+    /// See docs/safety.md R14.
     fn pass_gate(&mut self, start: Start, parcel: Parcel, site: &Site) -> io::Result<()> {
         if start.locked && self.lock.is_none() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "failed to take over the lock: no descriptor came"));
@@ -119,11 +120,12 @@ impl Run {
         if let Some(base) = &site.base {
             self.tree.leaf = Some(base.create_leaf(self.activation)?);
         }
-        let gated = sys::fork_gated(&image, self.lock.as_ref().map(AsFd::as_fd))?;
+        let cgroup = self.tree.leaf.as_ref().map(Leaf::open).transpose()?;
+        let gated = sys::fork_gated(&image, self.lock.as_ref().map(AsFd::as_fd), cgroup.as_ref().map(AsFd::as_fd))?;
         self.tree.main = Some(gated.pid);
         self.main_lives = true;
         // With a base, everybody else takes an empty leaf as proof: outside of it nothing may ever start.
-        if let Some(leaf) = &self.tree.leaf {
+        if let Some(leaf) = self.tree.leaf.as_ref().filter(|_| !gated.placed) {
             leaf.add(gated.pid)?;
         }
         if clock::now() >= site.page.load() {
@@ -322,6 +324,7 @@ impl Run {
 
     /// After the proof: the release, then the lock, then the report, in this order. True when the run is over and all
     /// that it held is let go.
+    /// See docs/safety.md R4.
     pub(super) fn finish(&mut self, now: Instant) -> bool {
         let Stage::Proven { proof, retry_at, give_up_at } = &mut self.stage else { return false };
         if now < *retry_at {

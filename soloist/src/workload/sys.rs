@@ -131,6 +131,8 @@ impl Image {
 pub(super) struct Gated {
     /// Its PID, and its process group's.
     pub pid: i32,
+    /// Whether it is in the cgroup that was named.
+    pub placed: bool,
     /// Says how exec went: end of file when it succeeded, else an errno.
     pub outcome: OwnedFd,
     gate: OwnedFd,
@@ -156,7 +158,13 @@ struct Passage {
 }
 
 /// Forks the workload up to its gate. If the caller dies first, the gate never opens and the child is gone.
-pub(super) fn fork_gated(image: &Image, lock: Option<BorrowedFd<'_>>) -> io::Result<Gated> {
+///
+/// The child is born in `cgroup` where the kernel can do that; elsewhere it is for the caller to move it.
+pub(super) fn fork_gated(
+    image: &Image,
+    lock: Option<BorrowedFd<'_>>,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Gated> {
     let (gate, gate_writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let (outcome, outcome_writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {
@@ -174,16 +182,59 @@ pub(super) fn fork_gated(image: &Image, lock: Option<BorrowedFd<'_>>) -> io::Res
     };
     // SAFETY: the guard has one thread, so the child's copy of memory is consistent; it only calls functions that are
     // async-signal-safe and ends in exec or _exit.
-    match Errno::result(unsafe { libc::fork() })? {
+    let born = cgroup.and_then(|cgroup| unsafe { fork_into(cgroup) }.ok());
+    let pid = match born {
+        Some(pid) => pid,
+        // SAFETY: as above.
+        None => Errno::result(unsafe { libc::fork() })?,
+    };
+    if pid == 0 {
         // SAFETY: this is the child; all that `passage` points to was made before fork and lives on in the copy.
-        0 => unsafe { pass(&passage) },
-        pid => {
-            // Both sides do it, so that the group is there whoever comes first.
-            // SAFETY: plain system call on the own child, which has not executed anything yet.
-            unsafe { libc::setpgid(pid, pid) };
-            Ok(Gated { pid, outcome, gate: gate_writer })
-        }
+        unsafe { pass(&passage) }
     }
+    // Both sides do it, so that the group is there whoever comes first.
+    // SAFETY: plain system call on the own child, which has not executed anything yet.
+    unsafe { libc::setpgid(pid, pid) };
+    Ok(Gated { pid, placed: born.is_some(), outcome, gate: gate_writer })
+}
+
+/// What clone3(2) takes, up to the version that knows cgroups (Linux 5.7).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// As fork(2), but the child is born in `cgroup`. To move it there afterwards would wait for a grace period of the
+/// kernel, which is 10 ms and more, and half of a handover.
+///
+/// # Safety
+/// As fork(2) in a process with one thread. In addition the C library does not know of the child, which may only call
+/// functions that ask the kernel and not the library who they are.
+unsafe fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<libc::pid_t> {
+    /// The C library's constant has too few bits.
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
+    let arguments = CloneArguments {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        cgroup: u64::from(cgroup.as_raw_fd().unsigned_abs()),
+        ..CloneArguments::default()
+    };
+    // SAFETY: the structure is as long as is said and outlives the call; without a stack of its own and without shared
+    // memory the child goes on here in a copy, as after fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) };
+    // A PID always fits.
+    Errno::result(pid).map(|pid| pid as libc::pid_t)
 }
 
 /// The child: from fork through the gate to exec.

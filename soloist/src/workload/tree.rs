@@ -110,6 +110,7 @@ impl Tree {
     }
 
     /// Why nothing is left, right after a look that said so; nothing if there is more than children to account for.
+    /// See docs/safety.md R15.
     pub(super) fn proof(&self) -> Option<Proof> {
         let leaf_empty = self.leaf.as_ref().map(|leaf| leaf.is_empty().unwrap_or(false));
         match (self.namespace, leaf_empty) {

@@ -15,6 +15,7 @@ use crate::register::Version;
 const QUICK_END: Duration = Duration::from_secs(5);
 
 impl Active {
+    // docs/safety.md R4: only the proof leads to a release.
     pub(super) fn gone<E: Entropy>(
         mut self,
         core: &mut Core<E>,
@@ -36,7 +37,9 @@ impl Active {
             Phase::Releasing(..) => return State::Active(self),
         };
         let is_settled = stop.lost || released.is_some();
-        if let Some(version) = released {
+        if let Some(version) = released
+            && !core.newest.is_some_and(|newest| version.rewinds(newest))
+        {
             core.newest = Some(version);
         }
         self.phase = Phase::Releasing(stop, Ending { proof, released_by: None });

@@ -31,6 +31,7 @@ enum Verdict {
 
 impl Active {
     /// D for a record that carries `lease`.
+    /// See docs/safety.md R9.
     pub(super) fn kill_after<E: Entropy>(&self, core: &Core<E>, lease: Duration) -> Duration {
         let timing: Timing = core.settings.timing;
         // A pause is longer than the own lease, so this cannot fail; were it to, the shorter D is the safe one.
@@ -94,6 +95,7 @@ impl Active {
     }
 
     /// Only this extends.
+    /// See docs/safety.md R2 and R3.
     fn confirm<E: Entropy>(&mut self, core: &mut Core<E>, version: Version, send: Send) {
         self.sends.settle(send.attempt);
         self.version = version;
@@ -146,6 +148,7 @@ impl Active {
         }
     }
 
+    // docs/safety.md R10: an attempt that was never sent is a clone's.
     fn verdict_on_own(&self, version: Version, holder: &Holder) -> Verdict {
         if holder.attempt == self.confirmed.attempt {
             return Verdict::Same(version);
@@ -160,6 +163,7 @@ impl Active {
     }
 
     /// Takes in one answer of the store. None of them extends, except one that shows an own send.
+    /// See docs/safety.md R3, R5 and R7.
     pub(super) fn judge<E: Entropy>(mut self, core: &mut Core<E>, now: Instant, seen: &Seen) -> State {
         let backoff = core.settings.timing.backoff();
         let conflict = std::mem::take(&mut self.conflict);
@@ -185,8 +189,8 @@ impl Active {
             }
             Verdict::Landed(version, send) => self.confirm(core, version, send),
             // Until the deadline nobody else can have been there; after it a record without a name proves nothing.
-            Verdict::Contested(_, why) if now >= self.kill_at => {
-                self.lose(core, &format!("the lock was overwritten ({why}) after the deadline"), true);
+            Verdict::Contested(_, why) if self.may_be_succeeded(now) => {
+                self.lose(core, &format!("the lock was overwritten ({why}) when it may have been another's"), true);
             }
             Verdict::Contested(version, why) => {
                 self.version = version;
@@ -218,10 +222,17 @@ impl Active {
         self.proceed(core, now)
     }
 
+    /// Past the deadline, or once a release was sent, somebody else may have had the lock in between.
+    fn may_be_succeeded(&self, now: Instant) -> bool {
+        let release_was_sent = matches!(&self.phase, Phase::Releasing(_, ending) if ending.released_by.is_some());
+        now >= self.kill_at || release_was_sent
+    }
+
     fn last_send(&self) -> Instant {
         self.sends.last().map_or(self.confirmed.at, |send| send.at)
     }
 
+    // docs/safety.md R9: a shorter deadline before the send, a longer one after the confirmation.
     pub(super) fn renew<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant) {
         if self.version == Version::ABSENT && now >= self.kill_at {
             return self.lose(core, "the lock is absent after the deadline", true);
@@ -239,6 +250,7 @@ impl Active {
         self.next_send = now + core.settings.timing.period();
     }
 
+    // docs/safety.md R4 and R5.
     pub(super) fn release<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant) {
         let Phase::Releasing(stop, ending) = &mut self.phase else { return };
         let (activation, member, proof) = (self.activation, core.member(), ending.proof);

@@ -7,7 +7,7 @@ use crate::clock::Instant;
 use crate::io::Request;
 use crate::machine::Entropy;
 use crate::machine::core::Core;
-use crate::timing::LEASE_MAX;
+use crate::timing::{LEASE_MAX, Plain};
 
 impl Active {
     pub(super) fn answer<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant, request: Request) {
@@ -50,12 +50,12 @@ impl Active {
         }
         let lease = core.settings.timing.lease();
         if length.is_zero() || length.checked_add(lease).is_none_or(|whole| whole > LEASE_MAX) {
-            let most = LEASE_MAX - lease;
-            return core.refuse(&format!("a pause of {length:?} is not possible: more than 0 and at most {most:?} is"));
+            let (length, most) = (Plain(length), Plain(LEASE_MAX - lease));
+            return core.refuse(&format!("a pause of {length} is not possible: more than 0 and at most {most} is"));
         }
         self.pause = Some(Pause { until: now + length, until_unix_ms });
         self.next_send = now;
-        core.grant(format!("paused for {length:?}"));
+        core.grant(format!("paused for {}", Plain(length)));
     }
 
     pub(super) fn end_pause(&mut self, now: Instant) {

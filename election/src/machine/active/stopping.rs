@@ -7,6 +7,7 @@ use crate::clock::Instant;
 use crate::io::Action;
 use crate::machine::core::Core;
 use crate::machine::{Entropy, OnExit};
+use crate::timing::Plain;
 
 /// What a second request to leave shortens the stop to.
 const GRACE_IN_A_HURRY: Duration = Duration::from_secs(1);
@@ -17,6 +18,7 @@ impl Active {
     }
 
     /// Begins a stop with SIGTERM. Irreversible: a stop that is under way keeps its cause.
+    /// See docs/safety.md R16.
     pub(super) fn stop<E: Entropy>(
         &mut self,
         core: &mut Core<E>,
@@ -35,6 +37,7 @@ impl Active {
     }
 
     /// SIGKILL. With `to_another` the lock is not ours to write any more.
+    /// See docs/safety.md R7.
     pub(super) fn lose<E: Entropy>(&mut self, core: &mut Core<E>, why: &str, to_another: bool) {
         match &mut self.phase {
             Phase::Running => {
@@ -87,6 +90,7 @@ impl Active {
     }
 
     /// Lateness and size beyond half of what was assumed shrink the deadline before they break it.
+    /// See docs/safety.md R9.
     pub(super) fn measured<E: Entropy>(&mut self, core: &mut Core<E>, lateness: Duration, proof: Duration) {
         let timing = core.settings.timing;
         if lateness * 2 <= timing.lateness() && proof <= timing.proof() {
@@ -97,8 +101,10 @@ impl Active {
                 core.settings.timing = stricter;
                 self.shorten(core, self.confirmed.at + self.kill_after(core, self.confirmed.lease));
                 let why = format!(
-                    "the guard was late by {lateness:?} and a kill would take {proof:?}: the deadline is {:?} now",
-                    stricter.kill_after()
+                    "the guard was late by {} and a kill would take {}: the deadline is {} now",
+                    Plain(lateness),
+                    Plain(proof),
+                    Plain(stricter.kill_after())
                 );
                 core.say(Action::Note, why);
             }

@@ -206,6 +206,19 @@ fn conflict_of_a_create_goes_back_to_the_version_that_is_known() {
 }
 
 #[test]
+fn change_notices_never_put_off_a_renewal_that_is_due() {
+    let mut rig = Rig::active();
+    rig.step(Input::Changed);
+    assert!(rig.reads());
+    rig.now = rig.now + ms(2_500);
+    rig.step(Input::Changed);
+    rig.step(Input::Read(Err("timeout".to_owned())));
+    renew(&mut rig);
+    rig.confirm();
+    assert!(rig.reads(), "the notice is heeded afterwards");
+}
+
+#[test]
 fn vanished_lock_is_created_again_keeps_its_token_and_extends_nothing_before() {
     let mut rig = Rig::active();
     let (_, token, kill_at) = rig.machine.activation().unwrap();

@@ -284,6 +284,35 @@ fn record_that_names_nobody_after_the_deadline_is_not_written_over() {
 }
 
 #[test]
+fn record_that_names_nobody_after_a_release_was_sent_is_not_written_over() {
+    let mut rig = Rig::active();
+    rig.step(Input::Leave);
+    rig.step(GONE);
+    rig.answer(Write::Unknown("timeout".to_owned()));
+    rig.wake();
+    rig.answer(Write::Conflict);
+    rig.set_version(170);
+    rig.read(Some(foreign(None)));
+    assert!(
+        rig.try_write().is_none(),
+        "the release may have landed, and somebody may have followed: {:?}",
+        rig.outputs
+    );
+    assert_eq!(rig.exit(), Some(Exit::StoodBy));
+}
+
+#[test]
+fn release_of_the_guard_into_a_rewound_lock_is_not_trusted() {
+    let mut rig = Rig::active_with(Settings { on_exit: OnExit::Standby, ..settings("a") });
+    rig.step(Input::Exited { code: 0 });
+    rig.set_version(50);
+    rig.step(Input::Gone { proof: Proof::CgroupEmpty, released: Some(rig.version()) });
+    rig.read(Some(released_by("a")));
+    rig.after(ms(5_000));
+    assert!(rig.try_write().is_none(), "{:?}", rig.outputs);
+}
+
+#[test]
 fn lock_that_vanished_is_not_created_after_the_deadline() {
     let mut rig = Rig::active();
     rig.step(Input::Leave);

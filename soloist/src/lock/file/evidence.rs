@@ -57,6 +57,7 @@ pub(super) struct Finding {
 }
 
 /// Looks at an activation that did not release although its flock is free, and kills what is left of it. Blocks.
+/// See docs/safety.md R15.
 ///
 /// `remote`: another host may have written the record, so that a foreign boot id says nothing.
 pub(super) fn gather(document: &Document, activation: Activation, own: &Keepers, remote: bool) -> Finding {
@@ -83,6 +84,7 @@ pub(super) fn gather(document: &Document, activation: Activation, own: &Keepers,
 }
 
 /// Ends what is left of an activation whose lease ran out without a release, and says how that is known. Blocks.
+/// See docs/safety.md R15.
 pub(super) fn end_tree(document: &Document, activation: Activation, own: &Keepers) -> Evidence {
     let here = Keepers::of(document).filter(|recorded| recorded.boot_id == own.boot_id);
     if here.is_some_and(|recorded| prove_by_cgroup(&recorded, activation)) {

@@ -108,6 +108,11 @@ impl Queue {
         Ok(None)
     }
 
+    /// Whether the flock is somebody else's, and this member in the queue for it.
+    pub fn waits(&self) -> bool {
+        matches!(self.inner.state().place, Place::Waiting)
+    }
+
     /// Waits until the flock is won, for `limit` at most.
     pub fn wait_won(&self, limit: Duration) -> bool {
         let waiting = |state: &mut State| !matches!(state.place, Place::Won(_));

@@ -29,7 +29,8 @@ pub(super) struct Stored {
 /// Reads the record, if there is one.
 pub(super) fn read_record(paths: &Paths) -> io::Result<Option<Stored>> {
     let Some(file) = open_to_read(&paths.record)? else { return Ok(None) };
-    let mut bytes = Vec::new();
+    // Room for all that it usually is: growing step by step takes a dozen reads.
+    let mut bytes = Vec::with_capacity(4096);
     file.take(codec::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(Stored { document: codec::decode(&bytes), fingerprint: codec::fingerprint(&bytes) }))
 }
@@ -59,6 +60,7 @@ pub(super) fn read_counter(file: &File) -> io::Result<u64> {
 }
 
 /// Makes the counter durable, in place: the file is flocked and must stay the same one.
+/// See docs/safety.md R11.
 pub(super) fn write_counter(file: &File, counter: u64) -> io::Result<()> {
     file.write_all_at(format!("{counter:0width$}\n", width = COUNTER_DIGITS).as_bytes(), 0)?;
     file.sync_all()

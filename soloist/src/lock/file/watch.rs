@@ -13,10 +13,10 @@ use tokio::io::unix::AsyncFd;
 
 use super::paths::Paths;
 
-/// Nothing about files that are only opened or read: the write lock must not look like a change.
+/// Only files that come and go, as all of ours do: each write of a temporary file would wake every member once more.
+/// What somebody else writes into a file in place is seen at the next look.
 const CHANGES: AddWatchFlags = AddWatchFlags::IN_MOVED_TO
     .union(AddWatchFlags::IN_MOVED_FROM)
-    .union(AddWatchFlags::IN_CLOSE_WRITE)
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_MOVE_SELF)

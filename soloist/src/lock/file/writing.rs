@@ -100,6 +100,7 @@ impl Shared {
     }
 
     /// The first write of an activation: never without the flock, and never before its token is durable.
+    /// See docs/safety.md R11.
     fn acquire(&self, expected: Version, record: &Record, holder: &Holder) -> Result<Write, Write> {
         let _announced = self.holds.writing();
         let _lock = self.write_lock()?;
@@ -138,6 +139,7 @@ impl Shared {
     }
 
     /// A later write of the own activation.
+    /// See docs/safety.md R7.
     fn renew(&self, expected: Version, record: &Record, holder: &Holder) -> Result<Write, Write> {
         let _announced = self.holds.writing();
         let _lock = self.write_lock()?;
@@ -254,6 +256,7 @@ fn fill_token(document: &mut Document, token: Token) {
 }
 
 /// The guard's own release, written when it has the proof: it is there even when the elector is not.
+/// See docs/safety.md R4.
 ///
 /// Does nothing, and answers nothing, unless the record is held by `activation`. An error of kind `TimedOut` says that
 /// another write was in the way: the guard tries again, and must not be kept from answering its elector meanwhile.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use testkit::ends::End;
 use testkit::history::{History, Span, Violation};
+use testkit::quantiles::Quantiles;
 
 use crate::rounds::Round;
 
@@ -43,28 +44,6 @@ pub struct Kind {
     pub from_last_stamp: Quantiles,
     /// From the event to the first stamp of the new one.
     pub from_event: Quantiles,
-}
-
-/// Of a set of times, in microseconds.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Quantiles {
-    /// Half of them are no longer.
-    pub p50_us: u64,
-    /// 99 of 100 are no longer.
-    pub p99_us: u64,
-    /// None is longer.
-    pub max_us: u64,
-}
-
-impl Quantiles {
-    fn of(mut times: Vec<u64>) -> Self {
-        times.sort_unstable();
-        let at = |percent: usize| {
-            let rank = (times.len() * percent).div_ceil(100).max(1) - 1;
-            times.get(rank).map_or(0, |nanos| nanos / 1000)
-        };
-        Self { p50_us: at(50), p99_us: at(99), max_us: at(100) }
-    }
 }
 
 impl Report {
@@ -107,15 +86,6 @@ fn kind(end: End, rounds: &[Round], spans: &BTreeMap<u64, &Span>) -> Option<Kind
     let n = from_event.len();
     let quantiles = (Quantiles::of(from_last_stamp), Quantiles::of(from_event));
     (n > 0).then(|| Kind { name: end.to_string(), n, from_last_stamp: quantiles.0, from_event: quantiles.1 })
-}
-
-impl fmt::Display for Quantiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for microseconds in [self.p50_us, self.p99_us, self.max_us] {
-            write!(f, "{:>7}.{}", microseconds / 1000, microseconds % 1000 / 100)?;
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Display for Report {
@@ -186,11 +156,5 @@ mod tests {
         let report = Report::of(&history(0), &rounds()[1..], &[], 1);
         assert_eq!(report.never, ["workload crashes"]);
         assert!(!report.is_clean());
-    }
-
-    #[test]
-    fn quantiles_are_ranks() {
-        let hundred: Vec<u64> = (1..=100).map(|number| number * 1000).collect();
-        assert_eq!(Quantiles::of(hundred), Quantiles { p50_us: 50, p99_us: 99, max_us: 100 });
     }
 }
