@@ -275,12 +275,12 @@ pub fn deep() -> Vec<Instance> {
             patience: 12,
             ..REWOUND
         },
-        Instance { name: "deep requests", fault_budget: 2, ask_budget: 2, ..REQUESTS },
-        Instance { name: "deep guard releases", fault_budget: 2, window: 7, ..GUARD_RELEASES },
-        Instance { name: "deep pauses", ask_budget: 2, window: 6, horizon: 46, ..PAUSES },
-        Instance { name: "deep race of three", fault_budget: 2, window: 4, ..RACE },
-        Instance { name: "deep first lock", fault_budget: 2, ..FIRST_LOCK },
-        Instance { name: "deep three", fault_budget: 2, ..THREE_MEMBERS },
+        Instance { name: "deep requests", fault_budget: 2, ask_budget: 2, window: 4, patience: 12, ..REQUESTS },
+        Instance { name: "deep guard releases", fault_budget: 2, window: 7, patience: 12, ..GUARD_RELEASES },
+        Instance { name: "deep pauses", ask_budget: 2, window: 6, horizon: 46, patience: 24, ..PAUSES },
+        Instance { name: "deep race of three", fault_budget: 2, window: 4, patience: 12, ..RACE },
+        Instance { name: "deep first lock", fault_budget: 2, patience: 12, ..FIRST_LOCK },
+        Instance { name: "deep three", fault_budget: 2, patience: 12, ..THREE_MEMBERS },
     ]
 }
 

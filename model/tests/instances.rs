@@ -62,7 +62,7 @@ fn lock_that_goes_back_in_sight_of_all() {
 
 #[test]
 fn requests_and_a_fault() {
-    holds("requests", 318_136);
+    holds("requests", 312_553);
 }
 
 #[test]
