@@ -14,6 +14,8 @@ struct Sent {
     at: Instant,
     /// The send plus D of the lease that it carried.
     good_until: Instant,
+    /// It can no longer be stored.
+    is_out: bool,
 }
 
 /// The audit of one member, over all its processes.
@@ -40,7 +42,7 @@ impl Books {
         good_for: Duration,
     ) {
         self.sent.retain(|sent| sent.activation == activation);
-        self.sent.push(Sent { activation, attempt, expected, at, good_until: at + good_for });
+        self.sent.push(Sent { activation, attempt, expected, at, good_until: at + good_for, is_out: false });
     }
 
     /// A new process knows nothing.
@@ -95,10 +97,13 @@ impl Books {
         }
     }
 
-    /// `attempt` is stored at `version`. What was sent before it, or quotes another version, never can be any more.
+    /// `attempt` is stored at `version`. What was sent before it is settled; what was sent after it can only be stored
+    /// where it quotes that version, unless the lock goes back.
     fn confirm(&mut self, attempt: Attempt, version: Version) {
-        if self.sent.iter().any(|sent| sent.attempt == attempt) {
-            self.sent.retain(|sent| sent.attempt == attempt || sent.expected == version);
+        let Some(index) = self.sent.iter().position(|sent| sent.attempt == attempt) else { return };
+        self.sent.drain(..index);
+        for sent in &mut self.sent {
+            sent.is_out = sent.attempt != attempt && sent.expected != version;
         }
     }
 
@@ -110,7 +115,8 @@ impl Books {
     /// The latest deadline that `activation` may have: by the newest confirmed send, and by any later one that may
     /// have been stored and made observers wait less.
     pub fn good_until(&self, activation: Activation) -> Option<Instant> {
-        self.sent.iter().filter(|sent| sent.activation == activation).map(|sent| sent.good_until).min()
+        let counts = |sent: &&Sent| sent.activation == activation && !sent.is_out;
+        self.sent.iter().filter(counts).map(|sent| sent.good_until).min()
     }
 
     /// The workload of `activation` starts. False when it is not the first time.

@@ -50,18 +50,14 @@ pub fn explore(instance: Instance, threads: usize) -> Result<Outcome, TimingErro
     Ok(outcome)
 }
 
-/// The shortest steps to a state in which a rule fails, if any does, with that rule.
+/// The shortest steps to a state in which `rule` fails, if any does.
 ///
 /// # Errors
 /// The model's durations break the inequality.
-pub fn shortest_failure(instance: Instance) -> Result<Option<(&'static str, Vec<Step>)>, TimingError> {
-    let world = World::new(instance)?;
-    let rules: Vec<_> =
-        world.properties().into_iter().filter(|property| property.expectation == Expectation::Always).collect();
-    let checker = world.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let found = checker.discoveries();
-    let failed = rules.iter().find_map(|rule| Some((rule.name, found.get(rule.name)?.clone().into_actions())));
-    Ok(failed)
+pub fn shortest_failure(instance: Instance, rule: &'static str) -> Result<Option<Vec<Step>>, TimingError> {
+    let wanted = HasDiscoveries::AllOf([rule].into());
+    let checker = World::new(instance)?.checker().finish_when(wanted).spawn_bfs().join();
+    Ok(checker.discovery(rule).map(stateright::Path::into_actions))
 }
 
 /// Prints what every machine says on the way along `steps`.

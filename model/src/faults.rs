@@ -140,7 +140,7 @@ impl World {
         for ask in self.instance.asks {
             let can = |index: &usize| match ask {
                 Ask::Leave => state.members[*index].is_awake(),
-                Ask::Fence => state.members[*index].is_awake() && state.up() == 0 && held(state).is_some(),
+                Ask::Fence => state.members[*index].is_awake() && is_fenced(state),
                 _ => Self::is_active(state, *index),
             };
             steps.extend((0..state.members.len()).filter(can).map(|index| Step::Ask(*ask, index)));
@@ -165,6 +165,14 @@ impl World {
         };
         self.feed(state, index, input);
     }
+}
+
+/// Whether the holder in the lock can never run again: its process is gone, and so is its workload. A process that is
+/// alive may have acquired the lock without knowing it yet.
+fn is_fenced(state: &State) -> bool {
+    let Some(Claim::Held(holder)) = state.store.record.as_ref().map(|record| &record.claim) else { return false };
+    let mut machines = state.members.iter().filter_map(|member| member.machine.as_ref());
+    state.up() == 0 && machines.all(|machine| machine.member() != holder.member)
 }
 
 fn held(state: &State) -> Option<Activation> {

@@ -67,7 +67,7 @@ pub enum Ask {
     Resume,
     /// Leave the group.
     Leave,
-    /// Vouch for the end of the activation in the lock, which is true.
+    /// Vouch for the end of the activation in the lock, which is true: its process and its workload are gone.
     Fence,
 }
 

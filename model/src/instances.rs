@@ -266,13 +266,21 @@ pub fn deep() -> Vec<Instance> {
         Instance { name: "deep partitions", fault_budget: 3, window: 7, ..PARTITIONED },
         Instance { name: "deep deleted", fault_budget: 2, window: 10, horizon: 30, ..DELETED },
         Instance { name: "deep strangers", fault_budget: 2, ..STRANGERS },
-        Instance { name: "deep rewound", fault_budget: 2, window: 8, ..REWOUND },
-        Instance { name: "deep requests", fault_budget: 2, ask_budget: 2, ..REQUESTS },
-        Instance { name: "deep guard releases", fault_budget: 2, window: 7, ..GUARD_RELEASES },
-        Instance { name: "deep pauses", ask_budget: 2, window: 6, horizon: 46, ..PAUSES },
-        Instance { name: "deep race of three", fault_budget: 2, window: 4, ..RACE },
-        Instance { name: "deep first lock", fault_budget: 2, ..FIRST_LOCK },
-        Instance { name: "deep three", fault_budget: 2, ..THREE_MEMBERS },
+        // No held writes: one that is stored over a rewound record gives it a new version, which hides the rewind.
+        Instance {
+            name: "deep rewound",
+            faults: &[Fault::LoseReply, Fault::Cut(8), Fault::Stop(8)],
+            fault_budget: 2,
+            window: 8,
+            patience: 12,
+            ..REWOUND
+        },
+        Instance { name: "deep requests", fault_budget: 2, ask_budget: 2, window: 4, patience: 12, ..REQUESTS },
+        Instance { name: "deep guard releases", fault_budget: 2, window: 7, patience: 12, ..GUARD_RELEASES },
+        Instance { name: "deep pauses", ask_budget: 2, window: 6, horizon: 46, patience: 24, ..PAUSES },
+        Instance { name: "deep race of three", fault_budget: 2, window: 4, patience: 12, ..RACE },
+        Instance { name: "deep first lock", fault_budget: 2, patience: 12, ..FIRST_LOCK },
+        Instance { name: "deep three", fault_budget: 2, patience: 12, ..THREE_MEMBERS },
     ]
 }
 

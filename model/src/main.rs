@@ -37,8 +37,8 @@ fn report(instance: Instance, outcome: &Outcome) -> bool {
     };
     let seconds = outcome.took.as_secs_f64();
     println!("{:28} {:>10} {:>6} {seconds:>9.1}  {result}", instance.name, outcome.states, outcome.depth);
-    if !failed.is_empty()
-        && let Ok(Some((rule, steps))) = shortest_failure(instance.clone())
+    if let Some(rule) = failed.first()
+        && let Ok(Some(steps)) = shortest_failure(instance.clone(), rule)
     {
         println!("shortest way to break \"{rule}\":");
         if let Err(error) = narrate(instance, &steps) {

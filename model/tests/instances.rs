@@ -22,7 +22,7 @@ fn breaks_exclusion(name: &str) {
 
 #[test]
 fn faults_of_two_messages() {
-    holds("messages", 57_538);
+    holds("messages", 58_836);
 }
 
 #[test]
@@ -32,12 +32,12 @@ fn one_small_fault_stops_nothing() {
 
 #[test]
 fn two_deaths() {
-    holds("deaths", 598_083);
+    holds("deaths", 603_991);
 }
 
 #[test]
 fn two_partitions() {
-    holds("partitions", 480_606);
+    holds("partitions", 501_325);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn lock_that_goes_back_in_sight_of_all() {
 
 #[test]
 fn requests_and_a_fault() {
-    holds("requests", 316_648);
+    holds("requests", 312_553);
 }
 
 #[test]
@@ -72,17 +72,17 @@ fn releases_by_the_guard() {
 
 #[test]
 fn pauses_and_outages() {
-    holds("pauses", 854_476);
+    holds("pauses", 972_681);
 }
 
 #[test]
 fn pause_that_is_ended_early() {
-    holds("resumed", 306_192);
+    holds("resumed", 312_599);
 }
 
 #[test]
 fn failing_health_checks() {
-    holds("health", 253_592);
+    holds("health", 255_832);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn first_lock_of_a_group() {
 
 #[test]
 fn three_members_and_a_switchover() {
-    holds("three", 509_820);
+    holds("three", 513_183);
 }
 
 #[test]
