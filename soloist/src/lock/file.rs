@@ -14,6 +14,7 @@ mod writing;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use self::paths::{Inode, Paths};
 use self::queue::Queue;
 use self::store::Stored;
 use self::watch::Watch;
+use super::codec::Document;
 use super::{Lock, LockError};
 use crate::workload::process::ProcessId;
 
@@ -61,6 +63,8 @@ struct Shared {
     record: Mutex<()>,
     /// Held while a silent holder is being ended.
     clearing: Mutex<()>,
+    /// Somebody waits for the end of keepers, to look again then.
+    waits_for_an_end: Arc<AtomicBool>,
 }
 
 /// What this process remembers about the lock.
@@ -216,8 +220,26 @@ impl Shared {
         let finding = evidence::gather(document, activation, &keepers, self.remote);
         if finding.lasting {
             self.known().finding = Some((activation, finding.evidence));
+        } else {
+            self.look_again_after_the_end_of(document);
         }
         finding.evidence
+    }
+
+    /// The flock is free a little before its last holder is gone, and a death is no change of any file.
+    fn look_again_after_the_end_of(&self, document: &Document) {
+        let Some(recorded) = Keepers::of(document) else { return };
+        if self.waits_for_an_end.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (nudge, waits) = (self.queue.nudger(), Arc::clone(&self.waits_for_an_end));
+        std::thread::spawn(move || {
+            let ended = recorded.end_soon();
+            waits.store(false, Ordering::Release);
+            if ended {
+                nudge();
+            }
+        });
     }
 
     /// Whether the lock is another one than at the last look.
@@ -294,6 +316,7 @@ impl FileLock {
                 known,
                 record: Mutex::new(()),
                 clearing: Mutex::new(()),
+                waits_for_an_end: Arc::default(),
             }),
             watch,
         })

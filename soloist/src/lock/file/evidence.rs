@@ -16,8 +16,8 @@ const FIELD: &str = "keepers";
 const KILL_LIMIT: Duration = Duration::from_secs(1);
 /// How long the tree of an activation gets to die of SIGKILL.
 const SWEEP_LIMIT: Duration = Duration::from_secs(1);
-/// How long a keeper that is ending may take.
-const END_LIMIT: Duration = Duration::from_millis(100);
+/// How long keepers that are ending may take.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// Who keeps the workload of an activation, for those who have to end it some day.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,10 +45,13 @@ impl Keepers {
         Ok(())
     }
 
-    /// Whether one of them lives, and does not end within a moment: the flock is free a little before its last holder
-    /// is gone.
-    fn stay_alive(&self) -> bool {
-        [self.elector, self.guard].iter().any(|keeper| matches!(keeper.wait_gone(END_LIMIT), Ok(false)))
+    fn any_alive(&self) -> bool {
+        self.elector.is_alive() || self.guard.is_alive()
+    }
+
+    /// Waits a moment for both to end. Whether they have.
+    pub fn end_soon(&self) -> bool {
+        [self.elector, self.guard].iter().all(|keeper| matches!(keeper.wait_gone(END_LIMIT), Ok(true)))
     }
 }
 
@@ -75,9 +78,10 @@ pub(super) fn gather(document: &Document, activation: Activation, own: &Keepers,
         // Not on a file system that hosts share: there it may be another host instead of another boot.
         return if remote { unproven(true) } else { gone(Proof::Rebooted) };
     }
-    if recorded.stay_alive() {
+    if recorded.any_alive() {
         // Somebody deleted or replaced the lock file under a holder that works. Its next renewal shows it that, and it
-        // stops by itself, with a proof.
+        // stops by itself, with a proof. Or its guard was killed, and the elector is about to release. Or they are just
+        // ending: then another look is due.
         return unproven(false);
     }
     if prove_by_cgroup(&recorded, activation) {

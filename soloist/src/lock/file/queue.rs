@@ -82,6 +82,12 @@ impl Queue {
         Ok(Self { inner })
     }
 
+    /// Makes watchers look again, as a win does.
+    pub fn nudger(&self) -> impl Fn() + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        move || inner.wins.send_modify(|wins| *wins += 1)
+    }
+
     /// How often the flock has been won.
     pub fn wins(&self) -> u64 {
         *self.inner.wins.borrow()
