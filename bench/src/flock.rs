@@ -15,7 +15,7 @@ use testkit::group::{Group, MARK};
 use testkit::{process, stamp, wait};
 
 use crate::beat;
-use crate::steps::{Gap, LIMIT, SETTLE, wait_asleep};
+use crate::steps::{Gap, LIMIT, SETTLE, is_asleep};
 
 /// Three of them. The group that lends its folder also kills what is left of them.
 pub struct Flocks {
@@ -49,12 +49,10 @@ impl Flocks {
 
     /// Ends the active command by this signal, and waits for the next.
     pub fn round(&mut self, signal: Signal) -> Result<Gap> {
+        self.wait_ready()?;
         let page = self.page.path();
         let newer = |than: u64| move || beat::newest(page).filter(|span| span.token > than);
         let active = wait::wait_for("a command under flock", LIMIT, newer(self.last))?;
-        for child in &self.children {
-            wait_asleep(child.id())?;
-        }
         sleep(SETTLE);
         let pid = active.slots.first().context("an activation without a process")?.pid;
         let at = stamp::now();
@@ -66,8 +64,16 @@ impl Flocks {
             std::fs::remove_file(page.join(name)).context("failed to remove a slot")?;
         }
         self.last = active.token;
-        self.refill()?;
         Ok(Gap { from_last_ns: next.first.saturating_sub(old.last), from_event_ns: next.first.saturating_sub(at) })
+    }
+
+    /// Three again, with nothing to do. One that ends lets go of its lock before it can be seen to have ended.
+    fn wait_ready(&mut self) -> Result<()> {
+        wait::wait_for("flock to wait", LIMIT, || {
+            let refilled = self.refill();
+            let ready = refilled.is_err() || self.children.iter().all(|child| is_asleep(child.id()));
+            ready.then_some(refilled)
+        })?
     }
 
     fn refill(&mut self) -> Result<()> {

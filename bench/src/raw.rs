@@ -16,7 +16,7 @@ use testkit::stamp::{self, Identity};
 use testkit::{process, wait};
 
 use crate::beat;
-use crate::steps::{LIMIT, SETTLE, wait_asleep};
+use crate::steps::{LIMIT, SETTLE, is_asleep};
 
 /// As long as a record of soloist.
 const RECORD_BYTES: usize = 700;
@@ -87,7 +87,7 @@ impl Raw {
         command.arg("queue").arg(&self.lock).arg(self.page.path()).env(MARK, &self.mark);
         let waiter = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("failed to start a waiter")?;
         sleep(SETTLE);
-        wait_asleep(waiter.id())?;
+        wait::wait_until("the raw waiter to wait", LIMIT, || is_asleep(waiter.id()))?;
         Ok(waiter)
     }
 

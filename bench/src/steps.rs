@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use testkit::process::Process;
-use testkit::wait::wait_until;
 
 /// Longer than anything takes that works.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -21,9 +19,7 @@ pub struct Gap {
     pub from_event_ns: u64,
 }
 
-/// Waits until a process sleeps, which one does that has nothing but a lock to wait for.
-pub fn wait_asleep(pid: u32) -> Result<()> {
-    let pid = i32::try_from(pid).context("no PID is that large")?;
-    let sleeps = || Process::read(pid).is_some_and(|process| process.state == 'S');
-    wait_until(&format!("process {pid} to wait"), LIMIT, sleeps)
+/// Whether a process sleeps, which one does that has nothing but a lock to wait for.
+pub fn is_asleep(pid: u32) -> bool {
+    i32::try_from(pid).ok().and_then(Process::read).is_some_and(|process| process.state == 'S')
 }
