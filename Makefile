@@ -70,10 +70,11 @@ mutants: ## Break the protocol on purpose, one rule at a time; fails if nothing 
 	scripts/mutants.sh
 
 .PHONY: campaign
-campaign: ## A thousand rounds over all kinds of end, real processes
+campaign: ## A thousand rounds over all kinds of end, and a thousand of the demo with its journal; ROUNDS chooses
 	@mkdir -p out
 	cargo build --locked --release --workspace --bins
 	SOLOIST_BIN=$(CURDIR)/target/release/soloist target/release/campaign --rounds $${ROUNDS:-1000} --json out/campaign.json
+	target/release/soloist demo --rounds $${ROUNDS:-1000} --json > out/demo.json && tail -7 out/demo.json
 
 .PHONY: bench
 bench: ## Handovers beside flock and the raw limit, memory, size, wake-ups; fails when a target is missed

@@ -74,8 +74,8 @@ pub fn run(plan: Plan, style: Style, stop: &Arc<AtomicBool>) -> Result<Report> {
         let old = Life::read(&active.path).unwrap_or(active);
         report.push(Round::of(number, end, event, &old, &next));
         screen.handed_over(&report);
+        members.repair(&old.member, end)?;
         active = next;
-        members.repair()?;
     }
     members.stop();
     let acknowledged = client.stop();

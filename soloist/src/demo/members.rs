@@ -72,14 +72,24 @@ impl Members {
         Ok(event)
     }
 
-    /// Continues what was stopped, starts again what has ended.
-    pub fn repair(&mut self) -> Result<()> {
-        for index in 0..self.running.len() {
-            let (name, child) = &mut self.running[index];
-            let name = *name;
-            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGCONT);
-            if has_ended(child) {
-                self.running[index].1 = self.spawn(name)?;
+    /// Puts the member that was ended in this way back: continues it, or starts it again once it has left.
+    pub fn repair(&mut self, ended: &str, end: End) -> Result<()> {
+        let place = self.running.iter_mut().find(|(name, _)| *name == ended);
+        let (name, child) = place.with_context(|| format!("failed to find member {ended}"))?;
+        let name = *name;
+        match end {
+            End::ElectorStopped => {
+                let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGCONT);
+            }
+            // It stands by again by itself.
+            End::GuardKilled => {}
+            End::Term | End::Crash | End::ElectorKilled => {
+                // The next one may be active before this one has quite left; a group must not run out of members.
+                wait_for_end(child, Instant::now() + LEAVE_LIMIT);
+                let fresh = self.spawn(name)?;
+                self.running.retain(|(other, _)| *other != name);
+                self.running.push((name, fresh));
+                self.running.sort_by_key(|(name, _)| *name);
             }
         }
         Ok(())
@@ -94,9 +104,7 @@ impl Members {
         }
         let limit = Instant::now() + LEAVE_LIMIT;
         for (_, child) in &mut self.running {
-            while matches!(child.try_wait(), Ok(None)) && Instant::now() < limit {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            wait_for_end(child, limit);
             if matches!(child.try_wait(), Ok(None)) {
                 // Its guard ends the workload.
                 let _ = child.kill();
@@ -120,7 +128,8 @@ fn guard_of(elector: i32) -> Option<i32> {
     })
 }
 
-/// Whether the member has left, or is just about to: one whose workload was ended leaves within moments.
-fn has_ended(child: &mut Child) -> bool {
-    matches!(child.try_wait(), Ok(Some(_)))
+fn wait_for_end(child: &mut Child, limit: Instant) {
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -4,7 +4,7 @@
 //! {
 //!   "format": 1,
 //!   "version": 42,
-//!   "claim": {"state": "held", "member": {"name": "a", "nonce": "…"}, "activation": "…", "attempt": "7-…", "token": 42},
+//!   "claim": {"state": "held", "member": {"name": "a", "nonce": "..."}, "activation": "...", "attempt": "7-...", "token": 42},
 //!   "lease_ms": 15000,
 //!   "digest": "89abcdef01234567",
 //!   "backend": {}

@@ -92,7 +92,7 @@ impl ProcessId {
 /// What `/proc/PID/stat` says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stat {
-    /// One letter: R, S, D, T, Z …
+    /// One letter: R, S, D, T, Z ...
     pub state: u8,
     /// The parent's PID.
     pub parent: i32,

@@ -62,6 +62,8 @@ pub(super) struct Run {
     /// When the main process may be continued, and whether it waits for that.
     resume_at: Instant,
     suspended: bool,
+    /// The deadline passed while the command ran.
+    expired: bool,
     stage: Stage,
     reports: Vec<Report>,
 }
@@ -96,6 +98,7 @@ impl Run {
             kill_at: None,
             resume_at: Instant::default(),
             suspended: false,
+            expired: false,
             stage: Stage::Running,
             reports: Vec::new(),
         };
@@ -279,7 +282,7 @@ impl Run {
 
     fn main_ended(&mut self, ending: Ending) {
         self.look_at_outcome();
-        if std::mem::replace(&mut self.main_lives, false) && self.opened {
+        if std::mem::replace(&mut self.main_lives, false) && self.opened && !self.expired {
             self.reports.push(Report::Exited(ending));
         }
     }
@@ -294,6 +297,8 @@ impl Run {
         if !self.is_ending() {
             self.resume(now);
             if now >= self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline)) {
+                // Nobody asked for it and the command did not end: the lease is lost, and that is what the elector hears.
+                self.expired = self.kill_at.is_none() && self.main_lives;
                 self.kill(now);
             }
         }
