@@ -5,10 +5,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
-use testkit::group::Group;
+use soloist::workload::process::ProcessId;
+use testkit::group::{Group, MARK};
 use testkit::member::Member;
 use testkit::process::{self, Process};
 use testkit::scenario::{LIMIT, check, follow, start};
@@ -70,8 +72,8 @@ fn an_elector_stopped_while_it_writes_is_killed_and_overtaken() -> Result<()> {
     check(&group, 2, &active)
 }
 
-/// Stops a guard without elector while it writes the release, before or after that can be seen; the next one follows.
-fn guard_stopped_while_it_writes(state: &str) -> Result<()> {
+#[test]
+fn a_guard_stopped_before_its_release_can_be_seen_is_overtaken() -> Result<()> {
     for _ in 0..100 {
         let group = Group::new()?;
         let (members, active) = start(&group, &["a", "b"], &[], &[])?;
@@ -79,7 +81,7 @@ fn guard_stopped_while_it_writes(state: &str) -> Result<()> {
         let at = stamp::now();
         members[0].signal(Signal::KILL)?;
         let caught = stop_while_writing(&group, guard).is_ok();
-        let says = |record: serde_json::Value| record.pointer("/claim/state").is_some_and(|claim| claim == state);
+        let says = |record: serde_json::Value| record.pointer("/claim/state").is_some_and(|claim| claim == "held");
         if caught && group.record().is_some_and(says) {
             follow(&group, &active, at)?;
             return check(&group, 2, &active);
@@ -88,14 +90,25 @@ fn guard_stopped_while_it_writes(state: &str) -> Result<()> {
     bail!("never caught the guard while it wrote the release")
 }
 
+/// The moment between the release and letting go is too short to be hit: a process of the test stands in for the guard.
 #[test]
-fn a_guard_stopped_before_its_release_can_be_seen_is_overtaken() -> Result<()> {
-    guard_stopped_while_it_writes("held")
-}
-
-#[test]
-fn a_guard_stopped_after_its_release_can_be_seen_is_overtaken() -> Result<()> {
-    guard_stopped_while_it_writes("released")
+fn a_guard_that_keeps_the_lock_after_its_release_is_killed() -> Result<()> {
+    let group = Group::new()?;
+    assert_eq!(group.member("a").run(&["true"])?.wait_exit_code(LIMIT)?, 0);
+    let lock = group.lock().to_string_lossy().into_owned();
+    let mut hung =
+        Command::new("flock").args(["--no-fork", &lock, "sleep", "1000"]).env(MARK, group.folder()).spawn()?;
+    let pid = hung.id().cast_signed();
+    wait_until("the lock to be held", LIMIT, || holder(group.lock()) == Some(pid))?;
+    let mut record = group.record().context("a record")?;
+    let guard = record.pointer_mut("/backend/keepers/guard").context("a recorded guard")?;
+    *guard = serde_json::to_value(ProcessId::of(pid)?)?;
+    std::fs::write(format!("{lock}.test"), record.to_string())?;
+    std::fs::rename(format!("{lock}.test"), format!("{lock}.record"))?;
+    let next = Member::spawn(&group, "b", &[], &[])?;
+    next.wait_active(&group, LIMIT)?;
+    assert_eq!(hung.wait()?.signal(), Some(9), "what keeps the lock after a release is in the way");
+    Ok(())
 }
 
 #[test]
