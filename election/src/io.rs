@@ -78,6 +78,28 @@ pub enum Request {
     },
 }
 
+/// Why a request is not granted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Refusal {
+    /// What kind of no it is, for programs.
+    pub kind: RefusalKind,
+    /// One sentence for people.
+    pub why: String,
+}
+
+/// The kinds of no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalKind {
+    /// Only another member can grant this: the active one, or a standby.
+    WrongMember,
+    /// What is asked for contradicts what is under way or the case already.
+    Conflict,
+    /// The member that is named, or any, cannot take over.
+    NoCandidate,
+    /// No member could ever grant this.
+    Invalid,
+}
+
 /// Something to do, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Output {
@@ -137,7 +159,7 @@ pub enum Action {
     /// SIGKILL to the workload.
     Kill,
     /// Answer to the request in this step: done or under way, or why not.
-    Answer(Result<(), String>),
+    Answer(Result<(), Refusal>),
     /// Nothing to do, but people want to know.
     Note,
     /// Leave the process.

@@ -21,7 +21,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::io::{Action, Exit, Input, Output, Request, Role};
+use crate::io::{Action, Exit, Input, Output, RefusalKind, Request, Role};
 use crate::record::{Activation, Member, Nonce, Token};
 use crate::timing::Timing;
 
@@ -80,6 +80,8 @@ pub struct Settings {
     pub on_exit: OnExit,
     /// After a loss.
     pub on_loss: OnLoss,
+    /// Whether it may be active before the first [`Input::Health`].
+    pub healthy: bool,
 }
 
 /// One member's part of the protocol. Pure: what it knows of time and store comes in through [`Machine::step`].
@@ -173,7 +175,7 @@ impl<E: Entropy> Machine<E> {
 /// After the exit was decided nothing moves any more; requests still get their answer.
 fn refuse_when_ended<E: Entropy>(core: &mut Core<E>, input: &Input) -> State {
     if matches!(input, Input::Request(_)) {
-        core.refuse("this member is leaving");
+        core.refuse(RefusalKind::Conflict, "this member is leaving");
     }
     State::Ended
 }
@@ -188,8 +190,10 @@ fn leave_idle<E: Entropy>(core: &mut Core<E>) -> State {
 fn refuse_as_standby<E: Entropy>(core: &mut Core<E>, request: &Request) {
     match request {
         Request::Switchover { .. } | Request::Pause { .. } | Request::Resume => {
-            core.refuse("this member is not active");
+            core.refuse(RefusalKind::WrongMember, "this member is not active");
         }
-        Request::Fenced { activation } => core.refuse(&format!("the lock does not name activation {activation}")),
+        Request::Fenced { activation } => {
+            core.refuse(RefusalKind::Conflict, &format!("the lock does not name activation {activation}"));
+        }
     }
 }

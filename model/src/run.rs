@@ -34,6 +34,7 @@ impl World {
             absence: Absence::CostsALease,
             on_exit: OnExit::Standby,
             on_loss: OnLoss::Standby,
+            healthy: true,
         };
         let range = u64::try_from((self.timing.period() / 10).as_nanos()).unwrap_or(u64::MAX);
         let others = (0..state.members.len()).filter(|other| *other != index).map(|other| NAMES[other].to_owned());

@@ -20,11 +20,11 @@ pub fn now() -> Instant {
     Instant::from_nanos(seconds * 1_000_000_000 + nanos)
 }
 
-/// Wall-clock milliseconds since 1970. For display and history, never for a decision.
+/// Wall-clock microseconds since 1970. For display and history, never for a decision.
 /// See docs/safety.md R8.
-pub fn unix_ms() -> u64 {
+pub fn unix_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Where the elector's time comes from: this host, or a simulation.

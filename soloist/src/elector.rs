@@ -1,5 +1,7 @@
 //! Drives the machine: the only place that waits for store, clock and workload.
 
+mod publish;
+
 use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
@@ -8,14 +10,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use election::{
-    Action, Attempt, Entropy, Exit, Input, Instant, Machine, Output, Request, Role, Seen, Version, Write, kill_to_proof,
+    Action, Attempt, Entropy, Exit, Input, Instant, Machine, Output, Refusal, RefusalKind, Request, Role, Seen,
+    Version, Write, kill_to_proof,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::lock::{Lock, LockError};
-use crate::workload::{Containment, Ending, Event, Launch, LocalRelease, Workload};
+use crate::snapshot::{Announcement, Health, Publisher};
+use crate::workload::{Ending, Event, Launch, LocalRelease, Workload};
 
 /// Randomness of the kernel, asked for each time: a cloned process draws other bits.
 /// See docs/safety.md R10.
@@ -51,8 +55,23 @@ pub enum Order {
     Signal(i32),
     /// The terminal is gone: for the workload, and a standby leaves.
     Hangup,
-    /// Somebody asks; the answer says whether it is under way.
-    Request(Request, oneshot::Sender<Result<(), String>>),
+    /// Somebody asks for something.
+    Request(Petition),
+    /// What the health check says now.
+    Health(Health),
+    /// Who has announced itself beside the lock and is there, this member included.
+    Members(Vec<Announcement>),
+}
+
+/// A request, and who makes it.
+#[derive(Debug)]
+pub struct Petition {
+    /// What is asked for.
+    pub request: Request,
+    /// Who asks, for people: a user and a program, or an address.
+    pub by: String,
+    /// Hears at once whether it is under way, or why not.
+    pub answer_to: oneshot::Sender<Result<(), Refusal>>,
 }
 
 /// A store operation under way, as the input that it will become.
@@ -75,7 +94,10 @@ pub struct Elector<E, L, W, C> {
     watch: Option<Watch>,
     /// The version that the last answer named; changes are counted from here.
     last_version: Version,
-    answer_to: Option<oneshot::Sender<Result<(), String>>>,
+    petition: Option<Petition>,
+    /// What was granted last in this activation, and to whom.
+    granted: Option<String>,
+    publisher: Publisher,
     /// A workload was started and is not gone.
     runs: bool,
     /// The workload's size is to be looked at.
@@ -91,6 +113,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         clock: C,
         command: Command,
         orders: mpsc::Receiver<Order>,
+        publisher: Publisher,
     ) -> Self {
         Self {
             machine,
@@ -103,7 +126,9 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             answer: None,
             watch: None,
             last_version: Version::ABSENT,
-            answer_to: None,
+            petition: None,
+            granted: None,
+            publisher,
             runs: false,
             measure_due: false,
         }
@@ -114,7 +139,10 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         let mut input = Input::Wake;
         loop {
             self.note_version(&input);
+            self.publish_answer(&input);
             let outputs = self.machine.step(self.clock.now(), input);
+            // Before anything is done: nobody shall read "active" when the stop has begun.
+            self.publish(&outputs);
             for output in outputs {
                 if let Some(exit) = self.perform(output) {
                     return exit;
@@ -194,7 +222,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     fn on_event(&mut self, event: Event) -> Option<Input> {
         match event {
             Event::Started { pid, containment } => {
-                tracing::info!(pid, containment = containment_word(containment), "the workload runs");
+                tracing::info!(pid, containment = containment.word(), "the workload runs");
+                self.publish_started(pid, containment);
                 None
             }
             Event::Exited(ending) => Some(Input::Exited { code: exit_code(ending) }),
@@ -235,9 +264,20 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 }
                 None
             }
-            Some(Order::Request(request, answer_to)) => {
-                self.answer_to = Some(answer_to);
+            Some(Order::Request(petition)) => {
+                let request = petition.request.clone();
+                self.petition = Some(petition);
                 Some(Input::Request(request))
+            }
+            Some(Order::Health(health)) => {
+                let healthy = health.healthy;
+                self.publisher.update(|snapshot| snapshot.health = health);
+                Some(Input::Health(healthy))
+            }
+            Some(Order::Members(members)) => {
+                let candidates = candidates(&members);
+                self.publisher.update(|snapshot| snapshot.members = members);
+                Some(Input::Candidates(candidates))
             }
         }
     }
@@ -265,12 +305,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             }
             Action::Stop { grace, successor } => self.workload.stop(grace, successor),
             Action::Kill => self.workload.kill(),
-            Action::Answer(answer) => {
-                if let Some(answer_to) = self.answer_to.take() {
-                    // Whoever asked may have gone away meanwhile.
-                    let _ = answer_to.send(answer);
-                }
-            }
+            Action::Answer(answer) => self.answer(answer, &reason),
             Action::Note => {}
             Action::Exit(exit) => return Some(exit),
         }
@@ -278,6 +313,23 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             self.watch = None;
         }
         None
+    }
+
+    fn answer(&mut self, answer: Result<(), Refusal>, reason: &str) {
+        let Some(petition) = self.petition.take() else { return };
+        let answer = match (answer, &self.granted) {
+            (Ok(()), _) => {
+                self.granted = Some(format!("{reason}, asked for by {}", petition.by));
+                Ok(())
+            }
+            // Two at once: the second one is told who was first.
+            (Err(Refusal { kind: RefusalKind::Conflict, why }), Some(granted)) => {
+                Err(Refusal { kind: RefusalKind::Conflict, why: format!("{why} ({granted})") })
+            }
+            (refused, _) => refused,
+        };
+        // Whoever asked may have gone away meanwhile.
+        let _ = petition.answer_to.send(answer);
     }
 
     fn start(
@@ -298,8 +350,16 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             local_release,
         };
         self.runs = true;
+        self.granted = None;
         self.workload.start(launch, self.lock.descriptor());
     }
+}
+
+/// The names of those who may take over, who has been there longest first. The machine leaves out its own.
+fn candidates(members: &[Announcement]) -> Vec<String> {
+    let mut fit: Vec<&Announcement> = members.iter().filter(|member| member.healthy).collect();
+    fit.sort_by_key(|member| (member.since_unix_ms, &member.name));
+    fit.into_iter().map(|member| member.name.clone()).collect()
 }
 
 /// The future in the slot, or one that never ends.
@@ -348,14 +408,6 @@ fn log(action: &Action, reason: &str, role: Role) {
         tracing::debug!(%role, "{reason}");
     } else {
         tracing::info!(%role, "{reason}");
-    }
-}
-
-fn containment_word(containment: Containment) -> &'static str {
-    match containment {
-        Containment::PidNamespace => "pid-namespace",
-        Containment::Cgroup => "cgroup",
-        Containment::Subreaper => "subreaper",
     }
 }
 

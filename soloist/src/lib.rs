@@ -7,5 +7,8 @@ pub mod elector;
 pub mod error;
 pub mod lock;
 pub mod log;
+pub mod member;
 pub mod settings;
+pub mod signals;
+pub mod snapshot;
 pub mod workload;

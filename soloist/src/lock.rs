@@ -1,9 +1,11 @@
 //! The lock: a versioned register, nothing else. Backends translate a store into these three calls.
 
+pub mod board;
 pub mod codec;
 #[cfg(test)]
 mod contract;
 pub mod file;
+pub mod history;
 pub mod memory;
 
 use std::future::Future;

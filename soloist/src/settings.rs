@@ -39,6 +39,8 @@ pub struct Raw {
 /// What a member does, without contradictions.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The group's name: as given, else the lock's.
+    pub group: String,
     /// The lock file.
     pub lock: PathBuf,
     /// Whether the path was chosen by soloist: it is printed then.
@@ -74,6 +76,7 @@ impl Settings {
         let name = name::member(raw.name.as_deref())?;
         command::check(&raw.command)?;
         Ok(Self {
+            group: group.map_or_else(|| place.name(), str::to_owned),
             lock: place.path,
             lock_is_default: place.is_default,
             name,

@@ -71,6 +71,17 @@ pub enum Containment {
     Subreaper,
 }
 
+impl Containment {
+    /// The word for it in logs and in `/status`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Containment::PidNamespace => "pid-namespace",
+            Containment::Cgroup => "cgroup",
+            Containment::Subreaper => "subreaper",
+        }
+    }
+}
+
 /// What the guard reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

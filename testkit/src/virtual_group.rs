@@ -12,6 +12,7 @@ use std::time::Duration;
 use election::{Absence, Entropy, Exit, Machine, OnExit, OnLoss, Settings, Timing};
 use soloist::elector::{Command, Elector, Order};
 use soloist::lock::memory::MemoryStore;
+use soloist::snapshot::{Health, Publisher, Snapshot};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -84,12 +85,15 @@ pub fn spawn(world: &World, name: &str, lease: Duration, rate: f64, seed: u64) -
         absence: Absence::CostsALease,
         on_exit: OnExit::Standby,
         on_loss: OnLoss::Standby,
+        healthy: true,
     };
     let network = Network::new(world.store.lock(), Rc::clone(&world.weather), Dice(dice.bits()));
     let workload = VirtualWorkload::new(name, clock, Rc::clone(&world.ledger), Dice(dice.bits()));
     let command = Command { argv: Vec::new(), stop_grace: settings.stop_grace, local_lock: None };
     let (orders, receiver) = mpsc::channel(4);
     let machine = Machine::new(settings, dice);
-    let elector = Elector::new(machine, network, workload, clock, command, receiver);
+    let health = Health { healthy: true, why: String::new() };
+    let publisher = Publisher::new(Snapshot::new("virtual", name, lease, health, 0));
+    let elector = Elector::new(machine, network, workload, clock, command, receiver, publisher);
     Ok(VirtualMember { orders, task: tokio::task::spawn_local(elector.run()) })
 }

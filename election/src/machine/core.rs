@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Entropy, Settings};
 use crate::clock::Instant;
-use crate::io::{Action, Input, Output};
+use crate::io::{Action, Input, Output, Refusal, RefusalKind};
 use crate::record::{Activation, Attempt, Claim, Member, Nonce, Proof, Record, Token};
 use crate::register::{Seen, Version};
 
@@ -82,13 +82,13 @@ pub(super) struct Core<E> {
 
 impl<E: Entropy> Core<E> {
     pub fn new(settings: Settings, nonce: Nonce, entropy: E) -> Self {
-        let longest_lease = settings.timing.lease();
+        let (longest_lease, healthy) = (settings.timing.lease(), settings.healthy);
         Self {
             settings,
             nonce,
             entropy,
             sends: 0,
-            healthy: true,
+            healthy,
             candidates: Vec::new(),
             newest: None,
             rewound_since: None,
@@ -170,8 +170,9 @@ impl<E: Entropy> Core<E> {
         self.outputs.push(Output { action, reason: reason.into() });
     }
 
-    pub fn refuse(&mut self, why: &str) {
-        self.say(Action::Answer(Err(why.to_owned())), format!("refused: {why}"));
+    pub fn refuse(&mut self, kind: RefusalKind, why: &str) {
+        let refusal = Refusal { kind, why: why.to_owned() };
+        self.say(Action::Answer(Err(refusal)), format!("refused: {why}"));
     }
 
     pub fn grant(&mut self, reason: impl Into<String>) {

@@ -12,6 +12,14 @@ pub(super) struct Place {
     pub is_default: bool,
 }
 
+impl Place {
+    /// What a group without a name of its own is called: the lock file's name, without `.lock`.
+    pub fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        name.strip_suffix(".lock").filter(|stem| !stem.is_empty()).unwrap_or(&name).to_owned()
+    }
+}
+
 const ALLOWED: &str = "a path, or file:///path/app.lock";
 
 /// Finds the lock file from `--lock` and `--group`.

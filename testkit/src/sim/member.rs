@@ -123,6 +123,7 @@ impl Member {
                 _ => OnExit::Standby,
             },
             on_loss: OnLoss::Standby,
+            healthy: true,
         };
         self.end();
         self.machine = Some(Machine::new(settings, kernel.clone()));

@@ -39,9 +39,10 @@ fn switchover_to_anybody_names_the_first_candidate() {
 #[test]
 fn switchover_to_an_unknown_member_or_to_nobody_is_refused() {
     let mut rig = Rig::active();
-    assert!(rig.request(switchover(Some("b"))).is_err());
-    assert!(rig.request(switchover(Some("a"))).is_err());
-    assert!(rig.request(switchover(None)).is_err());
+    let mut kind = |to| rig.request(switchover(to)).unwrap_err().kind;
+    assert_eq!(kind(Some("b")), RefusalKind::NoCandidate);
+    assert_eq!(kind(Some("a")), RefusalKind::Conflict, "it is active already");
+    assert_eq!(kind(None), RefusalKind::NoCandidate);
     assert_eq!(rig.machine.role(), Role::Active);
 }
 
@@ -50,7 +51,9 @@ fn second_switchover_is_refused_while_the_first_is_under_way() {
     let mut rig = Rig::active();
     candidates(&mut rig, &["b", "c"]);
     rig.request(switchover(Some("b"))).unwrap();
-    assert!(rig.request(switchover(Some("c"))).unwrap_err().contains("already stopping"));
+    let refusal = rig.request(switchover(Some("c"))).unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::Conflict);
+    assert!(refusal.why.contains("already stopping"), "{refusal:?}");
 }
 
 #[test]
@@ -58,7 +61,7 @@ fn standby_refuses_what_only_the_active_member_can_grant() {
     let mut rig = Rig::standby();
     rig.read(Some(held_by("b", 1, 1)));
     for request in [switchover(None), pause(60), Request::Resume] {
-        assert!(rig.request(request).unwrap_err().contains("not active"));
+        assert!(rig.request(request).unwrap_err().why.contains("not active"));
     }
 }
 
@@ -115,7 +118,7 @@ fn pause_of_nothing_or_of_more_than_a_day_is_refused() {
     let mut rig = Rig::active();
     assert!(rig.request(pause(0)).is_err());
     assert!(rig.request(pause(90_000)).is_err());
-    assert!(rig.request(Request::Resume).unwrap_err().contains("no pause"));
+    assert!(rig.request(Request::Resume).unwrap_err().why.contains("no pause"));
 }
 
 #[test]
@@ -124,7 +127,7 @@ fn pause_is_refused_where_a_foreign_holder_was_seen() {
     rig.read(Some(foreign(None)));
     rig.see(Some(released_by("b")));
     rig.confirm();
-    assert!(rig.request(pause(60)).unwrap_err().contains("foreign"));
+    assert!(rig.request(pause(60)).unwrap_err().why.contains("foreign"));
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub fn settings(name: &str) -> Settings {
         absence: Absence::CostsALease,
         on_exit: OnExit::Exit,
         on_loss: OnLoss::Standby,
+        healthy: true,
     }
 }
 
@@ -157,7 +158,7 @@ impl Rig {
         (record, attempt)
     }
 
-    pub fn request(&mut self, request: Request) -> Result<(), String> {
+    pub fn request(&mut self, request: Request) -> Result<(), Refusal> {
         self.step(Input::Request(request));
         self.outputs
             .iter()

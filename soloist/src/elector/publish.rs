@@ -1,0 +1,97 @@
+//! Tells the rest of the program how this member stands.
+
+use election::{Action, Claim, Entropy, Input, Output, Record, Role, Seen, Write};
+
+use super::Elector;
+use crate::clock::{Clock, unix_us};
+use crate::lock::Lock;
+use crate::snapshot::{Holder, Tenure, Workload as State};
+use crate::workload::{Containment, Workload};
+
+impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
+    /// What an answer says, apart from what the machine makes of it.
+    pub(super) fn publish_answer(&self, input: &Input) {
+        let now = self.clock.now();
+        self.publisher.update(|snapshot| match input {
+            Input::Read(Ok(Seen { record, .. })) => {
+                snapshot.store_answered = Some(now);
+                snapshot.holder = record.as_ref().and_then(holder);
+                snapshot.paused_until_unix_ms = record.as_ref().and_then(|record| record.paused_until_unix_ms);
+                if let Some(record) = record {
+                    snapshot.lease = record.lease;
+                }
+            }
+            Input::Written { outcome: Write::Written(_), .. } => snapshot.store_answered = Some(now),
+            Input::Exited { .. } => snapshot.workload = State::Stopping { pid: snapshot.workload.pid() },
+            Input::Gone { .. } => snapshot.workload = State::None,
+            _ => {}
+        });
+    }
+
+    pub(super) fn publish_started(&self, pid: i32, containment: Containment) {
+        self.publisher.update(|snapshot| {
+            // A stop may have crossed the report.
+            snapshot.workload = match snapshot.workload {
+                State::Starting => State::Running { pid, since_unix_us: unix_us() },
+                _ => State::Stopping { pid: Some(pid) },
+            };
+            snapshot.containment = Some(containment);
+        });
+    }
+
+    /// Where a step of the machine has led.
+    pub(super) fn publish(&self, outputs: &[Output]) {
+        let role = self.machine.role();
+        let timing = self.machine.timing();
+        self.publisher.update(|snapshot| {
+            if snapshot.role != role {
+                snapshot.role = role;
+                snapshot.since_unix_us = unix_us();
+            }
+            snapshot.due = self.machine.next_wakeup();
+            snapshot.tenure = self.machine.activation().map(|(activation, token, kill_at)| Tenure {
+                activation,
+                token,
+                stop_at: kill_at - timing.grace(),
+                kill_at,
+            });
+            if let (Some(tenure), Role::Active | Role::Stopping) = (snapshot.tenure, role) {
+                snapshot.holder = Some(Holder {
+                    name: snapshot.name.clone(),
+                    activation: Some(tenure.activation),
+                    token: Some(tenure.token),
+                });
+            }
+            for Output { action, reason } in outputs {
+                match action {
+                    Action::Start { .. } => snapshot.workload = State::Starting,
+                    Action::Stop { .. } | Action::Kill => {
+                        snapshot.workload = State::Stopping { pid: snapshot.workload.pid() };
+                    }
+                    Action::Write { record, .. } => {
+                        snapshot.lease = record.lease;
+                        snapshot.paused_until_unix_ms = record.paused_until_unix_ms;
+                    }
+                    _ => {}
+                }
+                if !action.is_routine() {
+                    snapshot.reason.clone_from(reason);
+                }
+            }
+        });
+    }
+}
+
+/// Whom a record names, if anybody.
+fn holder(record: &Record) -> Option<Holder> {
+    match &record.claim {
+        Claim::Held(holder) => {
+            Some(Holder { name: holder.member.name.clone(), activation: Some(holder.activation), token: holder.token })
+        }
+        Claim::Foreign(foreign) => {
+            let name = foreign.holder.clone()?;
+            Some(Holder { name, activation: None, token: None })
+        }
+        Claim::Released(_) | Claim::Vacant(_) => None,
+    }
+}

@@ -1,0 +1,170 @@
+//! One member: its elector, and what is around it. What is around it reads snapshots and hands in orders, and is never
+//! waited for.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use election::{Absence, Exit, Machine, Nonce};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::clock::{BootClock, unix_us};
+use crate::elector::{Command, Elector, KernelEntropy, Order};
+use crate::error::{Code, Failure};
+use crate::lock::Lock;
+use crate::lock::file::{self, Category, FileLock, Keepers};
+use crate::settings::Settings;
+use crate::signals;
+use crate::snapshot::{Health, Publisher, Snapshot};
+use crate::workload::cgroup::Base;
+use crate::workload::keeper::Keeper;
+use crate::workload::process::{ProcessId, boot_id};
+
+/// How long the first look at the lock may take with `--fail-fast`.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// Orders that wait for the elector. It takes them at once; a burst of signals is all that can queue.
+const ORDERS_MAX: usize = 16;
+
+/// Refuses a lock that cannot be used, before anything is started or written.
+///
+/// # Errors
+/// What was got, what is allowed and how to fix it.
+pub fn check(settings: &Settings) -> Result<(), Failure> {
+    file::check(&settings.lock, settings.allow_remote_fs).map_err(refused)
+}
+
+/// Takes part in a group until the machine decides to leave.
+///
+/// # Errors
+/// Something could not be started, or something around the elector ended; the workload is gone then.
+pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
+    let (sender, orders) = mpsc::channel(ORDERS_MAX);
+    let mut around = Around::default();
+    around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
+    let clock = BootClock::new().map_err(internal("make a timer"))?;
+    let base = contain();
+    let mut keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
+    let keepers = Keepers {
+        elector: ProcessId::own().map_err(internal("read the own start time"))?,
+        guard: keeper.guard(),
+        boot_id: boot_id().map_err(internal("read the boot id"))?,
+        cgroup: base.clone(),
+    };
+    let lock_settings =
+        file::Settings { path: settings.lock.clone(), allow_remote_fs: settings.allow_remote_fs, keepers };
+    let lock = FileLock::open(lock_settings).map_err(refused)?;
+    lock.set_announce(Arc::new(keeper.announcer()));
+    keeper.on_replaced(lock.guard_setter());
+    if settings.fail_fast {
+        first_look(&lock).await?;
+    }
+    let command = Command {
+        argv: settings.command.clone(),
+        stop_grace: settings.stop_grace,
+        local_lock: Some(lock.path().to_owned()),
+    };
+    let health = Health { healthy: true, why: "there is no health check".to_owned() };
+    let machine = Machine::new(machine_settings(&settings, &health), KernelEntropy);
+    let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
+    let publisher = Publisher::new(first);
+
+    let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher);
+    let exit = around.keep(elector.run(), &sender).await;
+    if let Some(base) = base {
+        base.remove();
+    }
+    exit
+}
+
+/// The tasks around the elector. None of them ends before it; if one does, the member leaves.
+#[derive(Default)]
+struct Around(JoinSet<(&'static str, anyhow::Result<()>)>);
+
+impl Around {
+    fn add(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        self.0.spawn(async move { (name, task.await) });
+    }
+
+    async fn first_end(&mut self) -> String {
+        match self.0.join_next().await {
+            Some(Ok((name, Ok(())))) => format!("{name} ended"),
+            Some(Ok((name, Err(error)))) => format!("{name} failed: {error:#}"),
+            Some(Err(error)) => format!("a task failed: {error}"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Runs the elector to its end. A member of which a part is missing leaves in order.
+    async fn keep(
+        mut self,
+        elector: impl Future<Output = Exit>,
+        orders: &mpsc::Sender<Order>,
+    ) -> Result<Exit, Failure> {
+        tokio::pin!(elector);
+        let why = tokio::select! {
+            exit = &mut elector => return Ok(exit),
+            why = self.first_end() => why,
+        };
+        tracing::error!("{why}: leaving");
+        let leave = async {
+            // Fails only if the elector is gone already.
+            let _ = orders.send(Order::Leave).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = elector => {}
+            () = leave => {}
+        }
+        Err(Failure::new(Code::Internal, why))
+    }
+}
+
+fn machine_settings(settings: &Settings, health: &Health) -> election::Settings {
+    election::Settings {
+        name: settings.name.clone(),
+        timing: settings.timing,
+        stop_grace: settings.stop_grace,
+        // Whoever holds the flock and finds no record is the first ever.
+        absence: Absence::Free,
+        on_exit: settings.on_exit,
+        on_loss: settings.on_loss,
+        healthy: health.healthy,
+    }
+}
+
+/// A cgroup of its own where one is writable; elsewhere the subreapers do what they can.
+fn contain() -> Option<Base> {
+    let mut entropy = KernelEntropy;
+    let high = election::Entropy::bits(&mut entropy);
+    let low = election::Entropy::bits(&mut entropy);
+    match Base::create(Nonce(u128::from(high) << 64 | u128::from(low))) {
+        Ok(base) => Some(base),
+        Err(error) => {
+            tracing::debug!("no cgroup of our own: {error}");
+            None
+        }
+    }
+}
+
+async fn first_look(lock: &impl Lock) -> Result<(), Failure> {
+    let result = match tokio::time::timeout(FIRST_LOOK, lock.read()).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {FIRST_LOOK:?}"),
+    };
+    Err(Failure::new(Code::Unavailable, result).hint("without --fail-fast soloist would wait for it"))
+}
+
+fn internal(what: &'static str) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::new(Code::Internal, format!("failed to {what}: {error}"))
+}
+
+fn refused(refusal: file::Refusal) -> Failure {
+    let code = match refusal.category() {
+        Category::Permission => Code::Permission,
+        Category::Configuration => Code::Configuration,
+    };
+    Failure::new(code, refusal.to_string())
+}

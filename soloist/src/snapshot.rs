@@ -1,0 +1,226 @@
+//! What a member knows of itself and of its group, for everybody who asks: HTTP, hooks, routes, the notice board.
+//!
+//! The elector publishes a snapshot after each step of the machine and before it acts on it, so that nobody is told
+//! "active" a moment too long. Readers compute what depends on the time from the clock when they are asked; a snapshot
+//! that stands still, because the elector does, runs out by itself.
+
+use std::time::Duration;
+
+use election::{Activation, Instant, Role, Token};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::workload::Containment;
+
+/// The state of one member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The group's name.
+    pub group: String,
+    /// The member's name.
+    pub name: String,
+    /// The part that it plays.
+    pub role: Role,
+    /// Since when it plays it, in wall-clock microseconds since 1970.
+    pub since_unix_us: u64,
+    /// Whom the lock names, as far as this member knows.
+    pub holder: Option<Holder>,
+    /// The own time of being active, until nothing of it is left.
+    pub tenure: Option<Tenure>,
+    /// How long observers wait for the present holder.
+    pub lease: Duration,
+    /// Until when a pause lasts, in wall-clock milliseconds since 1970.
+    pub paused_until_unix_ms: Option<u64>,
+    /// The own workload.
+    pub workload: Workload,
+    /// What holds the workload's tree together; nothing before the first one started.
+    pub containment: Option<Containment>,
+    /// Whether this member may be active.
+    pub health: Health,
+    /// The other members that announced themselves and this one, by name.
+    pub members: Vec<Announcement>,
+    /// Why it is so: the last reason of the machine that was worth a log line.
+    pub reason: String,
+    /// When the last answer of the store came.
+    pub store_answered: Option<Instant>,
+    /// When the elector wanted to do something next; long after it, it hangs.
+    pub due: Option<Instant>,
+    /// Counts the changes that a person would call news. Deadlines that move are none.
+    pub news: u64,
+}
+
+/// Whom the lock names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The member's name.
+    pub name: String,
+    /// Its activation, where the record is one of ours.
+    pub activation: Option<Activation>,
+    /// Its fencing token, where the record says it.
+    pub token: Option<Token>,
+}
+
+/// One's own time of being active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// This time of being active.
+    pub activation: Activation,
+    /// Its fencing token.
+    pub token: Token,
+    /// When the workload is stopped unless a renewal is confirmed before: until then "active" holds.
+    pub stop_at: Instant,
+    /// When it is killed.
+    pub kill_at: Instant,
+}
+
+/// How far the own workload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Workload {
+    /// Nothing of it is there.
+    #[default]
+    None,
+    /// The guard was told to start it.
+    Starting,
+    /// It runs.
+    Running {
+        /// The PID of the command.
+        pid: i32,
+        /// Since when, in wall-clock microseconds since 1970.
+        since_unix_us: u64,
+    },
+    /// It was told to end, or its command has ended and the rest of its tree is being ended.
+    Stopping {
+        /// The PID of the command, if it ever ran.
+        pid: Option<i32>,
+    },
+}
+
+impl Workload {
+    /// The word for it in `/status`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Workload::None => "none",
+            Workload::Starting => "starting",
+            Workload::Running { .. } => "running",
+            Workload::Stopping { .. } => "stopping",
+        }
+    }
+
+    /// The PID of the command, while there is one.
+    pub fn pid(self) -> Option<i32> {
+        match self {
+            Workload::Running { pid, .. } => Some(pid),
+            Workload::Stopping { pid } => pid,
+            Workload::None | Workload::Starting => None,
+        }
+    }
+}
+
+/// What the health check says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether this member may be active.
+    pub healthy: bool,
+    /// One sentence for people.
+    pub why: String,
+}
+
+/// What a member says of itself beside the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The member's name.
+    pub name: String,
+    /// The nonce of its process: a member that is started anew is another one.
+    pub nonce: String,
+    /// The part that it played when it wrote this.
+    pub role: String,
+    /// Whether it may be active.
+    pub healthy: bool,
+    /// Why it is unhealthy, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The version of soloist.
+    pub version: String,
+    /// Since when it has been there, in wall-clock milliseconds since 1970: who waits longest goes first.
+    pub since_unix_ms: u64,
+    /// When it wrote this, in wall-clock milliseconds since 1970.
+    pub at_unix_ms: u64,
+}
+
+impl Snapshot {
+    /// A member that has not looked at the lock yet.
+    pub fn new(group: &str, name: &str, lease: Duration, health: Health, now_unix_us: u64) -> Self {
+        Self {
+            group: group.to_owned(),
+            name: name.to_owned(),
+            role: Role::Standby,
+            since_unix_us: now_unix_us,
+            holder: None,
+            tenure: None,
+            lease,
+            paused_until_unix_ms: None,
+            workload: Workload::None,
+            containment: None,
+            health,
+            members: Vec::new(),
+            reason: "has not looked at the lock yet".to_owned(),
+            store_answered: None,
+            due: None,
+            news: 0,
+        }
+    }
+
+    /// How long this member may still say that it is active; nothing if it may not.
+    /// See docs/safety.md R16.
+    pub fn active_for(&self, now: Instant) -> Option<Duration> {
+        let tenure = self.tenure.filter(|_| self.role == Role::Active)?;
+        let rest = tenure.stop_at.since(now);
+        (!rest.is_zero()).then_some(rest)
+    }
+
+    /// Whether a person would call the step from `before` to this one news.
+    fn is_news_after(&self, before: &Self) -> bool {
+        let quiet = |snapshot: &Self| Self {
+            tenure: snapshot.tenure.map(|tenure| Tenure {
+                stop_at: Instant::default(),
+                kill_at: Instant::default(),
+                ..tenure
+            }),
+            store_answered: None,
+            due: None,
+            news: 0,
+            ..snapshot.clone()
+        };
+        quiet(self) != quiet(before)
+    }
+}
+
+/// Where snapshots come from: the elector has one, everybody else a receiver.
+#[derive(Debug)]
+pub struct Publisher {
+    sender: watch::Sender<Snapshot>,
+}
+
+impl Publisher {
+    /// Publishes `first` at once.
+    pub fn new(first: Snapshot) -> Self {
+        Self { sender: watch::Sender::new(first) }
+    }
+
+    /// One more reader.
+    pub fn subscribe(&self) -> watch::Receiver<Snapshot> {
+        self.sender.subscribe()
+    }
+
+    /// Changes the snapshot; readers wake up if it is another one then.
+    pub fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        self.sender.send_if_modified(|snapshot| {
+            let before = snapshot.clone();
+            change(snapshot);
+            if snapshot.is_news_after(&before) {
+                snapshot.news += 1;
+            }
+            *snapshot != before
+        });
+    }
+}
