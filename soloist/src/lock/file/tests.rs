@@ -438,6 +438,7 @@ async fn a_denied_acquiring_write_leaves_nothing_behind() {
     assert!(matches!(write, Write::Denied(_)), "{write:?}");
     assert!(lock.descriptor().is_none());
     assert_eq!(lock.read().await.unwrap().record, None);
+    assert_eq!(fs::read_to_string(at(&folder)).unwrap(), format!("{:020}\n", 1), "it is counted before it may be used");
     fs::remove_dir(beside(&folder, ".record.new")).unwrap();
     let acquired = written(lock.write(Version::ABSENT, &held(1, 2)).await);
     assert_eq!(acquired.number, 2, "a token that may have been used is not used again");
