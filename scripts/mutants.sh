@@ -16,7 +16,9 @@ trap 'rm -rf "$copy"' EXIT
 (cd "$root" && git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - --ignore-failed-read) | tar -xf - -C "$copy"
 cd "$copy"
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/mutants
-export CARGO_TARGET_DIR
+# What is broken on purpose has warnings that tell nobody anything.
+RUSTFLAGS=-Awarnings
+export CARGO_TARGET_DIR RUSTFLAGS
 output=$copy/output.txt
 
 field() {
