@@ -57,7 +57,7 @@ fn members_in_different_time_namespaces_hand_over() -> Result<()> {
             let (members, active) = start(&group, days)?;
             let handover = hand_over(&group, &members, &active, end)?;
             check(&group, 2, &active)?;
-            ensure!(handover.from_event < LEASE * 2, "{days:?}, {end}: took {:?}", handover.from_event);
+            ensure!(handover.from_event < LEASE * 3, "{days:?}, {end}: took {:?}", handover.from_event);
         }
     }
     Ok(())
