@@ -77,3 +77,25 @@ impl Clock for BootClock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_can_set_the_clock_of_an_observer() {
+        let boottime = || {
+            let spec = clock_gettime(ClockId::Boottime);
+            Instant::from_nanos(
+                u64::try_from(i128::from(spec.tv_sec) * 1_000_000_000 + i128::from(spec.tv_nsec)).unwrap(),
+            )
+        };
+        let clock = BootClock::new().unwrap();
+        let (before, seen, after) = (boottime(), clock.now(), boottime());
+        assert!(before <= seen && seen <= after, "the elector's clock is not CLOCK_BOOTTIME: {seen:?} at {before:?}");
+        let timer = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", clock.timer.as_raw_fd())).unwrap();
+        assert!(timer.contains("clockid: 7\n"), "the elector's timer is not on CLOCK_BOOTTIME: {timer}");
+    }
+}
