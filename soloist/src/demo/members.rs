@@ -74,23 +74,22 @@ impl Members {
 
     /// Puts the member that was ended in this way back: continues it, or starts it again once it has left.
     pub fn repair(&mut self, ended: &str, end: End) -> Result<()> {
-        let place = self.running.iter_mut().find(|(name, _)| *name == ended);
-        let (name, child) = place.with_context(|| format!("failed to find member {ended}"))?;
-        let name = *name;
+        let place = self.running.iter().position(|(name, _)| *name == ended);
+        let place = place.with_context(|| format!("failed to find member {ended}"))?;
+        let (name, child) = &mut self.running[place];
         match end {
             End::ElectorStopped => {
                 let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGCONT);
             }
             // It stands by again by itself.
             End::GuardKilled => {}
-            End::Term | End::Crash | End::ElectorKilled => {
-                // The next one may be active before this one has quite left; a group must not run out of members.
-                wait_for_end(child, Instant::now() + LEAVE_LIMIT);
-                let fresh = self.spawn(name)?;
-                self.running.retain(|(other, _)| *other != name);
-                self.running.push((name, fresh));
-                self.running.sort_by_key(|(name, _)| *name);
-            }
+            // The next one may be active before this one has quite left.
+            End::Term | End::Crash | End::ElectorKilled => wait_for_end(child, Instant::now() + LEAVE_LIMIT),
+        }
+        // Also an elector that was stopped in the middle of a write: its guard kills it, for it holds up the others.
+        if !matches!(child.try_wait(), Ok(None)) {
+            let name = *name;
+            self.running[place].1 = self.spawn(name)?;
         }
         Ok(())
     }
