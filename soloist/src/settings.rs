@@ -105,6 +105,11 @@ impl Settings {
     }
 }
 
+/// Whether a member could have this name, wherever it was read.
+pub fn is_member_name(name: &str) -> bool {
+    name::is_valid(name)
+}
+
 /// Everything that follows from `--lease`, for a workload within the memory limit that is in force here.
 ///
 /// # Errors

@@ -3,6 +3,9 @@
 //! Nothing on it decides who is active. A member that cannot reach its board takes part all the same; only operators
 //! and the choice of a successor miss something.
 
+#[cfg(test)]
+pub mod contract;
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -128,6 +131,29 @@ pub enum Asking {
     Busy(Asked),
 }
 
+/// What may have changed. Says too much rather than too little.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The lock itself.
+    pub lock: bool,
+    /// Who is there, or what they say of themselves.
+    pub members: bool,
+    /// The request that waits.
+    pub request: bool,
+    /// The last answer.
+    pub answer: bool,
+}
+
+impl Changes {
+    /// What is assumed before anything was heard.
+    pub const ALL: Self = Self { lock: true, members: true, request: true, answer: true };
+
+    /// Whether there is anything to look at.
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
 /// What members and operators keep beside the lock. Calls may block for as long as the store does: the caller bounds
 /// them in time, and dropping a future is safe.
 pub trait Board {
@@ -145,6 +171,7 @@ pub trait Board {
     fn ask(&self, asked: &Asked) -> impl Future<Output = Result<Asking, LockError>> + Send;
     /// The answer to a request, once it is there. Looking at it does not take it down.
     fn answered(&self, id: &str) -> impl Future<Output = Result<Option<Answer>, LockError>> + Send;
-    /// Returns when the board or the lock may have changed. May wake early. Cancel safe.
-    fn changed(&self) -> impl Future<Output = Result<(), LockError>> + Send;
+    /// Returns when the board or the lock may have changed since the last call; the first call returns at once. Cancel
+    /// safe. For one caller at a time: what one hears, another one does not.
+    fn changed(&self) -> impl Future<Output = Result<Changes, LockError>> + Send;
 }

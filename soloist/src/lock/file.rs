@@ -3,6 +3,8 @@
 //! `PATH` is flocked by guard and workload, so that the kernel tells at once when the last of them is gone, and holds
 //! the counter of the fencing tokens. `PATH.record` is the record. `PATH.write` is flocked around each compare-and-set.
 
+mod board;
+mod deaths;
 mod evidence;
 mod holds;
 mod paths;
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use election::{Activation, Claim, Evidence, Record, Seen, Version, Write};
 
+pub use self::board::FileBoard;
 pub use self::evidence::Keepers;
 pub use self::holds::Announce;
 pub use self::paths::{Category, Refusal};
@@ -268,14 +271,23 @@ pub fn check(path: &Path, allow_remote_fs: bool) -> Result<(), Refusal> {
 
 /// Looks at a lock without touching anything, for those who only want to know.
 pub fn look(path: &Path) -> Result<Seen, LockError> {
-    let paths = Paths::of(path).ok_or_else(|| LockError::Unavailable(format!("{path:?} names no file")))?;
+    let paths = Paths::of(path).ok_or_else(|| names_no_file(path))?;
     let stored = store::read_record(&paths).map_err(|error| unreadable(&paths, error))?;
+    Ok(seen_by_anybody(&paths, stored))
+}
+
+/// What a record says to somebody who takes no part.
+fn seen_by_anybody(paths: &Paths, stored: Option<Stored>) -> Seen {
     let number = |stored: &Stored| match stored.document.version {
         Some(number) if number > 0 => number,
-        _ => stored_counter(&paths).saturating_add(1),
+        _ => stored_counter(paths).saturating_add(1),
     };
     let version = stored.as_ref().map_or(Version::ABSENT, |stored| Version { incarnation: 0, number: number(stored) });
-    Ok(Seen { version, record: stored.map(|stored| stored.document.record), evidence: Evidence::None })
+    Seen { version, record: stored.map(|stored| stored.document.record), evidence: Evidence::None }
+}
+
+fn names_no_file(path: &Path) -> LockError {
+    LockError::Unavailable(format!("{path:?} names no file"))
 }
 
 fn unreadable(paths: &Paths, error: io::Error) -> LockError {

@@ -1,10 +1,15 @@
 //! A lock in memory: for tests and for the simulator. Deterministic, and at home on a paused clock.
 
+mod board;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use election::{Claim, Evidence, Foreign, Record, Seen, Version, Write};
 use tokio::sync::watch;
 
+pub use self::board::MemoryBoard;
+
+use self::board::Posts;
 use super::codec::FOREIGN_LEASE;
 use super::{Lock, LockError};
 
@@ -24,6 +29,7 @@ struct State {
     number: u64,
     record: Option<Record>,
     past: Vec<(Version, Record)>,
+    posts: Posts,
 }
 
 impl State {

@@ -27,24 +27,33 @@ pub(super) fn member(given: Option<&str>) -> Result<String, Failure> {
     Ok(name)
 }
 
+/// Whether a member could have this name.
+pub(super) fn is_valid(name: &str) -> bool {
+    fault(name).is_none()
+}
+
 fn check(what: &str, name: &str) -> Result<(), Failure> {
-    let refuse = |why: &str| Err(Failure::new(Code::Usage, format!("{what} {name:?} {why}")).hint(ALLOWED));
+    match fault(name) {
+        Some(why) => Err(Failure::new(Code::Usage, format!("{what} {name:?} {why}")).hint(ALLOWED)),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with a name, if anything is.
+fn fault(name: &str) -> Option<&'static str> {
     if name.is_empty() {
-        return refuse("is empty");
+        return Some("is empty");
     }
     if name.contains("$(") {
-        return refuse("contains a variable that nobody expanded");
+        return Some("contains a variable that nobody expanded");
     }
     if name.len() > NAME_MAX {
-        return refuse("is too long");
+        return Some("is too long");
     }
     let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let has_ends =
         name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.ends_with(|c: char| c.is_ascii_alphanumeric());
-    if !name.chars().all(is_inner) || !has_ends {
-        return refuse("has characters that are not allowed");
-    }
-    Ok(())
+    (!name.chars().all(is_inner) || !has_ends).then_some("has characters that are not allowed")
 }
 
 #[cfg(test)]

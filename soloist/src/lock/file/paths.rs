@@ -21,6 +21,12 @@ pub(super) struct Paths {
     pub temporary: PathBuf,
     /// Flocked for the moment of a compare-and-set.
     pub write: PathBuf,
+    /// The folder in which members announce themselves.
+    pub members: PathBuf,
+    /// What an operator asks for.
+    pub request: PathBuf,
+    /// The last answer to that.
+    pub answer: PathBuf,
 }
 
 impl Paths {
@@ -41,6 +47,9 @@ impl Paths {
             record: beside(".record"),
             temporary: beside(".record.new"),
             write: beside(".write"),
+            members: beside(".members"),
+            request: beside(".request"),
+            answer: beside(".answer"),
             folder,
         })
     }

@@ -1,13 +1,13 @@
-//! Hears from the kernel that the lock's files changed.
+//! Hears from the kernel that files of a lock changed.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -20,15 +20,14 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_MOVED_TO
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_MOVE_SELF)
+    .union(AddWatchFlags::IN_DONT_FOLLOW)
     .union(AddWatchFlags::IN_ONLYDIR);
 
-/// A watch on the folder of a lock: its files come and go, the folder stays.
-pub(super) struct Watch {
+/// A watch on folders.
+pub(super) struct Folders {
     source: Source,
     // Registered on first use, because a lock may be opened before its runtime runs.
     registered: OnceLock<AsyncFd<Source>>,
-    folder: PathBuf,
-    names: [Option<OsString>; 2],
 }
 
 #[derive(Clone)]
@@ -40,43 +39,28 @@ impl AsRawFd for Source {
     }
 }
 
-impl Watch {
-    /// Watches from now on.
-    pub fn new(paths: &Paths) -> io::Result<Self> {
+impl Folders {
+    /// Watches nothing yet.
+    pub fn new() -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        inotify.add_watch(&paths.folder, CHANGES)?;
-        Ok(Self {
-            source: Source(Arc::new(inotify)),
-            registered: OnceLock::new(),
-            folder: paths.folder.clone(),
-            names: [&paths.record, &paths.lock].map(|path| path.file_name().map(OsString::from)),
-        })
+        Ok(Self { source: Source(Arc::new(inotify)), registered: OnceLock::new() })
     }
 
-    /// Forgets what has happened so far. Whether it was about the record or the lock file.
-    pub fn drain(&self) -> io::Result<bool> {
-        let mut relevant = false;
+    /// Watches one more folder from now on; one that is watched already stays so.
+    pub fn add(&self, folder: &Path) -> io::Result<WatchDescriptor> {
+        Ok(self.source.0.add_watch(folder, CHANGES)?)
+    }
+
+    /// Takes what has happened so far.
+    pub fn drain(&self, mut each: impl FnMut(InotifyEvent) -> io::Result<()>) -> io::Result<()> {
         loop {
             match self.source.0.read_events() {
-                Ok(events) => {
-                    for event in events {
-                        relevant |= self.is_relevant(&event)?;
-                    }
-                }
-                Err(Errno::EAGAIN) => return Ok(relevant),
+                Ok(events) => events.into_iter().try_for_each(&mut each)?,
+                Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-    }
-
-    fn is_relevant(&self, event: &InotifyEvent) -> io::Result<bool> {
-        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
-            // The folder is gone; without a new watch nothing would ever be heard again.
-            self.source.0.add_watch(&self.folder, CHANGES)?;
-        }
-        // Without a name it is about the folder itself, or too much has happened to be listed.
-        Ok(event.name.is_none() || self.names.contains(&event.name))
     }
 
     /// Waits for something to drain. Cancel safe.
@@ -94,5 +78,42 @@ impl Watch {
         };
         registered.readable().await?.clear_ready();
         Ok(())
+    }
+}
+
+/// A watch on the folder of a lock: its files come and go, the folder stays.
+pub(super) struct Watch {
+    folders: Folders,
+    folder: PathBuf,
+    names: [Option<OsString>; 2],
+}
+
+impl Watch {
+    /// Watches from now on.
+    pub fn new(paths: &Paths) -> io::Result<Self> {
+        let folders = Folders::new()?;
+        folders.add(&paths.folder)?;
+        let names = [&paths.record, &paths.lock].map(|path| path.file_name().map(OsString::from));
+        Ok(Self { folders, folder: paths.folder.clone(), names })
+    }
+
+    /// Forgets what has happened so far. Whether it was about the record or the lock file.
+    pub fn drain(&self) -> io::Result<bool> {
+        let mut relevant = false;
+        self.folders.drain(|event| {
+            if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                // The folder is gone; without a new watch nothing would ever be heard again.
+                self.folders.add(&self.folder)?;
+            }
+            // Without a name it is about the folder itself, or too much has happened to be listed.
+            relevant |= event.name.is_none() || self.names.contains(&event.name);
+            Ok(())
+        })?;
+        Ok(relevant)
+    }
+
+    /// Waits for something to drain. Cancel safe.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.folders.ready().await
     }
 }
