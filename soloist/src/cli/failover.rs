@@ -13,8 +13,12 @@ use super::switchover::next_active;
 use crate::error::{Code, Failure};
 use crate::lock::board::{Board, Look, Wish};
 
-/// How long the holder is watched for a renewal: as long as one takes with a lease of 15 s, and some more.
-const OBSERVATION: Duration = Duration::from_secs(3);
+/// The holder is watched for a renewal for this part of the lease that it wrote: renewals are never further apart.
+const LEASE_PART: u32 = 6;
+/// But for no longer: the lease of a pause says nothing about renewals.
+const OBSERVATION_MAX: Duration = Duration::from_secs(10);
+/// What a renewal may take besides.
+const SLACK: Duration = Duration::from_secs(1);
 /// How long a standby gets to become active, once it has taken the operator's word.
 const TAKEOVER: Duration = Duration::from_secs(30);
 
@@ -89,7 +93,8 @@ async fn fail_over(target: &Target, board: &impl Board, format: Format) -> Resul
 
 /// A holder that writes has a soloist that runs: whoever vouches for its end is mistaken.
 async fn refuse_if_it_renews(board: &impl Board, first: &Look, old: &Holder) -> Result<(), Failure> {
-    let moved = asking::until(board, OBSERVATION, async || {
+    let lease = first.seen.record.as_ref().map_or(Duration::ZERO, |record| record.lease);
+    let moved = asking::until(board, (lease / LEASE_PART + SLACK).min(OBSERVATION_MAX), async || {
         let look = asking::look(board).await?;
         Ok((look.seen.version != first.seen.version).then_some(look))
     })

@@ -67,7 +67,7 @@ impl History {
 
     fn text(&self) -> String {
         if self.changes.is_empty() {
-            return "nobody has been active yet".to_owned();
+            return "the lock keeps no changes yet".to_owned();
         }
         let header = ["token", "member", "from", "until", "duration", "gap ms", "why", "end"];
         table(header, self.changes.iter().map(Entry::row))
@@ -140,6 +140,6 @@ mod tests {
 
     #[test]
     fn nothing_has_happened_yet() {
-        assert_eq!(history(&[]).text(), "nobody has been active yet");
+        assert_eq!(history(&[]).text(), "the lock keeps no changes yet");
     }
 }

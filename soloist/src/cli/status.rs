@@ -294,7 +294,7 @@ mod tests {
         let text = status.text(NOW);
         assert!(text.starts_with("a is active with token 42\n"), "{text}");
         assert!(text.contains("since    2023-11-14T22:13:17Z (3s ago)"), "{text}");
-        assert!(text.contains("written  1s 200ms ago by the wall clock"), "{text}");
+        assert!(text.contains("written  1.2s ago by the wall clock"), "{text}");
         assert!(text.contains("unhealthy: the check said no"), "{text}");
         let marked: Vec<&str> = text.lines().filter(|line| line.trim_start().starts_with('*')).collect();
         assert!(marked.len() == 1 && marked[0].contains(" a "), "{text}");

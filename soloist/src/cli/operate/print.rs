@@ -83,12 +83,17 @@ pub(in crate::cli) fn since_then(unix_us: u64, now_unix_us: u64) -> String {
     span(Duration::from_micros(now_unix_us.saturating_sub(unix_us)))
 }
 
-/// A length of time for people: milliseconds below ten seconds, seconds above.
+/// A length of time for people: three digits or so will do.
 pub(in crate::cli) fn span(length: Duration) -> String {
-    let ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-    let shown = if ms < 10_000 { ms } else { ms / 1_000 * 1_000 };
-    let shown = SignedDuration::from_millis(i64::try_from(shown).unwrap_or(i64::MAX));
-    if shown.is_zero() { "0ms".to_owned() } else { format!("{shown:#}") }
+    let ms = length.as_millis();
+    if ms < 1_000 {
+        return format!("{ms}ms");
+    }
+    if ms < 10_000 {
+        return format!("{}s", (ms / 100) as f64 / 10.0);
+    }
+    let whole = SignedDuration::from_secs(i64::try_from(length.as_secs()).unwrap_or(i64::MAX));
+    format!("{whole:#}")
 }
 
 /// Milliseconds with a fraction, from microseconds.
@@ -119,7 +124,7 @@ mod tests {
         let at = 1_700_000_000_250_000;
         assert_eq!(time(at), "2023-11-14T22:13:20.25Z");
         assert_eq!(time_and_age(at, at + 754_000_000), "2023-11-14T22:13:20Z (12m 34s ago)");
-        assert_eq!(time_and_age(at, at + 1_500_000), "2023-11-14T22:13:20Z (1s 500ms ago)");
+        assert_eq!(time_and_age(at, at + 1_500_000), "2023-11-14T22:13:20Z (1.5s ago)");
         assert_eq!(since_then(at, at - 1), "0ms", "a clock that went back is no reason to wonder");
     }
 
