@@ -13,14 +13,14 @@ use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
 use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
-use crate::lock::Lock;
-use crate::lock::file::{self, Category, FileLock, Keepers};
+use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
+use crate::lock::{Lock, LockError};
 use crate::settings::Settings;
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{health, hooks, signals};
+use crate::{attend, health, hooks, signals};
 
 /// How long the first look at the lock may take with `--fail-fast`.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -77,9 +77,13 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
     let publisher = Publisher::new(first);
     around.add_commands(&settings, &commands, &publisher, &sender)?;
     let hooks = around.add_hooks(&settings, &commands, &publisher);
+    let nonce = machine.member().nonce;
+    let board = Arc::new(FileBoard::open(lock.path()).map_err(unavailable)?);
+    around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
 
     let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher);
     let exit = around.keep(elector.run(), &sender).await;
+    attend::withdraw(&*board, nonce).await;
     if let Some(hooks) = hooks {
         // It has a limit of its own. Its end by a fault changes nothing any more.
         let _ = hooks.await;
@@ -200,6 +204,10 @@ async fn first_look(lock: &impl Lock) -> Result<(), Failure> {
         Err(_) => format!("no answer within {FIRST_LOOK:?}"),
     };
     Err(Failure::new(Code::Unavailable, result).hint("without --fail-fast soloist would wait for it"))
+}
+
+fn unavailable(error: LockError) -> Failure {
+    Failure::new(Code::Unavailable, error.to_string())
 }
 
 fn internal(what: &'static str) -> impl Fn(std::io::Error) -> Failure {
