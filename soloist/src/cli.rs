@@ -36,7 +36,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Take part in a group: run COMMAND while this member is the active one
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// See it work: three members, and everything that can happen to the active one
     Demo(demo::Arguments),
     #[command(hide = true, about = "The workload of the demo")]
@@ -61,7 +61,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return refuse_usage(&error),
     };
     let result = match cli.verb {
-        Verb::Run(arguments) => run::main(arguments),
+        Verb::Run(arguments) => run::main(*arguments),
         Verb::Demo(arguments) => demo::main(&arguments),
         Verb::DemoServer(arguments) => demo::serve(&arguments),
         Verb::Completions { shell } => {

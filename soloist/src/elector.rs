@@ -100,6 +100,8 @@ pub struct Elector<E, L, W, C> {
     publisher: Publisher,
     /// Why the present activation ends, once it does.
     end: Option<String>,
+    /// It was said that this member stays active although it is unhealthy.
+    stays_unfit: bool,
     /// A workload was started and is not gone.
     runs: bool,
     /// The workload's size is to be looked at.
@@ -132,6 +134,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             granted: None,
             publisher,
             end: None,
+            stays_unfit: false,
             runs: false,
             measure_due: false,
         }
@@ -147,6 +150,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             // Before anything is done: nobody shall read "active" when the stop has begun.
             self.publish(&outputs);
             self.note_end(&outputs);
+            self.note_unfit();
             for output in outputs {
                 if let Some(exit) = self.perform(output) {
                     return exit;
