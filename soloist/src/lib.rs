@@ -1,5 +1,6 @@
 //! The library behind the `soloist` binary.
 
+pub mod attend;
 pub mod cli;
 pub mod clock;
 pub mod commands;

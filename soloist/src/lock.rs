@@ -3,7 +3,7 @@
 pub mod board;
 pub mod codec;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod file;
 pub mod history;
 pub mod memory;
@@ -35,8 +35,11 @@ pub trait Lock {
 
     /// Stores `record` if the lock is still at `expected` ([`Version::ABSENT`]: if it does not exist).
     ///
+    /// `why` is one sentence for the history in the record, where the store has room for one: why a member may be active,
+    /// or why it is no longer.
+    ///
     /// The caller bounds the call in time and treats a timeout as [`Write::Unknown`]; dropping the future must be safe.
-    fn write(&self, expected: Version, record: &Record) -> impl Future<Output = Write>;
+    fn write(&self, expected: Version, record: &Record, why: &str) -> impl Future<Output = Write>;
 
     /// Returns when the lock may have changed since `since`. May wake early, never late for ever. Cancel safe.
     fn changed(&self, since: Version) -> impl Future<Output = Result<(), LockError>>;

@@ -9,12 +9,13 @@ use election::{Absence, Exit, Machine, Nonce};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::attend;
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
 use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
-use crate::lock::Lock;
-use crate::lock::file::{self, Category, FileLock, Keepers};
+use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
+use crate::lock::{Lock, LockError};
 use crate::settings::Settings;
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
@@ -75,17 +76,21 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
     let machine = Machine::new(machine_settings(&settings, &health), KernelEntropy);
     let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
     let publisher = Publisher::new(first);
+    let nonce = machine.member().nonce;
+    let board = Arc::new(FileBoard::open(lock.path()).map_err(unavailable)?);
+    around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
     around.add_commands(&settings, &commands, &publisher, &sender)?;
     let hooks = around.add_hooks(&settings, &commands, &publisher);
 
     let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher);
     let exit = around.keep(elector.run(), &sender).await;
+    attend::withdraw(&*board, nonce).await;
+    if let Some(base) = base {
+        base.remove();
+    }
     if let Some(hooks) = hooks {
         // It has a limit of its own. Its end by a fault changes nothing any more.
         let _ = hooks.await;
-    }
-    if let Some(base) = base {
-        base.remove();
     }
     exit
 }
@@ -200,6 +205,10 @@ async fn first_look(lock: &impl Lock) -> Result<(), Failure> {
         Err(_) => format!("no answer within {FIRST_LOOK:?}"),
     };
     Err(Failure::new(Code::Unavailable, result).hint("without --fail-fast soloist would wait for it"))
+}
+
+fn unavailable(error: LockError) -> Failure {
+    Failure::new(Code::Unavailable, error.to_string())
 }
 
 fn internal(what: &'static str) -> impl Fn(std::io::Error) -> Failure {

@@ -1,5 +1,7 @@
 //! The reaper collects what nobody waits for, and nothing else. Alone in its process, whose children it may all reap.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
+
 use std::process::{Child, Command};
 use std::time::Duration;
 

@@ -375,9 +375,9 @@ impl Lock for FileLock {
         seen.map_err(|error| unreadable(&self.shared.paths, error))
     }
 
-    async fn write(&self, expected: Version, record: &Record) -> Write {
-        let (shared, record) = (Arc::clone(&self.shared), record.clone());
-        blocking(move || shared.write(expected, record)).await.unwrap_or_else(Write::Unknown)
+    async fn write(&self, expected: Version, record: &Record, why: &str) -> Write {
+        let (shared, record, why) = (Arc::clone(&self.shared), record.clone(), why.to_owned());
+        blocking(move || shared.write(expected, record, &why)).await.unwrap_or_else(Write::Unknown)
     }
 
     async fn changed(&self, since: Version) -> Result<(), LockError> {

@@ -18,6 +18,7 @@ use nix::sys::inotify::{AddWatchFlags, InotifyEvent, WatchDescriptor};
 use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::deaths::Deaths;
 use super::paths::{Inode, Paths, open_to_read};
@@ -39,12 +40,15 @@ const MEMBERS_MAX: usize = 256;
 const NAMES_MAX: usize = 4096;
 /// What an announcement's file is called after the nonce.
 const SUFFIX: &str = ".json";
+/// As many calls are under way at most.
+const CALLS_MAX: usize = 8;
 /// How often putting up a request is tried, while others do the same.
 const ASK_TRIES: usize = 4;
 
 /// The board of one lock file. Opening and reading it touches nothing.
 pub struct FileBoard {
     files: Arc<Files>,
+    slots: Arc<Semaphore>,
     ear: OnceLock<Ear>,
 }
 
@@ -114,16 +118,24 @@ impl FileBoard {
         let folder = given.folder.canonicalize().map_err(|error| failed("find the folder", &given.folder, &error))?;
         let whole = folder.join(given.lock.file_name().unwrap_or_default());
         let paths = Paths::of(&whole).ok_or_else(|| names_no_file(lock_path))?;
-        Ok(Self { files: Arc::new(Files { paths, own: OnceLock::new(), odd: Mutex::default() }), ear: OnceLock::new() })
+        let files = Files { paths, own: OnceLock::new(), odd: Mutex::default() };
+        Ok(Self { files: Arc::new(files), slots: Arc::new(Semaphore::new(CALLS_MAX)), ear: OnceLock::new() })
     }
 
-    /// Runs what may wait for a disk on another thread.
+    /// Runs what may wait for a disk on another thread. Calls that were given up go on: they must not take every thread
+    /// that there is.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Files) -> Result<T, LockError> + Send + 'static,
     ) -> Result<T, LockError> {
+        let busy = |_| LockError::Unavailable("earlier calls have not ended yet".to_owned());
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(busy)?;
         let files = Arc::clone(&self.files);
-        blocking(move || work(&files)).await.map_err(LockError::Unavailable)?
+        let work = move || {
+            let _slot = slot;
+            work(&files)
+        };
+        blocking(work).await.map_err(LockError::Unavailable)?
     }
 
     fn ear(&self) -> io::Result<&Ear> {
@@ -141,8 +153,8 @@ impl Board for FileBoard {
         self.run(move |files| files.announce(own)).await
     }
 
-    async fn withdraw(&self, own: &Announcement) -> Result<(), LockError> {
-        let nonce = own.nonce.clone();
+    async fn withdraw(&self, nonce: &str) -> Result<(), LockError> {
+        let nonce = nonce.to_owned();
         self.run(move |files| files.withdraw(&nonce)).await
     }
 
@@ -299,7 +311,8 @@ impl Files {
         let writers = fresh.iter().filter_map(|(_, posted)| posted.writer.as_ref());
         let processes = writers.filter(|writer| is_here(writer)).map(|writer| writer.process).collect();
         let members = fresh.into_iter().map(|(_, posted)| posted.announcement).collect();
-        Ok((Look { seen: seen_by_anybody(&self.paths, stored), history: Vec::new(), members }, processes))
+        let history = stored.as_ref().map(|stored| stored.document.history.clone()).unwrap_or_default();
+        Ok((Look { seen: seen_by_anybody(&self.paths, stored), history, members }, processes))
     }
 
     /// All announcements that can be read. What else lies there is named once in the log.
