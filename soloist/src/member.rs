@@ -9,6 +9,7 @@ use election::{Absence, Exit, Machine, Nonce};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::attend;
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
 use crate::elector::{Command, Elector, KernelEntropy, Order};
@@ -20,7 +21,7 @@ use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{attend, health, hooks, signals};
+use crate::{health, hooks, signals};
 
 /// How long the first look at the lock may take with `--fail-fast`.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -75,21 +76,21 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
     let machine = Machine::new(machine_settings(&settings, &health), KernelEntropy);
     let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
     let publisher = Publisher::new(first);
-    around.add_commands(&settings, &commands, &publisher, &sender)?;
-    let hooks = around.add_hooks(&settings, &commands, &publisher);
     let nonce = machine.member().nonce;
     let board = Arc::new(FileBoard::open(lock.path()).map_err(unavailable)?);
     around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
+    around.add_commands(&settings, &commands, &publisher, &sender)?;
+    let hooks = around.add_hooks(&settings, &commands, &publisher);
 
     let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher);
     let exit = around.keep(elector.run(), &sender).await;
     attend::withdraw(&*board, nonce).await;
+    if let Some(base) = base {
+        base.remove();
+    }
     if let Some(hooks) = hooks {
         // It has a limit of its own. Its end by a fault changes nothing any more.
         let _ = hooks.await;
-    }
-    if let Some(base) = base {
-        base.remove();
     }
     exit
 }
