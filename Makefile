@@ -66,7 +66,7 @@ sim: ## A million simulated histories, every fault; HISTORIES and SEED choose ot
 	cargo run --locked --profile fast -p testkit --bin sim -- --histories $${HISTORIES:-1000000} --seed $${SEED:-40000000} --json out/sim.json
 
 .PHONY: mutants
-mutants: ## Break the protocol on purpose, one rule at a time; fails if nothing notices
+mutants: ## Break soloist on purpose, one rule at a time; fails if nothing notices; some need root
 	scripts/mutants.sh
 
 .PHONY: campaign

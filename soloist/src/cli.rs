@@ -47,7 +47,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Take part in a group: run COMMAND while this member is the active one
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Show who is active, since when, and who else is there
     Status(status::Arguments),
     /// Show who was active when, why, and the gaps between
@@ -84,7 +84,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return refuse_usage(&error),
     };
     let result = match cli.verb {
-        Verb::Run(arguments) => run::main(arguments),
+        Verb::Run(arguments) => run::main(*arguments),
         Verb::Status(arguments) => status::main(&arguments),
         Verb::History(arguments) => history::main(&arguments),
         Verb::Switchover(arguments) => switchover::main(&arguments),

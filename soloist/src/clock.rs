@@ -22,6 +22,7 @@ pub fn now() -> Instant {
 
 /// Wall-clock microseconds since 1970. For display and history, never for a decision.
 /// See docs/safety.md R8.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
 pub fn unix_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
@@ -75,5 +76,27 @@ impl Clock for BootClock {
                 tokio::time::sleep(at.since(now())).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_can_set_the_clock_of_an_observer() {
+        let boottime = || {
+            let spec = clock_gettime(ClockId::Boottime);
+            Instant::from_nanos(
+                u64::try_from(i128::from(spec.tv_sec) * 1_000_000_000 + i128::from(spec.tv_nsec)).unwrap(),
+            )
+        };
+        let clock = BootClock::new().unwrap();
+        let (before, seen, after) = (boottime(), clock.now(), boottime());
+        assert!(before <= seen && seen <= after, "the elector's clock is not CLOCK_BOOTTIME: {seen:?} at {before:?}");
+        let timer = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", clock.timer.as_raw_fd())).unwrap();
+        assert!(timer.contains("clockid: 7\n"), "the elector's timer is not on CLOCK_BOOTTIME: {timer}");
     }
 }

@@ -3,9 +3,12 @@
 pub mod attend;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod demo;
 pub mod elector;
 pub mod error;
+pub mod health;
+pub mod hooks;
 pub mod lock;
 pub mod log;
 pub mod member;

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use election::{Absence, Exit, Machine, Nonce};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::attend;
 use crate::clock::{BootClock, unix_us};
+use crate::commands::Commands;
 use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
 use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
 use crate::lock::{Lock, LockError};
 use crate::settings::Settings;
-use crate::signals;
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
+use crate::{attend, health, hooks, signals};
 
 /// How long the first look at the lock may take with `--fail-fast`.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -57,7 +57,12 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
         file::Settings { path: settings.lock.clone(), allow_remote_fs: settings.allow_remote_fs, keepers };
     let lock = FileLock::open(lock_settings).map_err(refused)?;
     lock.set_announce(Arc::new(keeper.announcer()));
-    keeper.on_replaced(lock.guard_setter());
+    let commands = Commands::new(keeper.guard());
+    let (lock_knows, commands_know) = (lock.guard_setter(), commands.clone());
+    keeper.on_replaced(move |guard| {
+        lock_knows(guard);
+        commands_know.set_guard(guard);
+    });
     if settings.fail_fast {
         first_look(&lock).await?;
     }
@@ -66,10 +71,12 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
         stop_grace: settings.stop_grace,
         local_lock: Some(lock.path().to_owned()),
     };
-    let health = Health { healthy: true, why: "there is no health check".to_owned() };
+    let health = health::before_the_first(settings.health.as_ref());
     let machine = Machine::new(machine_settings(&settings, &health), KernelEntropy);
     let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
     let publisher = Publisher::new(first);
+    around.add_commands(&settings, &commands, &publisher, &sender)?;
+    let hooks = around.add_hooks(&settings, &commands, &publisher);
     let nonce = machine.member().nonce;
     let board = Arc::new(FileBoard::open(lock.path()).map_err(unavailable)?);
     around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
@@ -77,6 +84,10 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
     let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher);
     let exit = around.keep(elector.run(), &sender).await;
     attend::withdraw(&*board, nonce).await;
+    if let Some(hooks) = hooks {
+        // It has a limit of its own. Its end by a fault changes nothing any more.
+        let _ = hooks.await;
+    }
     if let Some(base) = base {
         base.remove();
     }
@@ -90,6 +101,39 @@ struct Around(JoinSet<(&'static str, anyhow::Result<()>)>);
 impl Around {
     fn add(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         self.0.spawn(async move { (name, task.await) });
+    }
+
+    /// The health check, and who collects what checks and hooks leave behind. Nothing wakes up where there are none.
+    fn add_commands(
+        &mut self,
+        settings: &Settings,
+        commands: &Commands,
+        publisher: &Publisher,
+        orders: &mpsc::Sender<Order>,
+    ) -> Result<(), Failure> {
+        if settings.health.is_some() || settings.hooks.is_some() {
+            self.add("the reaper", commands.reaper().map_err(internal("handle SIGCHLD"))?);
+        }
+        if let Some(health) = settings.health.clone() {
+            let task = health::run(health, commands.clone(), publisher.subscribe(), orders.clone());
+            self.add("the health check", task);
+        }
+        Ok(())
+    }
+
+    /// The hooks, which outlive the elector for a moment: their end is to be waited for.
+    fn add_hooks(&mut self, settings: &Settings, commands: &Commands, publisher: &Publisher) -> Option<JoinHandle<()>> {
+        let hooks = settings.hooks.clone()?;
+        let (lives, mut ended) = mpsc::channel::<()>(1);
+        let task = hooks::run(hooks, commands.clone(), publisher.subscribe());
+        self.add("the hooks", async move {
+            ended.recv().await;
+            Ok(())
+        });
+        Some(tokio::spawn(async move {
+            let _lives = lives;
+            task.await;
+        }))
     }
 
     async fn first_end(&mut self) -> String {

@@ -1,6 +1,8 @@
 //! Raw arguments become one validated `Settings`; every refusal says what was got, what is allowed and how to fix it.
 
 mod command;
+pub mod health;
+pub mod hooks;
 mod lock_url;
 mod name;
 mod variables;
@@ -35,6 +37,10 @@ pub struct Raw {
     pub fail_fast: bool,
     /// What follows `--`.
     pub command: Vec<OsString>,
+    /// `--health-...`
+    pub health: health::Raw,
+    /// `--on-active` and so on.
+    pub hooks: hooks::Raw,
 }
 
 /// What a member does, without contradictions.
@@ -62,6 +68,10 @@ pub struct Settings {
     pub on_exit: OnExit,
     /// After a loss.
     pub on_loss: OnLoss,
+    /// The health check, if there is one.
+    pub health: Option<health::Health>,
+    /// The hooks, if there are any.
+    pub hooks: Option<hooks::Hooks>,
 }
 
 impl Settings {
@@ -75,6 +85,8 @@ impl Settings {
         let group = raw.group.as_deref().map(group_name).transpose()?;
         let place = place(raw.lock.as_deref(), group)?;
         let name = name::member(raw.name.as_deref())?;
+        let health = health::health(raw.health)?;
+        let hooks = hooks::hooks(raw.hooks)?;
         command::check(&raw.command)?;
         place.prepare()?;
         Ok(Self {
@@ -89,6 +101,8 @@ impl Settings {
             command: raw.command,
             on_exit,
             on_loss,
+            health,
+            hooks,
         })
     }
 }

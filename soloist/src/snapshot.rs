@@ -178,6 +178,11 @@ impl Snapshot {
         (!rest.is_zero()).then_some(rest)
     }
 
+    /// Whether another member that has announced itself may be active.
+    pub fn another_is_fit(&self) -> bool {
+        self.members.iter().any(|member| member.healthy && member.name != self.name)
+    }
+
     /// Whether a person would call the step from `before` to this one news.
     fn is_news_after(&self, before: &Self) -> bool {
         let quiet = |snapshot: &Self| Self {
@@ -210,6 +215,11 @@ impl Publisher {
     /// One more reader.
     pub fn subscribe(&self) -> watch::Receiver<Snapshot> {
         self.sender.subscribe()
+    }
+
+    /// What was published last. Not to be kept: nobody can publish meanwhile.
+    pub fn newest(&self) -> watch::Ref<'_, Snapshot> {
+        self.sender.borrow()
     }
 
     /// Changes the snapshot; readers wake up if it is another one then.

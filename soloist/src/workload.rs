@@ -11,6 +11,8 @@ mod sys;
 mod terminal;
 mod tree;
 
+pub(crate) use sys::{die_with_parent, watch};
+
 use std::ffi::OsString;
 use std::future::Future;
 use std::os::fd::OwnedFd;

@@ -32,6 +32,9 @@ const LONG: Duration = Duration::from_secs(600);
 /// A keeper whose guard is lost ends all children of its process: tests of this file take turns.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// How many activations there were in this process.
+static COUNT: AtomicU64 = AtomicU64::new(1);
+
 /// A daemon that does everything to get away: two forks, a session of its own, no descriptors, deaf to polite signals.
 const DAEMON: &str = r#"use POSIX; POSIX::close($_) for 3..255; exit if fork; setsid(); exit if fork;
 $SIG{TERM} = $SIG{HUP} = $SIG{INT} = "IGNORE"; open F, ">", "$ARGV[0].new"; print F $$; close F;
@@ -46,8 +49,11 @@ struct Scene {
 }
 
 fn fresh() -> u128 {
-    static COUNT: AtomicU64 = AtomicU64::new(1);
-    u128::from(std::process::id()) << 64 | u128::from(COUNT.fetch_add(1, Ordering::Relaxed))
+    numbered(COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn numbered(count: u64) -> u128 {
+    u128::from(std::process::id()) << 64 | u128::from(count)
 }
 
 /// A cgroup, where this machine lets us have one.
@@ -55,11 +61,16 @@ fn try_base() -> Option<Base> {
     Base::create(Nonce(fresh())).map_err(|error| eprintln!("no cgroup: {error}")).ok()
 }
 
-/// Removes its own cgroup, and no other, also when the test fails.
+/// Removes its own cgroup, and no other, also when the test fails; and then whatever a broken guard has left.
 struct Cleanup(Option<Base>);
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for count in 1..COUNT.load(Ordering::Relaxed) {
+                sweep(Activation(numbered(count)), LIMIT);
+            }
+        }
         if let Some(base) = &self.0 {
             base.remove();
         }
@@ -645,6 +656,13 @@ impl Far {
             })
             .await;
         }
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Starter<'a> {
     group: &'a Group,
     name: String,
     wrapper: Vec<OsString>,
+    probe_wrapper: Vec<OsString>,
     options: Vec<OsString>,
     stdin: Stdio,
     stdout: Option<Stdio>,
@@ -42,6 +43,7 @@ impl<'a> Starter<'a> {
             group,
             name: name.to_owned(),
             wrapper: Vec::new(),
+            probe_wrapper: Vec::new(),
             options: Vec::new(),
             stdin: Stdio::null(),
             stdout: None,
@@ -60,6 +62,13 @@ impl<'a> Starter<'a> {
     #[must_use]
     pub fn wrapper<I: IntoIterator<Item: Into<OsString>>>(mut self, wrapper: I) -> Self {
         self.wrapper.extend(wrapper.into_iter().map(Into::into));
+        self
+    }
+
+    /// Has soloist start the probe by another command, which must execute it in its place.
+    #[must_use]
+    pub fn probe_wrapper<I: IntoIterator<Item: Into<OsString>>>(mut self, wrapper: I) -> Self {
+        self.probe_wrapper.extend(wrapper.into_iter().map(Into::into));
         self
     }
 
@@ -85,8 +94,9 @@ impl<'a> Starter<'a> {
     }
 
     /// Starts the member with the probe as its workload.
-    pub fn probe<S: AsRef<OsStr>>(self, arguments: &[S]) -> Result<Member> {
-        let mut command = vec![self.group.binary("probe")?.into_os_string(), "--dir".into()];
+    pub fn probe<S: AsRef<OsStr>>(mut self, arguments: &[S]) -> Result<Member> {
+        let mut command = std::mem::take(&mut self.probe_wrapper);
+        command.extend([self.group.binary("probe")?.into_os_string(), "--dir".into()]);
         command.extend([self.group.probe_dir().into(), "--pace-us".into(), PACE_US.into()]);
         command.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));
         self.run(&command)

@@ -1,5 +1,8 @@
 //! `soloist run`: one member and its workload.
 
+mod health;
+mod hooks;
+
 use std::ffi::OsString;
 
 use clap::{Args, CommandFactory, ValueEnum};
@@ -51,6 +54,11 @@ pub(super) struct Arguments {
     /// The workload and its arguments
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+    // Last, because a heading holds for all that follows it.
+    #[command(flatten)]
+    health: health::Arguments,
+    #[command(flatten)]
+    hooks: hooks::Arguments,
 }
 
 const EXAMPLES: &str = "\
@@ -95,6 +103,8 @@ impl Arguments {
             allow_remote_fs: self.allow_remote_fs,
             fail_fast: self.fail_fast,
             command: self.command,
+            health: self.health.raw(),
+            hooks: self.hooks.raw(),
         };
         Settings::new(raw, on_exit, on_loss)
     }

@@ -80,6 +80,20 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             }
         });
     }
+
+    /// An unhealthy member that is active stays so where nobody else could take over. Said once, until that changes.
+    pub(super) fn note_unfit(&mut self) {
+        let snapshot = self.publisher.newest();
+        let unfit = snapshot.role == Role::Active && !snapshot.health.healthy && !snapshot.another_is_fit();
+        let why = snapshot.health.why.clone();
+        drop(snapshot);
+        if unfit && !self.stays_unfit {
+            let reason = format!("unhealthy, but no other member is fit: staying active ({why})");
+            tracing::warn!("{reason}");
+            self.publisher.update(|snapshot| snapshot.reason = reason);
+        }
+        self.stays_unfit = unfit;
+    }
 }
 
 /// Whom a record names, if anybody.

@@ -298,7 +298,7 @@ mod tests {
 
     fn why(bytes: &[u8]) -> String {
         let document = decode(bytes);
-        assert_eq!(document.record.lease, FOREIGN_LEASE);
+        assert_eq!(document.record.lease, FOREIGN_LEASE, "not foreign");
         match document.record.claim {
             Claim::Foreign(foreign) => {
                 assert_eq!(foreign.fingerprint, fingerprint(bytes));

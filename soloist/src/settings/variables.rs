@@ -2,8 +2,9 @@
 
 use clap::Command;
 
-/// What the workload's environment carries, which a nested soloist inherits.
-const WORKLOADS_OWN: [&str; 4] = ["SOLOIST_FENCING_TOKEN", "SOLOIST_ROLE", "SOLOIST_MEMBER", "SOLOIST_ACTIVATION"];
+/// What the environment of workloads, checks and hooks carries, which a nested soloist inherits.
+const WORKLOADS_OWN: [&str; 6] =
+    ["SOLOIST_FENCING_TOKEN", "SOLOIST_ROLE", "SOLOIST_MEMBER", "SOLOIST_ACTIVATION", "SOLOIST_HOOK", "SOLOIST_REASON"];
 
 /// Settings that are no flags.
 const OTHERS: [&str; 1] = ["SOLOIST_LOG"];

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fs, str, thread};
 
@@ -23,7 +24,7 @@ const SWEEP_PACE: Duration = Duration::from_millis(5);
 pub struct ProcessId {
     /// Its PID.
     pub pid: i32,
-    /// When it started, in clock ticks since boot (field 22 of `/proc/PID/stat`).
+    /// When it started, in clock ticks since boot (field 22 of `/proc/PID/stat`), by the host's clock.
     pub start_ticks: u64,
 }
 
@@ -119,9 +120,27 @@ impl Stat {
         let state = *fields.next()?.as_bytes().first()?;
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
-        let start_ticks = fields.nth(16)?.parse().ok()?;
-        Some(Self { state, parent, group, start_ticks })
+        let start_ticks = fields.nth(16)?.parse::<u64>().ok()?;
+        Some(Self { state, parent, group, start_ticks: start_ticks.wrapping_add_signed(-namespace_ticks()) })
     }
+}
+
+/// How far the own time namespace is ahead of the host's clock. The kernel adds it to the start of whichever process is
+/// looked at, so a member elsewhere would take the same process for another one.
+fn namespace_ticks() -> i64 {
+    static TICKS: OnceLock<i64> = OnceLock::new();
+    *TICKS.get_or_init(|| {
+        // Not there: a kernel without time namespaces.
+        let text = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+        boottime_offset(&text, i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100)).unwrap_or(0)
+    })
+}
+
+/// The offset of CLOCK_BOOTTIME in ticks; the seconds of a clock can be negative, its nanoseconds cannot.
+fn boottime_offset(text: &str, ticks_per_second: i64) -> Option<i64> {
+    let mut fields = text.lines().find_map(|line| line.strip_prefix("boottime"))?.split_ascii_whitespace();
+    let (seconds, nanos) = (fields.next()?.parse::<i64>().ok()?, fields.next()?.parse::<i64>().ok()?);
+    Some(seconds * ticks_per_second + nanos * ticks_per_second / 1_000_000_000)
 }
 
 /// The random id of this boot of the host.
@@ -278,6 +297,14 @@ mod tests {
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.state, stat.parent, stat.group, stat.start_ticks), (b'S', 5, 6, 123_456));
         assert!(Stat::parse(b"77 (x) S 5").is_none());
+    }
+
+    #[test]
+    fn a_time_namespace_is_ahead_by_its_offset() {
+        let offset = |text| boottime_offset(text, 100);
+        assert_eq!(offset("monotonic           1         0\nboottime        86400 990000000\n"), Some(8_640_099));
+        assert_eq!(offset("monotonic           1         0\nboottime           -2 500000000\n"), Some(-150));
+        assert_eq!(offset(""), None);
     }
 
     #[test]

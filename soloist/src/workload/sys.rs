@@ -421,8 +421,20 @@ pub(super) fn leave_open(command: &mut Command, fd: BorrowedFd<'_>) {
     unsafe { command.pre_exec(clear) };
 }
 
+/// Makes the kernel kill what `command` executes when the thread that starts it ends.
+pub(crate) fn die_with_parent(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    let bind = move || {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        // The parent may have died before the line above: then nobody would ever send that signal.
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    };
+    // SAFETY: two system calls, async-signal-safe, and errors that are plain numbers.
+    unsafe { command.pre_exec(bind) };
+}
+
 /// Registers a descriptor with the runtime.
-pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` stays open, under the same number, until it is dropped.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }

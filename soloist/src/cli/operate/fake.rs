@@ -68,7 +68,7 @@ impl Board for Fake {
         Ok(())
     }
 
-    async fn withdraw(&self, _: &Announcement) -> Result<(), LockError> {
+    async fn withdraw(&self, _: &str) -> Result<(), LockError> {
         Ok(())
     }
 

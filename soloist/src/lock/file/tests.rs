@@ -64,26 +64,37 @@ fn unique(activation: u128) -> u128 {
     u128::from(std::process::id()) << 64 | activation
 }
 
+/// A process that is ended with the test, however that ends.
+struct Started(Child);
+
+impl Started {
+    fn from(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A process that carries an activation, and holds the lock file where it is given one.
-fn worker(activation: u128, lock: Option<OwnedFd>) -> Child {
+fn worker(activation: u128, lock: Option<OwnedFd>) -> Started {
     let mut command = Command::new("sleep");
     command.arg("1000").env("SOLOIST_ACTIVATION", Activation(activation).to_string());
     if let Some(lock) = lock {
         command.stdin(Stdio::from(lock));
     }
-    let child = command.spawn().unwrap();
+    let child = Started::from(&mut command);
     // The environment changes with exec only.
     let end = Instant::now() + SOON;
-    while !process::carrying(Activation(activation)).iter().any(|found| found.pid == child.id() as i32) {
+    while !process::carrying(Activation(activation)).iter().any(|found| found.pid == child.0.id() as i32) {
         assert!(Instant::now() < end, "it carries its activation");
         std::thread::yield_now();
     }
     child
-}
-
-fn end(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 /// An activation whose flock is free, without a release, and kept by `keepers`.
@@ -205,8 +216,7 @@ async fn a_flock_that_was_stolen_by_deleting_is_unproven_and_kills_nobody() {
     fs::remove_file(at(&folder)).unwrap();
     let second = open(&folder);
     assert_eq!(free(&second).await.evidence, Evidence::Unproven);
-    assert!(child.try_wait().unwrap().is_none(), "its keepers live, they see to it");
-    end(child);
+    assert!(child.0.try_wait().unwrap().is_none(), "its keepers live, they see to it");
 }
 
 #[tokio::test]
@@ -230,12 +240,12 @@ async fn a_free_flock_without_release_is_unproven_and_swept_once() {
     let mut left = worker(unique(0xB1), None);
     let lock = open(&folder);
     assert_eq!(free(&lock).await.evidence, Evidence::Unproven);
-    left.wait().unwrap();
+    left.0.wait().unwrap();
     let mut second = worker(unique(0xB1), None);
     assert_eq!(lock.read().await.unwrap().evidence, Evidence::Unproven);
-    assert!(second.try_wait().unwrap().is_none(), "one look sweeps");
+    assert!(second.0.try_wait().unwrap().is_none(), "one look sweeps");
     written(lock.write(version, &held(unique(0xB2), 1), "why").await);
-    second.wait().unwrap();
+    second.0.wait().unwrap();
 }
 
 #[tokio::test]
@@ -280,8 +290,8 @@ async fn a_holder_that_does_not_renew_is_killed() {
     let flocked = open(&folder);
     let standby = open(&folder);
     assert_eq!(standby.read().await.unwrap().evidence, Evidence::Busy);
-    let child = Command::new("sleep").arg("1000").spawn().unwrap();
-    let id = ProcessId::of(child.id() as i32).unwrap();
+    let child = Started::from(Command::new("sleep").arg("1000"));
+    let id = ProcessId::of(child.0.id() as i32).unwrap();
     flocked.shared.known().keepers = Keepers { elector: id, guard: id, ..own_keepers() };
     let version = written(flocked.write(Version::ABSENT, &held(unique(0xC1), 1), "why").await);
     let workload = worker(unique(0xC1), flocked.descriptor());
@@ -293,7 +303,7 @@ async fn a_holder_that_does_not_renew_is_killed() {
     let taken = written(standby.write(version, &held(unique(0xC2), 1), "why").await);
     assert!(taken.number > version.number);
     for mut killed in [child, workload] {
-        killed.wait().unwrap();
+        killed.0.wait().unwrap();
     }
 }
 
@@ -446,6 +456,7 @@ async fn a_denied_acquiring_write_leaves_nothing_behind() {
     assert!(matches!(write, Write::Denied(_)), "{write:?}");
     assert!(lock.descriptor().is_none());
     assert_eq!(lock.read().await.unwrap().record, None);
+    assert_eq!(fs::read_to_string(at(&folder)).unwrap(), format!("{:020}\n", 1), "it is counted before it may be used");
     fs::remove_dir(beside(&folder, ".record.new")).unwrap();
     let acquired = written(lock.write(Version::ABSENT, &held(1, 2), "why").await);
     assert_eq!(acquired.number, 2, "a token that may have been used is not used again");
@@ -597,12 +608,9 @@ async fn processes_exclude_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
     lock.step_back(Duration::from_secs(1));
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["lock::file::tests::other_process", "--exact"])
-        .env("SOLOIST_TEST_LOCK", at(&folder))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["lock::file::tests::other_process", "--exact"]).env("SOLOIST_TEST_LOCK", at(&folder));
+    let child = Started::from(command.stdout(Stdio::null()));
     let version = tokio::time::timeout(SOON, async {
         loop {
             let seen = lock.read().await.unwrap();
@@ -616,8 +624,7 @@ async fn processes_exclude_each_other() {
     let version = version.await.expect("the other process acquires");
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!(lock.read().await.unwrap().evidence, Evidence::Busy);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(child);
     assert_eq!(free(&lock).await.evidence, Evidence::Unproven);
     written(lock.write(version, &held(unique(0xD2), 1), "why").await);
 }
@@ -654,24 +661,20 @@ async fn an_idle_standby_sleeps() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
     written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["lock::file::tests::other_standby", "--exact"])
-        .env("SOLOIST_TEST_STANDBY", at(&folder))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["lock::file::tests::other_standby", "--exact"]).env("SOLOIST_TEST_STANDBY", at(&folder));
+    let mut child = Started::from(command.stdout(Stdio::null()));
     // Until it has come to rest: a second without any change.
     let limit = Instant::now() + SOON;
     loop {
-        let before = sleeps(child.id());
+        let before = sleeps(child.0.id());
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if queues(child.id()) && sleeps(child.id()) == before {
+        if queues(child.0.id()) && sleeps(child.0.id()) == before {
             break;
         }
         assert!(Instant::now() < limit, "it never comes to rest");
     }
-    assert!(child.try_wait().unwrap().is_none(), "it still stands by");
-    end(child);
+    assert!(child.0.try_wait().unwrap().is_none(), "it still stands by");
 }
 
 #[tokio::test]
