@@ -50,18 +50,26 @@ fn names(status: &Value) -> Vec<&str> {
 }
 
 /// Two members that know each other; the first is active.
-fn two(group: &Group, options: &[&str], probe: &[&str]) -> Result<(Vec<Member>, Span)> {
-    let (members, active) = start(group, &["a", "b"], options, probe)?;
+fn two(group: &Group, probe: &[&str]) -> Result<(Vec<Member>, Span)> {
+    let (members, active) = start(group, &["a", "b"], &[], probe)?;
     wait_until("both to announce themselves", LIMIT, || {
         json(group, "status", &[]).is_ok_and(|status| names(&status) == ["a", "b"])
     })?;
     Ok((members, active))
 }
 
+/// Two members of which the active one takes seconds to stop.
+fn stubborn() -> Result<(Group, Vec<Member>, Span)> {
+    let mut group = Group::new()?;
+    group.set("--stop-grace", "3s");
+    let (members, active) = two(&group, &["--mode", "ignore-term"])?;
+    Ok((group, members, active))
+}
+
 #[test]
 fn a_switchover_and_the_way_back_tell_the_gap_and_who_is_active() -> Result<()> {
     let group = Group::new()?;
-    let (_members, active) = two(&group, &[], &[])?;
+    let (_members, active) = two(&group, &[])?;
     let there = json(&group, "switchover", &["--to", "b"])?;
     assert_eq!((&there["schema"], &there["previous"], &there["holder"]), (&1.into(), &"a".into(), &"b".into()));
     let next = group.wait_active_after(active.token, LIMIT)?;
@@ -92,7 +100,7 @@ fn a_switchover_and_the_way_back_tell_the_gap_and_who_is_active() -> Result<()> 
 #[test]
 fn a_switchover_to_nobody_anybody_unfit_or_oneself_is_refused() -> Result<()> {
     let group = Group::new()?;
-    let (_members, active) = two(&group, &[], &[])?;
+    let (_members, active) = two(&group, &[])?;
     check_refusal(&run(&group, "switchover", &["--to", "zoe"])?, 1, "no member \"zoe\"; known are a, b")?;
     check_refusal(&run(&group, "switchover", &["--to", "a"])?, 1, "a is active already")?;
 
@@ -122,7 +130,7 @@ fn the_second_who_asks_is_told_who_asked_first() -> Result<()> {
     let mut group = Group::new()?;
     // Its elector is stopped for a moment, which must not be taken for its end.
     group.set("--lease", "15s");
-    let (members, _active) = two(&group, &[], &[])?;
+    let (members, _active) = two(&group, &[])?;
     let board = FileBoard::open(group.lock())?;
     let activation = json(&group, "status", &[])?["activation"].as_str().context("no activation")?.to_owned();
     members[0].signal(Signal::STOP)?;
@@ -143,8 +151,7 @@ fn the_second_who_asks_is_told_who_asked_first() -> Result<()> {
 
 #[test]
 fn whoever_asks_during_a_switchover_is_told_of_it() -> Result<()> {
-    let group = Group::new()?;
-    let (members, active) = two(&group, &["--stop-grace", "3s"], &["--mode", "ignore-term"])?;
+    let (group, members, active) = stubborn()?;
     let mut first = command(&group, "switchover", &["--to", "b"])?;
     let first = first.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     wait_until("the switchover to begin", LIMIT, || members[0].log().contains("switchover to b: stopping"))?;
@@ -158,8 +165,7 @@ fn whoever_asks_during_a_switchover_is_told_of_it() -> Result<()> {
 
 #[test]
 fn a_switchover_that_takes_too_long_says_how_far_it_is() -> Result<()> {
-    let group = Group::new()?;
-    let (_members, active) = two(&group, &["--stop-grace", "3s"], &["--mode", "ignore-term"])?;
+    let (group, _members, active) = stubborn()?;
     check_refusal(&run(&group, "switchover", &["--timeout", "1ms"])?, 1, "a is stopping")?;
     group.wait_active_after(active.token, LIMIT).map(drop)
 }
@@ -167,7 +173,7 @@ fn a_switchover_that_takes_too_long_says_how_far_it_is() -> Result<()> {
 #[test]
 fn a_pause_lengthens_the_lease_until_it_is_ended() -> Result<()> {
     let group = Group::new()?;
-    let (_members, active) = two(&group, &[], &[])?;
+    let (_members, active) = two(&group, &[])?;
     let lease_ms = || group.record().and_then(|record| record["lease_ms"].as_u64()).unwrap_or(0);
     assert_eq!(lease_ms(), 2_000);
     let paused = json(&group, "pause", &["--for", "30m"])?;
@@ -187,7 +193,7 @@ fn a_pause_lengthens_the_lease_until_it_is_ended() -> Result<()> {
 #[test]
 fn a_holder_that_renews_is_not_failed_over() -> Result<()> {
     let group = Group::new()?;
-    let (_members, _active) = two(&group, &[], &[])?;
+    let (_members, _active) = two(&group, &[])?;
     check_refusal(&run(&group, "failover", &["--i-have-fenced"])?, 1, "a is not fenced")?;
     check_refusal(&run(&group, "failover", &[])?, 64, "neither the holder's workload nor its soloist")
 }
@@ -195,7 +201,7 @@ fn a_holder_that_renews_is_not_failed_over() -> Result<()> {
 #[test]
 fn status_tells_programs_and_people_the_same() -> Result<()> {
     let group = Group::new()?;
-    let (_members, active) = two(&group, &[], &[])?;
+    let (_members, active) = two(&group, &[])?;
     let status = json(&group, "status", &[])?;
     assert_eq!(status["schema"], 1);
     assert_eq!(status["state"], "held");

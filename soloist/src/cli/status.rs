@@ -248,10 +248,11 @@ fn paused(until: u64, now: u64) -> String {
 impl Member {
     fn of(announcement: &Announcement, active: Option<&str>, now: u64) -> Self {
         let seen = announcement.at_unix_ms.saturating_mul(1_000);
+        let is_active = active == Some(announcement.nonce.as_str());
         Self {
             name: announcement.name.clone(),
-            role: announcement.role.clone(),
-            active: active == Some(announcement.nonce.as_str()),
+            role: role(&announcement.role, is_active),
+            active: is_active,
             health: Health { healthy: announcement.healthy, why: announcement.why.clone() },
             version: announcement.version.clone(),
             since: time(announcement.since_unix_ms.saturating_mul(1_000)),
@@ -260,6 +261,16 @@ impl Member {
             seen_unix_us: seen,
         }
     }
+}
+
+/// The lock knows better than an announcement, which may be older than the last handover.
+fn role(announced: &str, is_active: bool) -> String {
+    match (announced, is_active) {
+        ("standby" | "acquiring", true) => "active",
+        ("active" | "stopping", false) => "standby",
+        (announced, _) => announced,
+    }
+    .to_owned()
 }
 
 impl Health {
@@ -297,7 +308,7 @@ mod tests {
         assert!(text.contains("written  1.2s ago by the wall clock"), "{text}");
         assert!(text.contains("unhealthy: the check said no"), "{text}");
         let marked: Vec<&str> = text.lines().filter(|line| line.trim_start().starts_with('*')).collect();
-        assert!(marked.len() == 1 && marked[0].contains(" a "), "{text}");
+        assert!(marked.len() == 1 && marked[0].contains(" a ") && marked[0].contains(" active "), "{text}");
     }
 
     #[test]
