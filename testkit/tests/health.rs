@@ -212,17 +212,19 @@ fn a_server_is_asked_only_while_the_own_workload_runs() -> Result<()> {
     let urls = [url(&first), url(&second)];
     let options = |url: usize| ["--health-http", &urls[url]].into_iter().chain(pace).collect::<Vec<_>>();
     let (mut members, active) = start(&group, &["a"], &options(0), &[])?;
-    members.push(Member::spawn(&group, "b", &options(1), &[])?);
-    members[1].wait_standby(LIMIT)?;
     first.status.store(503, Ordering::SeqCst);
     says(&members[0], "unhealthy: failed 3 times, the last: the answer is 503 Service Unavailable")?;
     says(&members[0], "staying active")?;
     first.status.store(200, Ordering::SeqCst);
     says(&members[0], "healthy: the check succeeds")?;
+    members.push(Member::spawn(&group, "b", &options(1), &[])?);
+    members[1].wait_standby(LIMIT)?;
     assert_eq!(second.asked(), 0, "there is nothing to ask on a standby");
     let at = stamp::now();
-    members[0].signal(Signal::TERM)?;
-    follow(&group, &active, at)?.was_proved()?;
+    first.status.store(404, Ordering::SeqCst);
+    let handover = follow(&group, &active, at)?;
+    assert_eq!(handover.new.member, "b", "a standby that cannot be asked counts as healthy");
+    handover.was_proved()?;
     wait_until("a question to the new one", LIMIT, || second.asked() > 0)?;
     Ok(())
 }
