@@ -98,10 +98,10 @@ pub struct Elector<E, L, W, C> {
     /// What was granted last in this activation, and to whom.
     granted: Option<String>,
     publisher: Publisher,
-    /// Why the present activation ends, once it does.
-    end: Option<String>,
     /// It was said that this member stays active although it is unhealthy.
     stays_unfit: bool,
+    /// Why the present activation ends, once it does.
+    end: Option<String>,
     /// A workload was started and is not gone.
     runs: bool,
     /// The workload's size is to be looked at.
@@ -133,8 +133,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             petition: None,
             granted: None,
             publisher,
-            end: None,
             stays_unfit: false,
+            end: None,
             runs: false,
             measure_due: false,
         }
@@ -149,8 +149,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             let outputs = self.machine.step(self.clock.now(), input);
             // Before anything is done: nobody shall read "active" when the stop has begun.
             self.publish(&outputs);
-            self.note_end(&outputs);
             self.note_unfit();
+            self.note_end(&outputs);
             for output in outputs {
                 if let Some(exit) = self.perform(output) {
                     return exit;

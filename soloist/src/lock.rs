@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use election::{Record, Seen, Version, Write};
 
+use history::Change;
+
 /// Why a lock could not be read or watched.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -48,6 +50,11 @@ pub trait Lock {
     /// the platform has such a thing. The backend gives up its own copy with it.
     fn descriptor(&self) -> Option<OwnedFd> {
         None
+    }
+
+    /// The last changes of who was active, oldest first, as the last look or write left them. For display.
+    fn history(&self) -> Vec<Change> {
+        Vec::new()
     }
 
     /// Lets go of the platform's own lock, if it is held, and does not queue for it again before `pause` has passed.

@@ -85,12 +85,12 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
     let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher);
     let exit = around.keep(elector.run(), &sender).await;
     attend::withdraw(&*board, nonce).await;
+    if let Some(base) = base {
+        base.remove();
+    }
     if let Some(hooks) = hooks {
         // It has a limit of its own. Its end by a fault changes nothing any more.
         let _ = hooks.await;
-    }
-    if let Some(base) = base {
-        base.remove();
     }
     exit
 }

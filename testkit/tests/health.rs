@@ -90,6 +90,31 @@ fn a_group_of_unhealthy_members_keeps_the_present_one_and_says_so_once() -> Resu
 }
 
 #[test]
+fn an_unhealthy_active_member_gives_up_to_a_healthy_one_and_is_held_down() -> Result<()> {
+    let group = Group::new()?;
+    let (path, flag) = note(&group, "flag");
+    fs::write(&path, "")?;
+    let (mut members, active) = start(&group, &["a"], &often(&format!("test -e {flag}"), "1ms"), &[])?;
+    members.push(Member::spawn(&group, "b", &[], &[])?);
+    members[1].wait_standby(LIMIT)?;
+    let at = stamp::now();
+    fs::remove_file(&path)?;
+    let handover = follow(&group, &active, at)?;
+    assert_eq!(handover.new.member, "b");
+    handover.was_proved()?;
+    says(&members[0], "this member is unhealthy and another is not")?;
+    // Its check succeeds again, which is not enough while another one is active.
+    fs::write(&path, "")?;
+    says(&members[0], "held down for 60s")?;
+    assert_eq!(group.active().map(|now| now.token), Some(handover.new.token));
+    // Nobody else is left: it is better than none.
+    members[1].signal(Signal::TERM)?;
+    let back = members[0].wait_active(&group, LIMIT)?;
+    assert!(back.token > handover.new.token);
+    check(&group, 3, &handover.new)
+}
+
+#[test]
 fn failures_while_the_workload_starts_do_not_count() -> Result<()> {
     let group = Group::new()?;
     let (path, counter) = note(&group, "asked");

@@ -170,6 +170,10 @@ impl Lock for MemoryLock {
         self.store.compare_and_set(expected, record, why)
     }
 
+    fn history(&self) -> Vec<Change> {
+        self.store.state().history.clone()
+    }
+
     async fn changed(&self, since: Version) -> Result<(), LockError> {
         let mut changes = self.store.changes.subscribe();
         while self.store.seen().version == since {

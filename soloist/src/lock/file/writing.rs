@@ -224,6 +224,7 @@ impl Shared {
                 let mut known = self.known();
                 known.largest = known.largest.max(number);
                 known.glance.fingerprint = Some(fingerprint);
+                known.history = document.history;
                 Write::Written(Version { incarnation: 0, number })
             }
             Err(StoreError::Before(error)) => denied("store the record", &error),
