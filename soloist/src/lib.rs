@@ -3,11 +3,14 @@
 pub mod cli;
 pub mod clock;
 pub mod demo;
+pub mod descriptors;
 pub mod elector;
 pub mod error;
 pub mod lock;
 pub mod log;
 pub mod member;
+pub mod metrics;
+pub mod serve;
 pub mod settings;
 pub mod signals;
 pub mod snapshot;

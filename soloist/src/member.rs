@@ -14,6 +14,8 @@ use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
 use crate::lock::Lock;
 use crate::lock::file::{self, Category, FileLock, Keepers};
+use crate::metrics::Metrics;
+use crate::serve;
 use crate::settings::Settings;
 use crate::signals;
 use crate::snapshot::{Health, Publisher, Snapshot};
@@ -40,6 +42,8 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
 /// # Errors
 /// Something could not be started, or something around the elector ended; the workload is gone then.
 pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
+    // An address that is in use is refused before anything is started.
+    let http = settings.http.as_ref().map(serve::bind).transpose()?;
     let (sender, orders) = mpsc::channel(ORDERS_MAX);
     let mut around = Around::default();
     around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
@@ -69,8 +73,13 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
     let machine = Machine::new(machine_settings(&settings, &health), KernelEntropy);
     let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
     let publisher = Publisher::new(first);
+    let metrics = Metrics::default();
+    if let Some(http) = http {
+        let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
+        around.add("http", serving.map_err(internal("serve http"))?);
+    }
 
-    let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher);
+    let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
     let exit = around.keep(elector.run(), &sender).await;
     if let Some(base) = base {
         base.remove();

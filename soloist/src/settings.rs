@@ -1,6 +1,7 @@
 //! Raw arguments become one validated `Settings`; every refusal says what was got, what is allowed and how to fix it.
 
 mod command;
+mod http;
 mod lock_url;
 mod name;
 mod variables;
@@ -13,6 +14,7 @@ use election::{OnExit, OnLoss, Plain, Timing};
 
 use crate::error::{Code, Failure};
 
+pub use http::{Address, Http};
 pub use variables::warn_about_unknown_variables;
 
 /// What a person typed for `soloist run`, in words.
@@ -32,6 +34,10 @@ pub struct Raw {
     pub allow_remote_fs: bool,
     /// `--fail-fast`
     pub fail_fast: bool,
+    /// `--http`
+    pub http: Option<String>,
+    /// `--http-token-file`
+    pub http_token_file: Option<PathBuf>,
     /// What follows `--`.
     pub command: Vec<OsString>,
 }
@@ -55,6 +61,8 @@ pub struct Settings {
     pub allow_remote_fs: bool,
     /// Whether to leave when the lock cannot be read at the start.
     pub fail_fast: bool,
+    /// Where HTTP is served, if it is.
+    pub http: Option<Http>,
     /// The workload.
     pub command: Vec<OsString>,
     /// After the workload's own end.
@@ -74,6 +82,7 @@ impl Settings {
         let group = raw.group.as_deref().map(name::group).transpose()?;
         let place = lock_url::place(raw.lock.as_deref(), group)?;
         let name = name::member(raw.name.as_deref())?;
+        let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
         command::check(&raw.command)?;
         Ok(Self {
             group: group.map_or_else(|| place.name(), str::to_owned),
@@ -84,6 +93,7 @@ impl Settings {
             stop_grace,
             allow_remote_fs: raw.allow_remote_fs,
             fail_fast: raw.fail_fast,
+            http,
             command: raw.command,
             on_exit,
             on_loss,
@@ -110,7 +120,10 @@ pub fn timing(lease: &str) -> Result<Timing, Failure> {
 const DURATION_MAX: Duration = election::LEASE_MAX;
 
 /// Reads `15s`, `1m30s`, `500ms`. A bare number is refused: nobody knows its unit.
-fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
+///
+/// # Errors
+/// Not a duration, or none that makes sense.
+pub fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
     let refuse = |what: &str| {
         Failure::new(Code::Usage, format!("{flag} {text:?} {what}"))
             .hint("a number with a unit, such as 500ms, 15s, 2m or 1m30s, more than 0 and at most 24h")

@@ -421,6 +421,15 @@ pub(super) fn leave_open(command: &mut Command, fd: BorrowedFd<'_>) {
     unsafe { command.pre_exec(clear) };
 }
 
+/// Gives the program that `command` executes the limit on descriptors that this process was started with.
+pub(super) fn restore_descriptor_limit(command: &mut Command) {
+    let Some(limit) = crate::descriptors::inherited() else { return };
+    let restore =
+        move || rustix::process::setrlimit(rustix::process::Resource::Nofile, limit.clone()).map_err(Into::into);
+    // SAFETY: one system call on a copy, async-signal-safe.
+    unsafe { command.pre_exec(restore) };
+}
+
 /// Registers a descriptor with the runtime.
 pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` stays open, under the same number, until it is dropped.
