@@ -1,5 +1,6 @@
 //! Drives the machine: the only place that waits for store, clock and workload.
 
+mod count;
 mod publish;
 
 use std::ffi::OsString;
@@ -18,8 +19,11 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::lock::{Lock, LockError};
+use crate::metrics::Metrics;
 use crate::snapshot::{Announcement, Health, Publisher};
 use crate::workload::{Event, Launch, LocalRelease, Workload};
+
+use self::count::Count;
 
 /// Randomness of the kernel, asked for each time: a cloned process draws other bits.
 /// See docs/safety.md R10.
@@ -102,6 +106,7 @@ pub struct Elector<E, L, W, C> {
     stays_unfit: bool,
     /// Why the present activation ends, once it does.
     end: Option<String>,
+    count: Count,
     /// A workload was started and is not gone.
     runs: bool,
     /// The workload's size is to be looked at.
@@ -135,9 +140,17 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             publisher,
             stays_unfit: false,
             end: None,
+            count: Count::new(Metrics::default()),
             runs: false,
             measure_due: false,
         }
+    }
+
+    /// Counts into `metrics`, which somebody reads.
+    #[must_use]
+    pub fn counting(mut self, metrics: Metrics) -> Self {
+        self.count = Count::new(metrics);
+        self
     }
 
     /// Takes part in the election until the machine decides to leave.
@@ -146,11 +159,13 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         loop {
             self.note_version(&input);
             self.publish_answer(&input);
+            self.count.input(self.clock.now(), &input);
             let outputs = self.machine.step(self.clock.now(), input);
             // Before anything is done: nobody shall read "active" when the stop has begun.
             self.publish(&outputs);
             self.note_unfit();
             self.note_end(&outputs);
+            self.count.outputs(self.clock.now(), &outputs, self.machine.role(), self.machine.timing());
             for output in outputs {
                 if let Some(exit) = self.perform(output) {
                     return exit;

@@ -9,19 +9,19 @@ use election::{Absence, Exit, Machine, Nonce};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::attend;
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
 use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
 use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
 use crate::lock::{Lock, LockError};
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{health, hooks, signals};
+use crate::{attend, health, hooks, serve, signals};
 
 /// How long the first look at the lock may take with `--fail-fast`.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -42,6 +42,8 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
 /// # Errors
 /// Something could not be started, or something around the elector ended; the workload is gone then.
 pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
+    // An address that is in use is refused before anything is started.
+    let http = settings.http.as_ref().map(serve::bind).transpose()?;
     let (sender, orders) = mpsc::channel(ORDERS_MAX);
     let mut around = Around::default();
     around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
@@ -81,8 +83,13 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
     around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
     around.add_commands(&settings, &commands, &publisher, &sender)?;
     let hooks = around.add_hooks(&settings, &commands, &publisher);
+    let metrics = Metrics::default();
+    if let Some(http) = http {
+        let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
+        around.add("http", serving.map_err(internal("serve http"))?);
+    }
 
-    let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher);
+    let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
     let exit = around.keep(elector.run(), &sender).await;
     attend::withdraw(&*board, nonce).await;
     if let Some(base) = base {

@@ -3,6 +3,7 @@
 mod command;
 pub mod health;
 pub mod hooks;
+mod http;
 mod lock_url;
 mod name;
 mod variables;
@@ -15,6 +16,7 @@ use election::{OnExit, OnLoss, Plain, Timing};
 
 use crate::error::{Code, Failure};
 
+pub use http::{Address, Http};
 pub use lock_url::{Place, only_one, place};
 pub use variables::warn_about_unknown_variables;
 
@@ -35,6 +37,10 @@ pub struct Raw {
     pub allow_remote_fs: bool,
     /// `--fail-fast`
     pub fail_fast: bool,
+    /// `--http`
+    pub http: Option<String>,
+    /// `--http-token-file`
+    pub http_token_file: Option<PathBuf>,
     /// What follows `--`.
     pub command: Vec<OsString>,
     /// `--health-...`
@@ -62,6 +68,8 @@ pub struct Settings {
     pub allow_remote_fs: bool,
     /// Whether to leave when the lock cannot be read at the start.
     pub fail_fast: bool,
+    /// Where HTTP is served, if it is.
+    pub http: Option<Http>,
     /// The workload.
     pub command: Vec<OsString>,
     /// After the workload's own end.
@@ -87,6 +95,7 @@ impl Settings {
         let name = name::member(raw.name.as_deref())?;
         let health = health::health(raw.health)?;
         let hooks = hooks::hooks(raw.hooks)?;
+        let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
         command::check(&raw.command)?;
         place.prepare()?;
         Ok(Self {
@@ -98,6 +107,7 @@ impl Settings {
             stop_grace,
             allow_remote_fs: raw.allow_remote_fs,
             fail_fast: raw.fail_fast,
+            http,
             command: raw.command,
             on_exit,
             on_loss,
@@ -141,7 +151,7 @@ const DURATION_MAX: Duration = election::LEASE_MAX;
 /// Reads `15s`, `1m30s`, `500ms`. A bare number is refused: nobody knows its unit.
 ///
 /// # Errors
-/// What is allowed.
+/// Not a duration, or none that makes sense.
 pub fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
     let refuse = |what: &str| {
         Failure::new(Code::Usage, format!("{flag} {text:?} {what}"))

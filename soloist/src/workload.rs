@@ -11,7 +11,7 @@ mod sys;
 mod terminal;
 mod tree;
 
-pub(crate) use sys::{die_with_parent, watch};
+pub(crate) use sys::{die_with_parent, restore_descriptor_limit, watch};
 
 use std::ffi::OsString;
 use std::future::Future;

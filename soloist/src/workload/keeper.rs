@@ -495,6 +495,7 @@ impl Guard {
         let mut command = Command::new(executable);
         command.arg0(guard::NAME).arg(inherited.as_raw_fd().to_string()).process_group(0);
         sys::leave_open(&mut command, inherited.as_fd());
+        sys::restore_descriptor_limit(&mut command);
         let setup = Packet::new(&Order::Setup { elector: own, base: base.cloned() }, vec![memfd])?;
         setup.send(socket.as_fd())?;
         let socket = sys::watch(socket)?;
