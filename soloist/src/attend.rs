@@ -33,8 +33,8 @@ const WITHDRAW_LIMIT: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Changes are announced so far apart, once there were several.
 const CHANGE_PACE: Duration = Duration::from_secs(10);
-/// As many changes are announced at once.
-const CHANGES_AT_ONCE: u32 = 3;
+/// As many are announced at once, the start among them.
+const CHANGES_AT_ONCE: u32 = 4;
 /// How often the board is looked at where changes are not heard: within the life of a request.
 const LOOK_PACE: Duration = Duration::from_secs(5);
 
