@@ -33,8 +33,8 @@ const WITHDRAW_LIMIT: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Changes are announced so far apart, once there were several.
 const CHANGE_PACE: Duration = Duration::from_secs(10);
-/// As many changes are announced at once.
-const CHANGES_AT_ONCE: u32 = 3;
+/// As many are announced at once, the start among them.
+const CHANGES_AT_ONCE: u32 = 4;
 /// How often the board is looked at where changes are not heard: within the life of a request.
 const LOOK_PACE: Duration = Duration::from_secs(5);
 
@@ -105,7 +105,7 @@ struct Waiting {
 
 impl<B: Board> Attendant<B> {
     async fn run(mut self, board: &B) {
-        let mut changed = pin!(board.changed());
+        let mut changed = pin!(hear(board));
         loop {
             self.announce_what_is_due().await;
             let wake_at = [self.announce_at, self.look_at].into_iter().flatten().min();
@@ -118,8 +118,8 @@ impl<B: Board> Attendant<B> {
                     self.answer_what_waits().await;
                 }
                 result = &mut changed => {
-                    let changes = self.heard(result).await;
-                    changed.set(board.changed());
+                    let changes = self.note("hear of changes of the board", result).unwrap_or(Changes::ALL);
+                    changed.set(hear(board));
                     self.look_at_board(changes).await;
                 }
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
@@ -129,15 +129,6 @@ impl<B: Board> Attendant<B> {
                 }
             }
         }
-    }
-
-    /// What may have changed. Where that cannot be heard: everything, after a while.
-    async fn heard(&mut self, result: Result<Changes, LockError>) -> Changes {
-        let heard = self.note("hear of changes of the board", result);
-        if heard.is_none() {
-            tokio::time::sleep(LOOK_PACE).await;
-        }
-        heard.unwrap_or(Changes::ALL)
     }
 
     async fn look_at_board(&mut self, changes: Changes) {
@@ -336,6 +327,15 @@ impl Pace {
     fn take(&mut self) {
         self.0 = self.0.max(Instant::now()) + CHANGE_PACE;
     }
+}
+
+/// Hears of changes. Where that fails, a look after a while stands in for it.
+async fn hear(board: &impl Board) -> Result<Changes, LockError> {
+    let result = board.changed().await;
+    if result.is_err() {
+        tokio::time::sleep(LOOK_PACE).await;
+    }
+    result
 }
 
 /// Whether nobody needs to hear the one who knows the other.

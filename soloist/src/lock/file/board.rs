@@ -182,12 +182,7 @@ impl Board for FileBoard {
 
     async fn answered(&self, id: &str) -> Result<Option<Answer>, LockError> {
         let id = id.to_owned();
-        self.run(move |files| {
-            let path = &files.paths.answer;
-            let answer = read::<Answer>(path).map_err(|error| failed("read the answer", path, &error))?;
-            Ok(answer.filter(|answer| answer.id == id))
-        })
-        .await
+        self.run(move |files| Ok(files.last_answer()?.filter(|answer| answer.id == id))).await
     }
 
     async fn changed(&self) -> Result<Changes, LockError> {
@@ -358,15 +353,23 @@ impl Files {
 
     /// The request that is up, however old; one that cannot be read is none.
     fn request(&self) -> Result<Option<Asked>, LockError> {
-        let path = &self.paths.request;
-        match read::<Asked>(path) {
-            Ok(asked) => Ok(asked),
+        Self::read_note(&self.paths.request, "read the request")
+    }
+
+    fn read_note<T: DeserializeOwned>(path: &Path, action: &str) -> Result<Option<T>, LockError> {
+        match read::<T>(path) {
+            Ok(note) => Ok(note),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::debug!("{path:?} is ignored: {error}");
                 Ok(None)
             }
-            Err(error) => Err(failed("read the request", path, &error)),
+            Err(error) => Err(failed(action, path, &error)),
         }
+    }
+
+    /// The last answer; one that cannot be read is none.
+    fn last_answer(&self) -> Result<Option<Answer>, LockError> {
+        Self::read_note(&self.paths.answer, "read the answer")
     }
 
     fn ask(&self, asked: &Asked) -> Result<Asking, LockError> {
@@ -381,10 +384,13 @@ impl Files {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(why(error)),
                     Err(_) => {}
                 }
-                if let Some(first) = self.request()?.filter(is_waiting) {
+                // Whoever answers takes the request down a moment later, and may have no time left for it.
+                let answered = self.last_answer()?.map(|answer| answer.id);
+                let waits = |up: &Asked| is_waiting(up) && answered.as_ref() != Some(&up.id);
+                if let Some(first) = self.request()?.filter(waits) {
                     return Ok(Asking::Busy(first));
                 }
-                self.take_down(|up| !up.is_some_and(is_waiting))?;
+                self.take_down(|up| !up.is_some_and(waits))?;
             }
             Err(why(io::Error::other("others ask at the same time")))
         })();
