@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(history.changes[0].duration_ms, Some(2_000.0));
         let text = history.text();
         let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(rows[1][..6], ["2", "b", "2023-11-14T22:13:22.0085Z", "-", "-", "8.5"], "{text}");
+        assert_eq!(rows[1][..6], ["2", "b", "2023-11-14T22:13:22.008500Z", "-", "-", "8.5"], "{text}");
         let json = serde_json::to_value(&history).unwrap();
         assert_eq!((&json["schema"], &json["changes"][1]["gap_ms"]), (&1.into(), &8.5.into()));
     }

@@ -7,7 +7,7 @@ use election::Activation;
 use serde::Serialize;
 
 use super::operate::asking::{self, no};
-use super::operate::print::{SCHEMA, span, time};
+use super::operate::print::{Lease, SCHEMA, time};
 use super::operate::{self, Target};
 use crate::error::Failure;
 use crate::lock::board::{Board, Look, REQUEST_LIFE, Wish};
@@ -69,11 +69,6 @@ struct Paused {
     lease: Lease,
 }
 
-#[derive(Debug, Serialize)]
-struct Lease {
-    seconds: f64,
-}
-
 async fn set(target: &Target, board: &impl Board, length: Option<Duration>) -> Result<Paused, Failure> {
     let look = asking::look(board).await?;
     let holder = asking::holder(&look)?.clone();
@@ -91,7 +86,7 @@ async fn set(target: &Target, board: &impl Board, length: Option<Duration>) -> R
         lock: target.lock.display().to_string(),
         holder: holder.member.name,
         paused_until,
-        lease: Lease { seconds: lease.as_secs_f64() },
+        lease: Lease::new(lease),
     })
 }
 
@@ -128,7 +123,7 @@ fn as_wished(look: &Look, least: Option<Duration>) -> Option<(Option<String>, Du
 
 impl Paused {
     fn text(&self) -> String {
-        let lease = span(Duration::from_secs_f64(self.lease.seconds));
+        let lease = self.lease.text();
         match &self.paused_until {
             Some(until) => format!("paused until {until}; {} is active with a lease of {lease}", self.holder),
             None => format!("not paused; {} is active with a lease of {lease}", self.holder),
@@ -163,7 +158,7 @@ mod tests {
         let fake = Fake::new(held("a", 1)).then(paused(Duration::from_secs(60))).then(paused(LENGTH));
         fake.answers(None);
         let done = set(&target(), &fake, Some(LENGTH)).await.unwrap();
-        assert_eq!(done.lease.seconds, 1815.0, "an earlier pause is not this one");
+        assert_eq!(done.lease.text(), "30m 15s", "an earlier pause is not this one");
         assert!(done.text().starts_with("paused until 2"), "{}", done.text());
         assert_eq!(fake.asked()[0].wish, Wish::Pause { for_ms: 1_800_000 });
     }
@@ -173,7 +168,7 @@ mod tests {
         let fake = Fake::new(paused(LENGTH)).then(paused(LENGTH)).then(held("a", 1));
         fake.answers(None);
         let done = set(&target(), &fake, None).await.unwrap();
-        assert_eq!((done.paused_until, done.lease.seconds), (None, 15.0));
+        assert_eq!((done.lease.text(), done.paused_until), ("15s".to_owned(), None));
     }
 
     #[tokio::test(start_paused = true)]

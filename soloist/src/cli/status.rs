@@ -1,10 +1,12 @@
 //! `soloist status`: who is active, why, since when, and who else is there.
 
+use std::time::Duration;
+
 use clap::Args;
 use election::{Claim, Record};
 use serde::Serialize;
 
-use super::operate::print::{Colour, SCHEMA, coloured, since_then, span, table, time, time_and_age};
+use super::operate::print::{Colour, Lease, SCHEMA, coloured, short_time, since_then, span, table, time, time_and_age};
 use super::operate::{self, Target, asking};
 use crate::clock::unix_us;
 use crate::error::{Code, Failure};
@@ -75,11 +77,6 @@ struct Times {
 }
 
 #[derive(Debug, Serialize)]
-struct Lease {
-    seconds: f64,
-}
-
-#[derive(Debug, Serialize)]
 struct Released {
     by: String,
     proof: &'static str,
@@ -92,19 +89,14 @@ struct Member {
     name: String,
     role: String,
     active: bool,
-    health: Health,
-    version: String,
-    since: String,
-    seen: String,
-    seen_age_ms: u64,
-    #[serde(skip)]
-    seen_unix_us: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Health {
     healthy: bool,
     why: Option<String>,
+    version: String,
+    since: String,
+    announced: String,
+    announced_age_ms: u64,
+    #[serde(skip)]
+    announced_unix_us: u64,
 }
 
 impl Status {
@@ -130,7 +122,7 @@ impl Status {
             fencing_token: holder.and_then(|holder| holder.token).map(|token| token.0),
             activation: holder.map(|holder| holder.activation.to_string()),
             since: since.map(time),
-            lease: record.filter(is_ours).map(|record| Lease { seconds: record.lease.as_secs_f64() }),
+            lease: record.filter(is_ours).map(|record| Lease::new(record.lease)),
             paused_until: paused_until.map(time),
             written: written.map(time),
             written_age_ms: written.map(|at| now.saturating_sub(at) / 1_000),
@@ -161,7 +153,7 @@ impl Status {
             line("until", time_and_age(until, now));
         }
         if let Some(lease) = &self.lease {
-            line("lease", span(std::time::Duration::from_secs_f64(lease.seconds)));
+            line("lease", lease.text());
         }
         if let Some(until) = self.unix_us.paused_until {
             line("paused", paused(until, now));
@@ -195,12 +187,12 @@ impl Status {
                 if member.active { "*" } else { "" }.to_owned(),
                 member.name.clone(),
                 member.role.clone(),
-                member.health.text(),
+                member.health(),
                 member.version.clone(),
-                format!("{} ago", since_then(member.seen_unix_us, now)),
+                format!("{} ago", since_then(member.announced_unix_us, now)),
             ]
         });
-        table(["", "member", "role", "health", "version", "seen"], rows)
+        table(["", "member", "role", "health", "version", "last seen"], rows)
     }
 }
 
@@ -238,27 +230,35 @@ fn reason(claim: Option<&Claim>, last: Option<&Change>) -> String {
 }
 
 fn paused(until: u64, now: u64) -> String {
-    let whole = until / 1_000_000 * 1_000_000;
     match until.checked_sub(now) {
-        Some(rest) => format!("until {} (in {})", time(whole), span(std::time::Duration::from_micros(rest))),
-        None => format!("until {}, which is over", time(whole)),
+        Some(rest) => format!("until {} (in {})", short_time(until), span(Duration::from_micros(rest))),
+        None => format!("until {}, which is over", short_time(until)),
     }
 }
 
 impl Member {
     fn of(announcement: &Announcement, active: Option<&str>, now: u64) -> Self {
-        let seen = announcement.at_unix_ms.saturating_mul(1_000);
+        let announced = announcement.at_unix_ms.saturating_mul(1_000);
         let is_active = active == Some(announcement.nonce.as_str());
         Self {
             name: announcement.name.clone(),
             role: role(&announcement.role, is_active),
             active: is_active,
-            health: Health { healthy: announcement.healthy, why: announcement.why.clone() },
+            healthy: announcement.healthy,
+            why: announcement.why.clone(),
             version: announcement.version.clone(),
             since: time(announcement.since_unix_ms.saturating_mul(1_000)),
-            seen: time(seen),
-            seen_age_ms: now.saturating_sub(seen) / 1_000,
-            seen_unix_us: seen,
+            announced: time(announced),
+            announced_age_ms: now.saturating_sub(announced) / 1_000,
+            announced_unix_us: announced,
+        }
+    }
+
+    fn health(&self) -> String {
+        match (self.healthy, &self.why) {
+            (true, _) => "healthy".to_owned(),
+            (false, Some(why)) => format!("unhealthy: {why}"),
+            (false, None) => "unhealthy".to_owned(),
         }
     }
 }
@@ -271,16 +271,6 @@ fn role(announced: &str, is_active: bool) -> String {
         (announced, _) => announced,
     }
     .to_owned()
-}
-
-impl Health {
-    fn text(&self) -> String {
-        match (self.healthy, &self.why) {
-            (true, _) => "healthy".to_owned(),
-            (false, Some(why)) => format!("unhealthy: {why}"),
-            (false, None) => "unhealthy".to_owned(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -320,13 +310,13 @@ mod tests {
         assert_eq!(json["state"], "held");
         assert_eq!(json["holder"], "a");
         assert_eq!(json["fencing_token"], 42);
-        assert_eq!(json["lease"]["seconds"], 15.0);
-        assert_eq!(json["paused_until"], "2023-11-14T22:14:20Z");
+        assert_eq!(json["lease"]["seconds"], 15);
+        assert_eq!(json["paused_until"], "2023-11-14T22:14:20.000000Z");
         assert_eq!(json["written_age_ms"], 1_200);
         assert_eq!(json["members"][0]["name"], "a");
         assert_eq!(json["members"][0]["active"], true);
-        assert_eq!(json["members"][0]["health"]["healthy"], true);
-        assert_eq!(json["members"][0]["seen_age_ms"], 2_000);
+        assert_eq!(json["members"][0]["healthy"], true);
+        assert_eq!(json["members"][0]["announced_age_ms"], 2_000);
         assert!(json["released"].is_null() && json.get("unix_us").is_none());
     }
 

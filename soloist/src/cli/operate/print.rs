@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::Table;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use serde_json::Number;
 
 /// The version of all JSON that the verbs print; a field that changes its meaning would raise it.
 pub(in crate::cli) const SCHEMA: u32 = 1;
@@ -66,16 +67,44 @@ pub(in crate::cli) fn table<const N: usize>(header: [&str; N], rows: impl IntoIt
     lines.join("\n")
 }
 
-/// A wall-clock time as programs and people read it.
-pub(in crate::cli) fn time(unix_us: u64) -> String {
-    let timestamp = i64::try_from(unix_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
-    timestamp.map_or_else(|| "?".to_owned(), |timestamp| timestamp.to_string())
+/// How long observers wait, as `/status` says it too.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct Lease {
+    /// Whole where it is whole: 15, not 15.0.
+    seconds: Option<Number>,
+    #[serde(skip)]
+    length: Duration,
 }
 
-/// A time for people: seconds will do, and how long ago that was.
+impl Lease {
+    pub fn new(length: Duration) -> Self {
+        let is_whole = length.subsec_nanos() == 0;
+        let seconds = if is_whole { Some(length.as_secs().into()) } else { Number::from_f64(length.as_secs_f64()) };
+        Self { seconds, length }
+    }
+
+    pub fn text(&self) -> String {
+        span(self.length)
+    }
+}
+
+/// A wall-clock time as programs read it.
+pub(in crate::cli) fn time(unix_us: u64) -> String {
+    timestamp(unix_us).map_or_else(|| "?".to_owned(), |timestamp| format!("{timestamp:.6}"))
+}
+
+/// A time for people: seconds will do.
+pub(in crate::cli) fn short_time(unix_us: u64) -> String {
+    timestamp(unix_us).map_or_else(|| "?".to_owned(), |timestamp| format!("{timestamp:.0}"))
+}
+
+fn timestamp(unix_us: u64) -> Option<Timestamp> {
+    Timestamp::from_microsecond(i64::try_from(unix_us).ok()?).ok()
+}
+
+/// A time for people, and how long ago that was.
 pub(in crate::cli) fn time_and_age(unix_us: u64, now_unix_us: u64) -> String {
-    let whole = unix_us / 1_000_000 * 1_000_000;
-    format!("{} ({} ago)", time(whole), since_then(unix_us, now_unix_us))
+    format!("{} ({} ago)", short_time(unix_us), since_then(unix_us, now_unix_us))
 }
 
 /// How long ago a wall-clock time was; nothing less than now, because clocks differ.
@@ -122,7 +151,7 @@ mod tests {
     #[test]
     fn times_have_their_age() {
         let at = 1_700_000_000_250_000;
-        assert_eq!(time(at), "2023-11-14T22:13:20.25Z");
+        assert_eq!(time(at), "2023-11-14T22:13:20.250000Z");
         assert_eq!(time_and_age(at, at + 754_000_000), "2023-11-14T22:13:20Z (12m 34s ago)");
         assert_eq!(time_and_age(at, at + 1_500_000), "2023-11-14T22:13:20Z (1.5s ago)");
         assert_eq!(since_then(at, at - 1), "0ms", "a clock that went back is no reason to wonder");
