@@ -97,3 +97,8 @@ size: ## Size of the release binary; fails above 8 MB
 .PHONY: tools
 tools: ## Install what the tests need
 	scripts/install-tools
+
+.PHONY: testbed
+testbed: ## Build the real etcd, Kubernetes and Consul of the testbed, once; half an hour on two cores
+	@testbed/packages
+	@testbed/build
