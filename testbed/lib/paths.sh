@@ -27,3 +27,8 @@ need_built() {
 
 # The 22nd field of stat: a pid means one process only together with it.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+
+# alive PID START_TIME: that process, and not only its exit code, is there.
+alive() {
+    [ -n "$1" ] && [ -n "$2" ] && [ "$(start_time "$1")" = "$2" ] && ! grep -qs '^State:.Z' "/proc/$1/status"
+}

@@ -25,7 +25,7 @@ service_pid() { cut -d ' ' -f 1 "$DIR/services/$1.pid" 2>/dev/null; }
 is_running() {
     local pid began
     read -r pid began 2>/dev/null <"$DIR/services/$1.pid" || return 1
-    [ -n "$pid" ] && [ "$(start_time "$pid")" = "$began" ] && ! grep -qs "^State:.Z" "/proc/$pid/status"
+    alive "$pid" "$began"
 }
 
 # wait_for SECONDS SERVER COMMAND...: until the command succeeds; if it does not, the server's last lines say why.
