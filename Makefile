@@ -102,3 +102,7 @@ tools: ## Install what the tests need
 testbed: ## Build the real etcd, Kubernetes and Consul of the testbed, once; half an hour on two cores
 	@testbed/packages
 	@testbed/build
+
+.PHONY: image
+image: ## A container image of the static release binary, without a container daemon
+	@testbed/image
