@@ -2,7 +2,7 @@
 # namespace for each. "ip link set node2 down" in the run cuts node2 off.
 # shellcheck shell=bash disable=SC2154
 need_built kube-controller-manager kube-scheduler kubelet kube-proxy
-. "$here/kinds/control-plane.sh"
+include control-plane
 . "$here/lib/node.sh"
 
 launch kube-controller-manager
