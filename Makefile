@@ -99,9 +99,13 @@ tools: ## Install what the tests need
 	scripts/install-tools
 
 .PHONY: testbed
-testbed: ## Build the real etcd, Kubernetes and Consul of the testbed, once; half an hour on two cores
+testbed: ## Build the real etcd, Kubernetes and Consul of the testbed, once; 40 minutes on two busy cores
 	@testbed/packages
 	@testbed/build
+
+.PHONY: testbed-smoke
+testbed-smoke: testbed image ## Each kind of testbed up, used and down, with times; needs root
+	@testbed/smoke
 
 .PHONY: image
 image: ## A container image of the static release binary, without a container daemon
