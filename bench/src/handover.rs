@@ -37,11 +37,11 @@ impl Trio {
 
     /// Ends the active one in this way, and waits for the next.
     pub fn round(&mut self, end: End) -> Result<Gap> {
-        self.round_amid(end, |_| Ok(()))
+        self.round_amid(end, |_, _| Ok(()))
     }
 
-    /// The same amid something that is made of all members and kept until the next one is active.
-    pub fn round_amid<T>(&mut self, end: End, amid: impl FnOnce(&[Member]) -> Result<T>) -> Result<Gap> {
+    /// The same amid something that is made of all members and the active one, and kept until the next is active.
+    pub fn round_amid<T>(&mut self, end: End, amid: impl FnOnce(&[Member], &Member) -> Result<T>) -> Result<Gap> {
         let group = &self.group;
         let active = group.wait_active_after(self.last, LIMIT)?;
         let index = self.members.iter().position(|member| member.name() == active.member);
@@ -51,7 +51,7 @@ impl Trio {
                 member.wait_standby(LIMIT)?;
             }
         }
-        let kept = amid(&self.members)?;
+        let kept = amid(&self.members, &self.members[index])?;
         sleep(SETTLE);
         let at = end.apply(group, &self.members[index], &active)?;
         let next = group.wait_active_after(active.token, LIMIT).with_context(|| format!("after: {end}"))?;
