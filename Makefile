@@ -97,3 +97,8 @@ size: ## Size of the release binary; fails above 8 MB
 .PHONY: tools
 tools: ## Install what the tests need
 	scripts/install-tools
+
+.PHONY: testbed-test
+testbed-test: testbed ## Tests on a real API server; needs root
+	cargo test --locked -p soloist --lib --no-run
+	testbed/run control-plane -- cargo test --locked -p soloist --lib -- --ignored --test-threads=1 lock::kubernetes::testbed

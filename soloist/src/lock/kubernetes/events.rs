@@ -10,8 +10,8 @@ use super::session::BODY_MAX;
 /// What one line of a watch says.
 #[derive(Debug, PartialEq)]
 pub enum Event {
-    /// The Lease has this version now; absent if it was deleted. The number is that of the change.
-    Now { version: Version, number: u64 },
+    /// The Lease is this now, at this version; absent if it was deleted. The number is that of the change.
+    Now { version: Version, number: u64, lease: Option<Value> },
     /// Nothing happened up to here.
     Bookmark { number: u64 },
     /// The server cannot say what happened since the version that was asked for.
@@ -25,8 +25,8 @@ pub enum Event {
 /// # Errors
 /// Not an event of a watch on `place`, in one sentence.
 pub fn parse(line: &[u8], place: &LeaseName) -> Result<Event, String> {
-    let event: Value = serde_json::from_slice(line).map_err(|error| format!("an event cannot be read: {error}"))?;
-    let object = &event["object"];
+    let mut event: Value = serde_json::from_slice(line).map_err(|error| format!("an event cannot be read: {error}"))?;
+    let object = event.get_mut("object").map(Value::take).unwrap_or_default();
     let kind = event["type"].as_str().unwrap_or_default();
     if kind == "ERROR" {
         let why = object["message"].as_str().unwrap_or("no reason given");
@@ -38,8 +38,8 @@ pub fn parse(line: &[u8], place: &LeaseName) -> Result<Event, String> {
         "ADDED" | "MODIFIED" | "DELETED" if object["metadata"]["name"] != place.name.as_str() => {
             Ok(Event::Bookmark { number })
         }
-        "ADDED" | "MODIFIED" => Ok(Event::Now { version: version(object)?, number }),
-        "DELETED" => Ok(Event::Now { version: Version::ABSENT, number }),
+        "ADDED" | "MODIFIED" => Ok(Event::Now { version: version(&object)?, number, lease: Some(object) }),
+        "DELETED" => Ok(Event::Now { version: Version::ABSENT, number, lease: None }),
         "BOOKMARK" => Ok(Event::Bookmark { number }),
         other => Err(format!("an event has the unknown type {other:?}")),
     }
@@ -93,10 +93,10 @@ mod tests {
         let now = version(&lease("app", "7")).unwrap();
         for kind in ["ADDED", "MODIFIED"] {
             let event = read(json!({"type": kind, "object": lease("app", "7")}));
-            assert_eq!(event, Ok(Event::Now { version: now, number: 7 }));
+            assert_eq!(event, Ok(Event::Now { version: now, number: 7, lease: Some(lease("app", "7")) }));
         }
         let event = read(json!({"type": "DELETED", "object": lease("app", "8")}));
-        assert_eq!(event, Ok(Event::Now { version: Version::ABSENT, number: 8 }));
+        assert_eq!(event, Ok(Event::Now { version: Version::ABSENT, number: 8, lease: None }));
         let event = read(json!({"type": "MODIFIED", "object": lease("other", "9")}));
         assert_eq!(event, Ok(Event::Bookmark { number: 9 }));
         let event = read(json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}));

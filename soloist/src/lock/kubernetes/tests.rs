@@ -13,8 +13,8 @@ use crate::lock::contract::held;
 /// Longer than any answer of the server takes.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Between two looks where nothing is watched.
-const PERIOD: Duration = Duration::from_millis(20);
+/// Long enough to believe that nothing happens.
+const A_WHILE: Duration = Duration::from_millis(200);
 
 /// What the server does with one request.
 #[derive(Clone, Debug)]
@@ -101,9 +101,14 @@ impl Server {
         self.folder.path().join("config")
     }
 
+    /// Where nothing may depend on looks between notices.
     async fn lock(&self) -> KubernetesLock {
+        self.lock_that_looks_each(SOON * 2).await
+    }
+
+    async fn lock_that_looks_each(&self, period: Duration) -> KubernetesLock {
         let access = Access { kubeconfig: Some(self.kubeconfig()), context: None };
-        KubernetesLock::open(access, LeaseName { namespace: String::new(), name: "app".into() }, PERIOD).await.unwrap()
+        KubernetesLock::open(access, LeaseName { namespace: String::new(), name: "app".into() }, period).await.unwrap()
     }
 
     fn rotate_token(&self, token: &str) {
@@ -373,7 +378,7 @@ async fn changed(lock: &KubernetesLock, since: Version) {
 }
 
 async fn stays_quiet(lock: &KubernetesLock, since: Version) -> bool {
-    tokio::time::timeout(PERIOD * 10, lock.changed(since)).await.is_err()
+    tokio::time::timeout(A_WHILE, lock.changed(since)).await.is_err()
 }
 
 fn watches(server: &Server) -> Vec<String> {
@@ -396,6 +401,18 @@ async fn a_watch_wakes_for_what_is_newer_and_asks_for_nothing_else() {
     {
         assert!(requests[0].line.contains(part), "{part}: {}", requests[0].line);
     }
+}
+
+#[tokio::test]
+async fn what_the_watch_woke_for_is_not_asked_again() {
+    let lease = json!({"kind": "Lease", "metadata": {"uid": "u", "resourceVersion": "7"}});
+    let watches = vec![Reply::Watch(vec![event("MODIFIED", 5), event("MODIFIED", 6)])];
+    let server = Server::watched(watches, vec![say(200, lease)]).await;
+    let lock = server.lock().await;
+    changed(&lock, at(5)).await;
+    assert_eq!(lock.read().await.unwrap().version, at(6));
+    assert_eq!(server.requests().len(), 1);
+    assert_eq!(lock.read().await.unwrap().version, at(7), "asked without being woken, it looks");
 }
 
 #[tokio::test]
@@ -439,7 +456,7 @@ async fn a_gap_in_the_watch_asks_for_a_look() {
 async fn where_a_watch_is_forbidden_each_period_is_one_look() {
     let forbidden = json!({"kind": "Status", "message": "User \"u\" cannot watch resource \"leases\""});
     let server = Server::watched(vec![say(403, forbidden)], vec![]).await;
-    let lock = server.lock().await;
+    let lock = server.lock_that_looks_each(Duration::from_millis(20)).await;
     for _ in 0..3 {
         changed(&lock, at(5)).await;
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use election::{Entropy, Version};
 use http::{Method, StatusCode, header::RETRY_AFTER};
 use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -40,31 +41,56 @@ const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 pub struct News {
     /// Counts what was told.
     count: u64,
-    /// The newest state, the number of that change, and its count.
-    latest: Option<(Version, u64, u64)>,
+    latest: Option<Told>,
     /// The count of the last gap: something may have happened that was not told.
     gap: u64,
     /// Whether changes are being told at the moment.
     pub is_live: bool,
 }
 
+/// The newest state that was told.
+#[derive(Clone, Debug)]
+struct Told {
+    version: Version,
+    /// The number of the change.
+    number: u64,
+    /// The count of this piece of news.
+    count: u64,
+    /// The Lease itself; nothing once it is deleted.
+    lease: Option<Value>,
+}
+
 impl News {
-    /// Whether the lock may be another than it was at `since`, by what came after the first `known` news.
-    pub fn may_differ(&self, since: Version, known: u64) -> bool {
-        let has_moved = self.latest.is_some_and(|(version, number, count)| {
-            count > known && version != since && (since == Version::ABSENT || number > since.number)
-        });
-        has_moved || self.gap > known
+    /// How much was told so far.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
-    fn tell(&mut self, version: Version, number: u64) {
+    /// Whether the lock may be another than it was at `since`, by what came after the first `known` news.
+    pub fn may_differ(&self, since: Version, known: u64) -> bool {
+        self.latest.as_ref().is_some_and(|told| told.is_after(since, known)) || self.gap > known
+    }
+
+    /// The Lease as it was told after the first `known` news and after `since`, unless something was missed meanwhile.
+    pub fn lease_after(&self, since: Version, known: u64) -> Option<(Version, Value)> {
+        let told = self.latest.as_ref().filter(|told| told.is_after(since, known) && self.gap <= known)?;
+        told.lease.clone().map(|lease| (told.version, lease))
+    }
+
+    fn tell(&mut self, version: Version, number: u64, lease: Option<Value>) {
         self.count += 1;
-        self.latest = Some((version, number, self.count));
+        self.latest = Some(Told { version, number, count: self.count, lease });
     }
 
     fn miss(&mut self) {
         self.count += 1;
         self.gap = self.count;
+    }
+}
+
+impl Told {
+    fn is_after(&self, since: Version, known: u64) -> bool {
+        self.count > known && self.version != since && (since == Version::ABSENT || self.number > since.number)
     }
 }
 
@@ -81,11 +107,6 @@ impl Watcher {
         let from = (since != Version::ABSENT).then_some(since.number);
         let task = Task { access, place, news: sender, from, session: None, trouble: Trouble::None };
         Self { news, task: tokio::spawn(task.run()) }
-    }
-
-    /// How much was told so far.
-    pub fn count(&self) -> u64 {
-        self.news.borrow().count
     }
 
     /// What is told from now on.
@@ -273,9 +294,9 @@ impl Task {
     /// One event; the end, if it is one.
     fn take(&mut self, line: &[u8]) -> Option<End> {
         match parse(line, &self.place) {
-            Ok(Event::Now { version, number }) => {
+            Ok(Event::Now { version, number, lease }) => {
                 self.from = Some(number);
-                self.news.send_modify(|news| news.tell(version, number));
+                self.news.send_modify(|news| news.tell(version, number, lease));
                 None
             }
             Ok(Event::Bookmark { number }) => {
@@ -305,7 +326,9 @@ mod tests {
     fn only_what_is_newer_is_news() {
         let mut news = News::default();
         assert!(!news.may_differ(Version::ABSENT, 0) && !news.may_differ(THREE, 0));
-        news.tell(FIVE, 5);
+        news.tell(FIVE, 5, Some(Value::Null));
+        assert_eq!(news.lease_after(THREE, 0), Some((FIVE, Value::Null)));
+        assert_eq!(news.lease_after(FIVE, 0).or(news.lease_after(THREE, 1)), None);
         assert!(news.may_differ(THREE, 0) && news.may_differ(Version::ABSENT, 0));
         assert!(news.may_differ(THREE, 0), "asked again, it is still so");
         assert!(!news.may_differ(FIVE, 0));
@@ -316,20 +339,22 @@ mod tests {
     #[test]
     fn deletion_and_another_object_are_news() {
         let mut news = News::default();
-        news.tell(Version::ABSENT, 6);
+        news.tell(Version::ABSENT, 6, None);
         assert!(news.may_differ(FIVE, 0));
+        assert_eq!(news.lease_after(FIVE, 0), None, "absence is looked at");
         assert!(!news.may_differ(Version::ABSENT, 0));
-        news.tell(Version { incarnation: 2, number: 7 }, 7);
+        news.tell(Version { incarnation: 2, number: 7 }, 7, Some(Value::Null));
         assert!(news.may_differ(FIVE, 0) && news.may_differ(Version::ABSENT, 1));
     }
 
     #[test]
     fn a_gap_asks_for_one_look() {
         let mut news = News::default();
-        news.tell(FIVE, 5);
+        news.tell(FIVE, 5, Some(Value::Null));
         news.miss();
-        news.tell(FIVE, 5);
+        news.tell(FIVE, 5, Some(Value::Null));
         assert!(news.may_differ(FIVE, 1));
-        assert!(!news.may_differ(FIVE, news.count));
+        assert_eq!(news.lease_after(THREE, 1), None, "there may be more to it");
+        assert!(!news.may_differ(FIVE, news.count()));
     }
 }
