@@ -98,6 +98,19 @@ size: ## Size of the release binary; fails above 8 MB
 tools: ## Install what the tests need
 	scripts/install-tools
 
+.PHONY: testbed
+testbed: ## Build the real etcd, Kubernetes and Consul of the testbed, once; 40 minutes on two busy cores
+	@testbed/packages
+	@testbed/build
+
+.PHONY: testbed-smoke
+testbed-smoke: testbed image ## Each kind of testbed up, used and down, with times; needs root
+	@testbed/smoke
+
+.PHONY: image
+image: ## A container image of the static release binary, without a container daemon
+	@testbed/image
+
 .PHONY: testbed-test
 testbed-test: testbed ## Tests on a real API server; needs root
 	cargo test --locked -p soloist --lib --no-run

@@ -1,7 +1,13 @@
 //! The command line: one definition gives parser, help, completions and man pages.
 
 mod demo;
+mod failover;
+mod history;
+mod operate;
+mod pause;
 mod run;
+mod status;
+mod switchover;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -27,16 +33,33 @@ Examples:
       in two terminals: one serves, the other stands by
   soloist run --group app --lease 5s -- ./server
       the lock is a file in the state folder
+  soloist status --lock ./app.lock
+      who is active, since when, and who else is there
+  soloist switchover --lock ./app.lock
+      the active one stops, another one takes over
 
 Exit codes:
   the workload's own; 126 not executable, 127 not found, 128+n died by signal n
-  0 a standby ended by SIGTERM; 64 usage, 65 data, 69 lock unavailable,
-  70 internal, 75 lease lost, 77 permission, 78 configuration";
+  0 a standby ended by SIGTERM; 1 the answer is no (nobody active, refused,
+  timed out); 64 usage, 65 data, 69 lock unavailable, 70 internal, 75 lease
+  lost, 77 permission, 78 configuration";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Take part in a group: run COMMAND while this member is the active one
     Run(Box<run::Arguments>),
+    /// Show who is active, since when, and who else is there
+    Status(status::Arguments),
+    /// Show who was active when, why, and the gaps between
+    History(history::Arguments),
+    /// Make another member the active one
+    Switchover(switchover::Arguments),
+    /// Keep the active member through an outage of the lock's store
+    Pause(pause::PauseArguments),
+    /// End a pause
+    Resume(pause::ResumeArguments),
+    /// Replace a holder that is gone without a proof, on your word
+    Failover(failover::Arguments),
     /// See it work: three members, and everything that can happen to the active one
     Demo(demo::Arguments),
     #[command(hide = true, about = "The workload of the demo")]
@@ -62,6 +85,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match cli.verb {
         Verb::Run(arguments) => run::main(*arguments),
+        Verb::Status(arguments) => status::main(&arguments),
+        Verb::History(arguments) => history::main(&arguments),
+        Verb::Switchover(arguments) => switchover::main(&arguments),
+        Verb::Pause(arguments) => pause::pause(&arguments),
+        Verb::Resume(arguments) => pause::resume(&arguments),
+        Verb::Failover(arguments) => failover::main(&arguments),
         Verb::Demo(arguments) => demo::main(&arguments),
         Verb::DemoServer(arguments) => demo::serve(&arguments),
         Verb::Completions { shell } => {

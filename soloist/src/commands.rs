@@ -27,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use crate::workload::process::{ProcessId, children_of};
-use crate::workload::{die_with_parent, watch};
+use crate::workload::{die_with_parent, restore_descriptor_limit, watch};
 use output::Output;
 
 /// What runs a line.
@@ -170,6 +170,7 @@ impl Commands {
             };
         }
         die_with_parent(&mut command);
+        restore_descriptor_limit(&mut command);
         let mut child = command.spawn()?;
         let pid = Pid::from_child(&child);
         match pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from).and_then(watch) {

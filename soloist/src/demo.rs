@@ -1,8 +1,9 @@
 //! The main job, seen: three members, a small real workload, and everything that can happen to the active one.
 //!
 //! The workload is a server that appends what a client sends it to a journal, each line with its fencing token. The
-//! journal refuses smaller tokens. Each server stamps a file all the time, so that the instants at which the old one
-//! was last alive and the new one first are known to a fraction of a millisecond, whatever ended them.
+//! journal refuses smaller tokens. Who is active and how long a handover took is what the members say at `/events`.
+//! Whether they speak the truth is judged without them: each server stamps a file all the time, so that the instants at
+//! which the old one was last alive and the new one first are known to a fraction of a millisecond.
 
 mod client;
 mod ends;
@@ -12,13 +13,14 @@ mod members;
 mod report;
 mod screen;
 mod server;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 pub use report::Report;
 pub use screen::Style;
@@ -31,6 +33,7 @@ use life::Life;
 use members::Members;
 use report::Round;
 use screen::Screen;
+use watch::Watch;
 
 /// Longer than any takeover of the demo can last; then something is broken.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(30);
@@ -56,12 +59,13 @@ pub fn run(plan: Plan, style: Style, stop: &Arc<AtomicBool>) -> Result<Report> {
     let journal = Journal::open(folder.path())?;
     let client = Client::start(folder.path());
     let mut screen = Screen::new(style, plan);
+    let watch = Watch::start(folder.path(), &members::NAMES)?;
     let mut members = Members::start(folder.path(), plan.lease)?;
     let mut report = Report::default();
 
-    let mut active = wait_for_successor(folder.path(), None, stop)?;
+    let mut active = watch.wait_for_active(0, TAKEOVER_LIMIT, stop)?;
     for number in 0..plan.rounds {
-        screen.show(&members, &active, &report, &client);
+        screen.show(&watch, &active, &report, &client);
         pause(stop);
         if stop.load(Ordering::Relaxed) {
             break;
@@ -69,12 +73,13 @@ pub fn run(plan: Plan, style: Style, stop: &Arc<AtomicBool>) -> Result<Report> {
         let end = End::of_round(number);
         screen.announce(number, end, &active);
         let event = members.end(&active, end)?;
-        let next = wait_for_successor(folder.path(), Some(&active), stop)
-            .with_context(|| format!("after round {}: {end} of {}", number + 1, active.member))?;
-        let old = Life::read(&active.path).unwrap_or(active);
-        report.push(Round::of(number, end, event, &old, &next));
+        let next = watch.wait_for_active(active.token, TAKEOVER_LIMIT, stop).with_context(|| {
+            let (round, kept) = (number + 1, keep(folder.path()).unwrap_or_default());
+            format!("after round {round}: {end} of {}; the members' logs are in {kept}", active.member)
+        })?;
+        report.push(Round::of(number, end, event, &active, &next));
         screen.handed_over(&report);
-        members.repair(&old.member, end)?;
+        members.repair(&active.member, end)?;
         active = next;
     }
     members.stop();
@@ -82,25 +87,6 @@ pub fn run(plan: Plan, style: Style, stop: &Arc<AtomicBool>) -> Result<Report> {
     report.judge(&Life::all(folder.path()), &journal, &acknowledged)?;
     screen.finish(&report);
     Ok(report)
-}
-
-/// The first server whose token is larger than that of `old`, once it is alive.
-fn wait_for_successor(folder: &Path, old: Option<&Life>, stop: &AtomicBool) -> Result<Life> {
-    let limit = Instant::now() + TAKEOVER_LIMIT;
-    let after = old.map_or(0, |life| life.token);
-    loop {
-        let newest = Life::all(folder).into_iter().filter(|life| life.token > after).min_by_key(|life| life.token);
-        if let Some(life) = newest {
-            return Ok(life);
-        }
-        if stop.load(Ordering::Relaxed) {
-            bail!("stopped");
-        }
-        if Instant::now() > limit {
-            bail!("nobody became active within {TAKEOVER_LIMIT:?}; the members' logs are in {}", keep(folder)?);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Saves the logs from the folder that is about to be removed.

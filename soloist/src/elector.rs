@@ -1,5 +1,6 @@
 //! Drives the machine: the only place that waits for store, clock and workload.
 
+mod count;
 mod publish;
 
 use std::ffi::OsString;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use election::{
-    Action, Attempt, Entropy, Exit, Input, Instant, Machine, Output, Refusal, RefusalKind, Request, Role, Seen,
+    Action, Attempt, Claim, Entropy, Exit, Input, Instant, Machine, Output, Refusal, RefusalKind, Request, Role, Seen,
     Version, Write, kill_to_proof,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -18,8 +19,11 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::lock::{Lock, LockError};
+use crate::metrics::Metrics;
 use crate::snapshot::{Announcement, Health, Publisher};
-use crate::workload::{Ending, Event, Launch, LocalRelease, Workload};
+use crate::workload::{Event, Launch, LocalRelease, Workload};
+
+use self::count::Count;
 
 /// Randomness of the kernel, asked for each time: a cloned process draws other bits.
 /// See docs/safety.md R10.
@@ -100,6 +104,9 @@ pub struct Elector<E, L, W, C> {
     publisher: Publisher,
     /// It was said that this member stays active although it is unhealthy.
     stays_unfit: bool,
+    /// Why the present activation ends, once it does.
+    end: Option<String>,
+    count: Count,
     /// A workload was started and is not gone.
     runs: bool,
     /// The workload's size is to be looked at.
@@ -132,9 +139,18 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             granted: None,
             publisher,
             stays_unfit: false,
+            end: None,
+            count: Count::new(Metrics::default()),
             runs: false,
             measure_due: false,
         }
+    }
+
+    /// Counts into `metrics`, which somebody reads.
+    #[must_use]
+    pub fn counting(mut self, metrics: Metrics) -> Self {
+        self.count = Count::new(metrics);
+        self
     }
 
     /// Takes part in the election until the machine decides to leave.
@@ -143,10 +159,13 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         loop {
             self.note_version(&input);
             self.publish_answer(&input);
+            self.count.input(self.clock.now(), &input);
             let outputs = self.machine.step(self.clock.now(), input);
             // Before anything is done: nobody shall read "active" when the stop has begun.
             self.publish(&outputs);
             self.note_unfit();
+            self.note_end(&outputs);
+            self.count.outputs(self.clock.now(), &outputs, self.machine.role(), self.machine.timing());
             for output in outputs {
                 if let Some(exit) = self.perform(output) {
                     return exit;
@@ -162,6 +181,18 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             | Input::Written { outcome: Write::Written(version), .. }
             | Input::Gone { released: Some(version), .. } => self.last_version = *version,
             _ => {}
+        }
+    }
+
+    /// Remembers what began a stop: the release comes later, and the history tells why.
+    fn note_end(&mut self, outputs: &[Output]) {
+        if self.machine.role() != Role::Stopping {
+            self.end = None;
+        } else if self.end.is_none() {
+            let begins = |output: &&Output| matches!(output.action, Action::Stop { .. } | Action::Kill);
+            let said = |output: &&Output| !output.action.is_routine();
+            let cause = outputs.iter().find(begins).or_else(|| outputs.iter().find(said));
+            self.end = cause.map(|output| output.reason.clone());
         }
     }
 
@@ -230,7 +261,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 self.publish_started(pid, containment);
                 None
             }
-            Event::Exited(ending) => Some(Input::Exited { code: exit_code(ending) }),
+            Event::Exited(ending) => Some(Input::Exited { code: ending.code() }),
             Event::Gone { proof, released } => {
                 self.runs = false;
                 Some(Input::Gone { proof, released })
@@ -296,7 +327,9 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             Action::Read { limit } => self.operation = Some(read(Rc::clone(&self.lock), limit)),
             Action::Write { expected, record, attempt, limit } => {
                 let lock = Rc::clone(&self.lock);
-                let write = async move { lock.write(expected, &record).await };
+                let end = self.end.clone().filter(|_| matches!(record.claim, Claim::Released(_)));
+                let why = end.unwrap_or(reason);
+                let write = async move { lock.write(expected, &record, &why).await };
                 self.operation = Some(bounded_write(attempt, limit, write));
             }
             Action::StepBack { pause } => self.lock.step_back(pause),
@@ -307,7 +340,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 self.workload.extend(kill_at);
                 self.measure_due = true;
             }
-            Action::Stop { grace, successor } => self.workload.stop(grace, successor),
+            Action::Stop { grace, successor } => self.workload.stop(grace, successor, &reason),
             Action::Kill => self.workload.kill(),
             Action::Answer(answer) => self.answer(answer, &reason),
             Action::Note => {}
@@ -412,13 +445,5 @@ fn log(action: &Action, reason: &str, role: Role) {
         tracing::debug!(%role, "{reason}");
     } else {
         tracing::info!(%role, "{reason}");
-    }
-}
-
-/// The code with which a shell would name this ending.
-fn exit_code(ending: Ending) -> i32 {
-    match ending {
-        Ending::Code(code) | Ending::NotStarted(code) => code,
-        Ending::Signal(signal) => 128 + signal,
     }
 }

@@ -230,9 +230,10 @@ impl Watcher {
     }
 }
 
-/// Whether a member stopped being active as an unhealthy one does that gives up: while another one was fit.
+/// Whether a member stopped being active as an unhealthy one does that gives up: while another one was fit. The elector
+/// takes in what it is told and gives up at once, so it may never have been seen active and unhealthy.
 fn gave_up(before: &Snapshot, after: &Snapshot) -> bool {
-    !before.health.healthy && (before.another_is_fit() || after.another_is_fit())
+    !after.health.healthy && (before.another_is_fit() || after.another_is_fit())
 }
 
 /// The answer to the question, or nothing for ever where there is none.

@@ -137,3 +137,36 @@ fn environment(step: &Step, snapshot: &Snapshot) -> Vec<(&'static str, Option<St
         ("SOLOIST_ACTIVATION", step.of.map(|of| of.activation.to_string())),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use election::Role;
+
+    use super::*;
+    use crate::health::without_check;
+    use crate::workload::process::ProcessId;
+
+    #[tokio::test]
+    async fn the_oldest_of_too_many_is_dropped_and_the_one_that_runs_is_not() {
+        let standby = Snapshot::new("g", "a", Duration::from_secs(15), without_check(), 0);
+        let commands = Commands::new(ProcessId { pid: 0, start_ticks: 0 });
+        let line = || Some("true".to_owned());
+        let hooks = Settings { on_active: line(), on_standby: line(), on_stop: None, timeout: Duration::from_secs(20) };
+        let mut runner = Runner::new(hooks, commands);
+        runner.follow(&standby);
+        for number in 1..=20 {
+            let (stop_at, kill_at) = Default::default();
+            let (activation, token) = (election::Activation(number.into()), election::Token(number));
+            let mut active = standby.clone();
+            active.role = Role::Active;
+            active.tenure = Some(crate::snapshot::Tenure { activation, token, stop_at, kill_at });
+            active.workload = crate::snapshot::Workload::Running { pid: 1, since_unix_us: 0 };
+            runner.follow(&active);
+        }
+        assert_eq!(runner.running.as_ref().map(|running| running.step.hook), Some(Hook::Standby));
+        let waiting: Vec<_> = runner.queue.iter().filter_map(|(step, _)| Some(step.of?.token.0)).collect();
+        assert_eq!(waiting, [13, 14, 15, 16, 17, 18, 19, 20]);
+        runner.finish().await;
+        assert!(runner.queue.is_empty());
+    }
+}

@@ -1,9 +1,11 @@
 //! The library behind the `soloist` binary.
 
+pub mod attend;
 pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod demo;
+pub mod descriptors;
 pub mod elector;
 pub mod error;
 pub mod health;
@@ -11,6 +13,8 @@ pub mod hooks;
 pub mod lock;
 pub mod log;
 pub mod member;
+pub mod metrics;
+pub mod serve;
 pub mod settings;
 pub mod signals;
 pub mod snapshot;

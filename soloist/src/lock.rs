@@ -3,7 +3,7 @@
 pub mod board;
 pub mod codec;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod file;
 pub mod history;
 pub mod kubernetes;
@@ -14,6 +14,8 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use election::{Record, Seen, Version, Write};
+
+use history::Change;
 
 /// Why a lock could not be read or watched.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +38,11 @@ pub trait Lock {
 
     /// Stores `record` if the lock is still at `expected` ([`Version::ABSENT`]: if it does not exist).
     ///
+    /// `why` is one sentence for the history in the record, where the store has room for one: why a member may be active,
+    /// or why it is no longer.
+    ///
     /// The caller bounds the call in time and treats a timeout as [`Write::Unknown`]; dropping the future must be safe.
-    fn write(&self, expected: Version, record: &Record) -> impl Future<Output = Write>;
+    fn write(&self, expected: Version, record: &Record, why: &str) -> impl Future<Output = Write>;
 
     /// Returns when the lock may have changed since `since`. May wake early, never late for ever. Cancel safe.
     fn changed(&self, since: Version) -> impl Future<Output = Result<(), LockError>>;
@@ -46,6 +51,11 @@ pub trait Lock {
     /// the platform has such a thing. The backend gives up its own copy with it.
     fn descriptor(&self) -> Option<OwnedFd> {
         None
+    }
+
+    /// The last changes of who was active, oldest first, as the last look or write left them. For display.
+    fn history(&self) -> Vec<Change> {
+        Vec::new()
     }
 
     /// Lets go of the platform's own lock, if it is held, and does not queue for it again before `pause` has passed.

@@ -13,14 +13,15 @@ use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
 use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
-use crate::lock::Lock;
-use crate::lock::file::{self, Category, FileLock, Keepers};
+use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
+use crate::lock::{Lock, LockError};
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{health, hooks, signals};
+use crate::{attend, health, hooks, serve, signals};
 
 /// How long the first look at the lock may take with `--fail-fast`.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
 /// # Errors
 /// Something could not be started, or something around the elector ended; the workload is gone then.
 pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
+    // An address that is in use is refused before anything is started.
+    let http = settings.http.as_ref().map(serve::bind).transpose()?;
     let (sender, orders) = mpsc::channel(ORDERS_MAX);
     let mut around = Around::default();
     around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
@@ -75,17 +78,26 @@ pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
     let machine = Machine::new(machine_settings(&settings, &health), KernelEntropy);
     let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
     let publisher = Publisher::new(first);
+    let nonce = machine.member().nonce;
+    let board = Arc::new(FileBoard::open(lock.path()).map_err(unavailable)?);
+    around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
     around.add_commands(&settings, &commands, &publisher, &sender)?;
     let hooks = around.add_hooks(&settings, &commands, &publisher);
+    let metrics = Metrics::default();
+    if let Some(http) = http {
+        let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
+        around.add("http", serving.map_err(internal("serve http"))?);
+    }
 
-    let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher);
+    let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
     let exit = around.keep(elector.run(), &sender).await;
+    attend::withdraw(&*board, nonce).await;
+    if let Some(base) = base {
+        base.remove();
+    }
     if let Some(hooks) = hooks {
         // It has a limit of its own. Its end by a fault changes nothing any more.
         let _ = hooks.await;
-    }
-    if let Some(base) = base {
-        base.remove();
     }
     exit
 }
@@ -200,6 +212,10 @@ async fn first_look(lock: &impl Lock) -> Result<(), Failure> {
         Err(_) => format!("no answer within {FIRST_LOOK:?}"),
     };
     Err(Failure::new(Code::Unavailable, result).hint("without --fail-fast soloist would wait for it"))
+}
+
+fn unavailable(error: LockError) -> Failure {
+    Failure::new(Code::Unavailable, error.to_string())
 }
 
 fn internal(what: &'static str) -> impl Fn(std::io::Error) -> Failure {

@@ -3,6 +3,7 @@
 mod command;
 pub mod health;
 pub mod hooks;
+mod http;
 mod lock_url;
 mod name;
 mod variables;
@@ -15,6 +16,8 @@ use election::{OnExit, OnLoss, Plain, Timing};
 
 use crate::error::{Code, Failure};
 
+pub use http::{Address, Http};
+pub use lock_url::{Place, only_one, place};
 pub use variables::warn_about_unknown_variables;
 
 /// What a person typed for `soloist run`, in words.
@@ -34,6 +37,10 @@ pub struct Raw {
     pub allow_remote_fs: bool,
     /// `--fail-fast`
     pub fail_fast: bool,
+    /// `--http`
+    pub http: Option<String>,
+    /// `--http-token-file`
+    pub http_token_file: Option<PathBuf>,
     /// What follows `--`.
     pub command: Vec<OsString>,
     /// `--health-...`
@@ -61,6 +68,8 @@ pub struct Settings {
     pub allow_remote_fs: bool,
     /// Whether to leave when the lock cannot be read at the start.
     pub fail_fast: bool,
+    /// Where HTTP is served, if it is.
+    pub http: Option<Http>,
     /// The workload.
     pub command: Vec<OsString>,
     /// After the workload's own end.
@@ -81,12 +90,14 @@ impl Settings {
     pub fn new(raw: Raw, on_exit: OnExit, on_loss: OnLoss) -> Result<Self, Failure> {
         let stop_grace = duration("--stop-grace", &raw.stop_grace)?;
         let timing = timing(&raw.lease)?;
-        let group = raw.group.as_deref().map(name::group).transpose()?;
-        let place = lock_url::place(raw.lock.as_deref(), group)?;
+        let group = raw.group.as_deref().map(group_name).transpose()?;
+        let place = place(raw.lock.as_deref(), group)?;
         let name = name::member(raw.name.as_deref())?;
         let health = health::health(raw.health)?;
         let hooks = hooks::hooks(raw.hooks)?;
+        let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
         command::check(&raw.command)?;
+        place.prepare()?;
         Ok(Self {
             group: group.map_or_else(|| place.name(), str::to_owned),
             lock: place.path,
@@ -96,6 +107,7 @@ impl Settings {
             stop_grace,
             allow_remote_fs: raw.allow_remote_fs,
             fail_fast: raw.fail_fast,
+            http,
             command: raw.command,
             on_exit,
             on_loss,
@@ -125,11 +137,22 @@ pub fn timing(lease: &str) -> Result<Timing, Failure> {
     })
 }
 
+/// Checks `--group`, which becomes part of a file name.
+///
+/// # Errors
+/// Which characters are allowed.
+pub fn group_name(name: &str) -> Result<&str, Failure> {
+    name::group(name)
+}
+
 /// The longest duration that is not taken for a mistake.
 const DURATION_MAX: Duration = election::LEASE_MAX;
 
 /// Reads `15s`, `1m30s`, `500ms`. A bare number is refused: nobody knows its unit.
-fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
+///
+/// # Errors
+/// Not a duration, or none that makes sense.
+pub fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
     let refuse = |what: &str| {
         Failure::new(Code::Usage, format!("{flag} {text:?} {what}"))
             .hint("a number with a unit, such as 500ms, 15s, 2m or 1m30s, more than 0 and at most 24h")

@@ -10,6 +10,7 @@ use election::{Activation, Instant, Role, Token};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::lock::history::Change;
 use crate::workload::Containment;
 
 /// The state of one member.
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub holder: Option<Holder>,
     /// The own time of being active, until nothing of it is left.
     pub tenure: Option<Tenure>,
+    /// The last time of being active that has ended, anybody's.
+    pub previous: Option<Change>,
     /// How long observers wait for the present holder.
     pub lease: Duration,
     /// Until when a pause lasts, in wall-clock milliseconds since 1970.
@@ -157,6 +160,7 @@ impl Snapshot {
             since_unix_us: now_unix_us,
             holder: None,
             tenure: None,
+            previous: None,
             lease,
             paused_until_unix_ms: None,
             workload: Workload::None,

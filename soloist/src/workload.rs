@@ -11,7 +11,7 @@ mod sys;
 mod terminal;
 mod tree;
 
-pub(crate) use sys::{die_with_parent, watch};
+pub(crate) use sys::{die_with_parent, restore_descriptor_limit, watch};
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -59,6 +59,16 @@ pub enum Ending {
     Signal(i32),
     /// It could not be executed: 126 or 127.
     NotStarted(i32),
+}
+
+impl Ending {
+    /// The code with which a shell would name it.
+    pub fn code(self) -> i32 {
+        match self {
+            Ending::Code(code) | Ending::NotStarted(code) => code,
+            Ending::Signal(signal) => 128 + signal,
+        }
+    }
 }
 
 /// What holds the tree together if guard and elector die at once; the strongest that is available.
@@ -121,8 +131,9 @@ pub trait Workload {
     fn start(&mut self, launch: Launch, descriptor: Option<OwnedFd>);
     /// Moves the instant of SIGKILL; also shortens.
     fn extend(&mut self, kill_at: Instant);
-    /// SIGTERM now, SIGKILL after `grace`. A later call may only shorten. `successor` goes into a local release.
-    fn stop(&mut self, grace: Duration, successor: Option<String>);
+    /// SIGTERM now, SIGKILL after `grace`. A later call may only shorten. `successor` and the reason `why` go into a local
+    /// release.
+    fn stop(&mut self, grace: Duration, successor: Option<String>, why: &str);
     /// SIGKILL now.
     fn kill(&mut self);
     /// Passes a signal on to the command.

@@ -6,6 +6,7 @@ use election::{Activation, Attempt, Claim, Holder, Member, Nonce, Proof, Record,
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use soloist::lock::codec::{Document, FOREIGN_LEASE, MAX_LEASE, decode, encode, fingerprint};
+use soloist::lock::history::{self, Change};
 
 fn member() -> impl Strategy<Value = Member> {
     (any::<String>(), any::<u128>()).prop_map(|(name, nonce)| Member { name, nonce: Nonce(nonce) })
@@ -49,11 +50,23 @@ fn document() -> impl Strategy<Value = Document> {
         lease: Duration::from_millis(ms),
         paused_until_unix_ms,
     });
-    (record, any::<Option<u64>>(), extras(""), extras("x-")).prop_map(|(record, version, backend, unknown)| Document {
-        record,
-        version,
-        backend,
-        unknown,
+    (record, any::<Option<u64>>(), history(), extras(""), extras("x-")).prop_map(
+        |(record, version, history, backend, unknown)| Document { record, version, history, backend, unknown },
+    )
+}
+
+/// What members have noted, each with or without a release.
+fn history() -> impl Strategy<Value = Vec<Change>> {
+    let change = (any::<Option<u64>>(), "[a-z0-9]{1,9}", any::<String>(), any::<Option<String>>(), any::<u64>());
+    prop::collection::vec(change, 0..9).prop_map(|changes| {
+        let mut history = Vec::new();
+        for (token, member, why, end, now_us) in changes {
+            history::acquired(&mut history, token, &member, &why, now_us);
+            if let Some(end) = end {
+                history::ended(&mut history, token, &member, &end, now_us);
+            }
+        }
+        history
     })
 }
 

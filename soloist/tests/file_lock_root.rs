@@ -77,40 +77,40 @@ async fn no_activation_on_a_full_disk() {
     let mount = Mount::new("size=64k,mode=755");
     let filler = mount.fill();
     let lock = open(mount.path()).unwrap();
-    denied(lock.write(Version::ABSENT, &held(1)).await, "No space left");
+    denied(lock.write(Version::ABSENT, &held(1), "why").await, "No space left");
     assert!(lock.descriptor().is_none());
     let seen = lock.read().await.unwrap();
     assert_eq!((seen.record, seen.evidence), (None, Evidence::None));
     std::fs::remove_file(filler).unwrap();
-    assert!(matches!(lock.write(Version::ABSENT, &held(2)).await, Write::Written(_)));
+    assert!(matches!(lock.write(Version::ABSENT, &held(2), "why").await, Write::Written(_)));
 }
 
 #[tokio::test]
 async fn a_renewal_on_a_full_disk_keeps_the_old_record() {
     let mount = Mount::new("size=64k,mode=755");
     let lock = open(mount.path()).unwrap();
-    let Write::Written(version) = lock.write(Version::ABSENT, &held(1)).await else { panic!("not written") };
+    let Write::Written(version) = lock.write(Version::ABSENT, &held(1), "why").await else { panic!("not written") };
     let filler = mount.fill();
-    denied(lock.write(version, &held(2)).await, "No space left");
+    denied(lock.write(version, &held(2), "why").await, "No space left");
     assert_eq!(lock.read().await.unwrap().version, version);
     std::fs::remove_file(filler).unwrap();
-    assert!(matches!(lock.write(version, &held(3)).await, Write::Written(_)));
+    assert!(matches!(lock.write(version, &held(3), "why").await, Write::Written(_)));
 }
 
 #[tokio::test]
 async fn a_disk_that_becomes_read_only_denies() {
     let mount = Mount::new("size=64k,mode=755");
     let lock = open(mount.path()).unwrap();
-    let Write::Written(version) = lock.write(Version::ABSENT, &held(1)).await else { panic!("not written") };
+    let Write::Written(version) = lock.write(Version::ABSENT, &held(1), "why").await else { panic!("not written") };
     // Closes what is open for writing, which a read-only mount does not allow.
     drop(lock.descriptor());
     mount.remount("ro");
-    denied(lock.write(version, &held(2)).await, "Read-only");
+    denied(lock.write(version, &held(2), "why").await, "Read-only");
     let refusal = open(mount.path()).err().expect("it is refused");
     assert!(matches!(refusal, Refusal::ReadOnly { .. }), "{refusal}");
     assert_eq!(refusal.category(), Category::Permission);
     mount.remount("rw");
-    assert!(matches!(lock.write(version, &held(3)).await, Write::Written(_)));
+    assert!(matches!(lock.write(version, &held(3), "why").await, Write::Written(_)));
 }
 
 #[tokio::test]

@@ -351,7 +351,7 @@ async fn a_polite_command_stops_at_once() {
         scene.run("trap 'exit 3' TERM; echo > $D/ready; while :; do sleep 0.01; done");
         scene.until_file("ready").await;
         fs::remove_file(scene.dir.path().join("ready")).unwrap();
-        scene.keeper.stop(LONG, None);
+        scene.keeper.stop(LONG, None, "told to");
         assert_eq!(scene.gone().await, scene.proof());
         assert_eq!(scene.exited(), Some(Ending::Code(3)));
     })
@@ -367,7 +367,7 @@ async fn a_deaf_command_gets_its_grace_and_a_later_stop_only_shortens() {
             scene.until_file("ready").await;
             let begin = now();
             for grace in graces_ms {
-                scene.keeper.stop(Duration::from_millis(*grace), None);
+                scene.keeper.stop(Duration::from_millis(*grace), None, "told to");
             }
             scene.gone().await;
             assert!(now().since(begin) >= Duration::from_millis(300));

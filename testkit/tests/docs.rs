@@ -88,6 +88,52 @@ fn every_member_of_the_documents_becomes_active() {
     }
 }
 
+/// A member that runs until it is dropped.
+struct Standing(std::process::Child);
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if let Some(pid) = Pid::from_raw(self.0.id().cast_signed()) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a member and waits until `status` shows it.
+fn standing(folder: &Path, name: &str) -> Standing {
+    let line = format!("exec soloist run --lock ./app.lock --name {name} -- sleep 1000");
+    let member = shell(folder, &line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a member");
+    let member = Standing(member);
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        let status = shell(folder, "soloist status --lock ./app.lock --output json").output().expect("status");
+        if String::from_utf8_lossy(&status.stdout).contains(&format!("\"name\": \"{name}\"")) {
+            return member;
+        }
+        assert!(Instant::now() < limit, "{name} is not there: {status:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn every_verb_of_the_documents_does_what_it_says() {
+    let verbs = ["status", "history", "switchover", "pause", "resume", "failover"];
+    let is_verb = |line: &str| verbs.iter().any(|verb| line.starts_with(&format!("soloist {verb} ")));
+    let shown: Vec<_> = commands("soloist").into_iter().filter(|(_, line)| is_verb(line)).collect();
+    assert!(shown.len() >= verbs.len(), "{shown:?}");
+    let folder = tempfile::Builder::new().prefix("soloist-docs-").tempdir().expect("a folder");
+    let _members = [standing(folder.path(), "a"), standing(folder.path(), "b")];
+    for (document, line) in shown {
+        let local = line.replace("/srv/app/app.lock", "./app.lock");
+        let output = shell(folder.path(), &local).output().expect("a verb");
+        let text = String::from_utf8_lossy(&output.stderr);
+        // The holder of this test is alive.
+        let expected = if line.starts_with("soloist failover") { 1 } else { 0 };
+        assert_eq!(output.status.code(), Some(expected), "{document}: {line}: {text}");
+    }
+}
+
 #[test]
 fn every_demo_of_the_documents_runs_clean() {
     let shown: Vec<_> = commands("cargo").into_iter().filter(|(_, line)| line.contains(" -- demo")).collect();

@@ -4,6 +4,7 @@ mod health;
 mod hooks;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, ValueEnum};
 use election::{Exit, OnExit, OnLoss};
@@ -48,6 +49,12 @@ pub(super) struct Arguments {
     /// Leave with 69 when the lock cannot be read at the start
     #[arg(long, env = "SOLOIST_FAIL_FAST")]
     fail_fast: bool,
+    /// Serve HTTP: who is active, why, metrics, and requests; ADDR is 127.0.0.1:9090, [::1]:0 or unix:PATH
+    #[arg(long, env = "SOLOIST_HTTP", value_name = "ADDR")]
+    http: Option<String>,
+    /// The file with the token that requests over TCP must bring
+    #[arg(long, env = "SOLOIST_HTTP_TOKEN_FILE", value_name = "PATH")]
+    http_token_file: Option<PathBuf>,
     /// How log lines look
     #[arg(long, env = "SOLOIST_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: log::Format,
@@ -102,6 +109,8 @@ impl Arguments {
             stop_grace: self.stop_grace,
             allow_remote_fs: self.allow_remote_fs,
             fail_fast: self.fail_fast,
+            http: self.http,
+            http_token_file: self.http_token_file,
             command: self.command,
             health: self.health.raw(),
             hooks: self.hooks.raw(),

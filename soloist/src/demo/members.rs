@@ -6,16 +6,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::ends::End;
-use super::life::Life;
-use crate::clock;
+use super::watch::{Active, socket};
 use crate::workload::guard;
 use crate::workload::process::children_of;
 
-const NAMES: [&str; 3] = ["a", "b", "c"];
+pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// What a member gets to leave at the end.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
@@ -43,24 +43,20 @@ impl Members {
         let mut command = Command::new(&program);
         command.arg("run").arg("--lock").arg(self.folder.join("demo.lock"));
         command.args(["--name", name, "--stop-grace", "2s", "--lease"]).arg(format!("{}ms", self.lease.as_millis()));
+        command.arg("--http").arg(format!("unix:{}", socket(&self.folder, name).display()));
         command.arg("--").arg(&program).arg("demo-server").arg(&self.folder);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("failed to start member {name}"))
     }
 
-    /// The members' names, and whether their process is there.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.running.iter().map(|(name, _)| *name)
-    }
-
-    /// Ends the active member; returns the instant just before, in nanoseconds of CLOCK_BOOTTIME.
-    pub fn end(&mut self, active: &Life, end: End) -> Result<u64> {
+    /// Ends the active member; returns the time just before.
+    pub fn end(&mut self, active: &Active, end: End) -> Result<Timestamp> {
         let member = self.running.iter().find(|(name, _)| *name == active.member);
         let (_, child) = member.with_context(|| format!("failed to find member {}", active.member))?;
         let elector = Pid::from_raw(child.id().cast_signed());
         // Looked up first, so that nothing slow lies between the instant and the signal.
         let guard = guard_of(elector.as_raw()).context("failed to find the guard")?;
-        let event = clock::now().as_nanos();
+        let event = Timestamp::now();
         match end {
             End::Term => kill(elector, Signal::SIGTERM),
             End::Crash => kill(Pid::from_raw(active.pid), Signal::SIGABRT),

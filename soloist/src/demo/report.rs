@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::ends::End;
 use super::journal::Journal;
 use super::life::Life;
+use super::watch::Active;
 
 /// One handover.
 #[derive(Clone, Debug, Serialize)]
@@ -23,23 +25,24 @@ pub struct Round {
     pub to: String,
     /// The new one's fencing token.
     pub token: u64,
-    /// From the last instant of the old workload to the first of the new one, in milliseconds; negative is an overlap.
-    pub gap_ms: f64,
-    /// From the event to the first instant of the new workload, in milliseconds.
+    /// From the proof that nothing of the old workload was left until the new one ran, in milliseconds, by the
+    /// members' own word; nothing if nobody could say when the old one ended.
+    pub gap_ms: Option<f64>,
+    /// From the event until the new workload ran, in milliseconds.
     pub since_event_ms: f64,
 }
 
 impl Round {
-    pub(super) fn of(number: u32, end: End, event: u64, old: &Life, next: &Life) -> Self {
-        let ms = |from: u64, to: u64| (to as i64 - from as i64) as f64 / 1e6;
+    pub(super) fn of(number: u32, end: End, event: Timestamp, old: &Active, next: &Active) -> Self {
+        let ms = |from: Timestamp| next.since.duration_since(from).as_secs_f64() * 1e3;
         Self {
             round: number + 1,
             end,
             from: old.member.clone(),
             to: next.member.clone(),
             token: next.token,
-            gap_ms: ms(old.last, next.first),
-            since_event_ms: ms(event, next.first),
+            gap_ms: next.previous_until.map(ms),
+            since_event_ms: ms(event),
         }
     }
 }
@@ -92,7 +95,7 @@ impl Report {
         table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
         table.set_header(["what ended the active one", "n", "gap p50 ms", "gap max ms", "since event p50", "max ms"]);
         for (end, rounds) in by_end {
-            let gaps: Vec<f64> = rounds.iter().map(|round| round.gap_ms).collect();
+            let gaps: Vec<f64> = rounds.iter().filter_map(|round| round.gap_ms).collect();
             let since: Vec<f64> = rounds.iter().map(|round| round.since_event_ms).collect();
             let cell = |value: f64| format!("{value:.1}");
             let (gap, since) = (middle_and_max(gaps), middle_and_max(since));

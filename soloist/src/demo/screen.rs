@@ -5,9 +5,9 @@ use std::io::{IsTerminal, Write};
 use super::Plan;
 use super::client::Client;
 use super::ends::End;
-use super::life::Life;
-use super::members::Members;
+use super::members;
 use super::report::{Report, Round};
+use super::watch::{Active, Watch};
 
 /// What the output is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Screen {
     }
 
     /// The state of the group before a round.
-    pub fn show(&mut self, members: &Members, active: &Life, report: &Report, client: &Client) {
+    pub fn show(&mut self, watch: &Watch, active: &Active, report: &Report, client: &Client) {
         if !self.live {
             return;
         }
@@ -45,11 +45,12 @@ impl Screen {
             self.plan.rounds, self.plan.lease
         )];
         picture.push(String::new());
-        for name in members.names() {
+        let said = watch.said();
+        for name in members::NAMES {
             picture.push(if name == active.member {
                 format!("  \x1b[1;32m{name}  active   token {}\x1b[0m", active.token)
             } else {
-                format!("  \x1b[2m{name}  standby\x1b[0m")
+                format!("  \x1b[2m{name}  {}\x1b[0m", said.get(name).map_or("does not answer", |said| &said.role))
             });
         }
         picture.push(String::new());
@@ -76,7 +77,7 @@ impl Screen {
     }
 
     /// What is about to happen.
-    pub fn announce(&mut self, number: u32, end: End, active: &Life) {
+    pub fn announce(&mut self, number: u32, end: End, active: &Active) {
         if self.live {
             let text = format!("  round {}: {end}, {} is active ...", number + 1, active.member);
             let mut out = std::io::stdout().lock();
@@ -104,7 +105,10 @@ impl Screen {
                     let _ = write!(out, "\x1b[{}A\x1b[J", self.lines);
                 }
                 let _ = writeln!(out, "{}", report.table());
-                let _ = writeln!(out, "gap: from the last instant of the old workload to the first of the new one");
+                let _ = writeln!(
+                    out,
+                    "gap: from the proof that nothing of the old workload is left until the new one runs"
+                );
                 let _ = writeln!(out, "{}", report.verdict());
             }
             Style::Json => {
@@ -116,8 +120,9 @@ impl Screen {
 }
 
 fn line(round: &Round) -> String {
+    let gap = round.gap_ms.map_or_else(|| "unknown".to_owned(), |gap| format!("{gap:.1} ms"));
     format!(
-        "  {:>3}  {:<24} {} -> {}  token {:<4} gap {:>8.1} ms, {:>8.1} ms after the event",
-        round.round, round.end, round.from, round.to, round.token, round.gap_ms, round.since_event_ms
+        "  {:>3}  {:<24} {} -> {}  token {:<4} gap {gap:>10}, {:>8.1} ms after the event",
+        round.round, round.end, round.from, round.to, round.token, round.since_event_ms
     )
 }

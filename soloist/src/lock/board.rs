@@ -4,7 +4,7 @@
 //! and the choice of a successor miss something.
 
 #[cfg(test)]
-pub mod contract;
+pub(crate) mod contract;
 
 use std::future::Future;
 use std::time::Duration;
@@ -159,8 +159,8 @@ impl Changes {
 pub trait Board {
     /// Puts up the own announcement, or replaces it.
     fn announce(&self, own: &Announcement) -> impl Future<Output = Result<(), LockError>> + Send;
-    /// Takes the own announcement down.
-    fn withdraw(&self, own: &Announcement) -> impl Future<Output = Result<(), LockError>> + Send;
+    /// Takes the announcement of the member with this nonce down.
+    fn withdraw(&self, nonce: &str) -> impl Future<Output = Result<(), LockError>> + Send;
     /// Lock, history, and the members whose announcement is fresh.
     fn look(&self) -> impl Future<Output = Result<Look, LockError>> + Send;
     /// The request that waits for an answer, if there is one.

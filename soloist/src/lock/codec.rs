@@ -14,13 +14,16 @@
 //! Whatever cannot be understood is a foreign claim, which is never free. The digest is FNV-1a (64 bits) over version,
 //! claim and lease: it tells an edit by hand or by another program from a write of ours; it is no signature. A claim
 //! that needs another field needs another format number, because members that do not know the field could not check
-//! the digest. Unknown fields beside the claim, and in `backend`, are kept and written back.
+//! the digest. Unknown fields beside the claim, and in `backend`, are kept and written back. The history is for people
+//! only and not under the digest; one that cannot be read is dropped.
 
 use std::time::Duration;
 
 use election::{Activation, Attempt, Claim, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token, Vacancy};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use super::history::{self, Change};
 
 /// The format that this program writes, and the only one that it reads.
 const FORMAT: u64 = 1;
@@ -38,6 +41,8 @@ pub struct Document {
     pub record: Record,
     /// The version, in stores that do not count by themselves.
     pub version: Option<u64>,
+    /// The last changes, oldest first.
+    pub history: Vec<Change>,
     /// What the backend stores for itself.
     pub backend: Map<String, Value>,
     /// Fields that this version of soloist does not know; they survive a rewrite.
@@ -98,6 +103,9 @@ pub fn encode(document: &Document) -> Result<String, EncodeError> {
     if let Some(until) = record.paused_until_unix_ms {
         fields.insert("paused_until_unix_ms".into(), until.into());
     }
+    if !document.history.is_empty() {
+        fields.insert("history".into(), serde_json::to_value(&document.history)?);
+    }
     if !document.backend.is_empty() {
         fields.insert("backend".into(), Value::Object(document.backend.clone()));
     }
@@ -113,6 +121,7 @@ fn foreign(bytes: &[u8], why: String) -> Document {
     Document {
         record: Record { claim, lease: FOREIGN_LEASE, paused_until_unix_ms: None },
         version: None,
+        history: Vec::new(),
         backend: Map::new(),
         unknown: Map::new(),
     }
@@ -136,6 +145,7 @@ fn parse(bytes: &[u8]) -> Result<Document, String> {
     let claim = take::<StoredClaim>(&mut fields, "claim")?.ok_or("the record has no claim")?;
     let stored_digest = take::<String>(&mut fields, "digest")?.ok_or("the record has no digest")?;
     let paused_until_unix_ms = take::<u64>(&mut fields, "paused_until_unix_ms")?;
+    let history = fields.remove("history").map(history::parse).unwrap_or_default();
     let backend = take::<Map<String, Value>>(&mut fields, "backend")?.unwrap_or_default();
 
     let lease = Duration::from_millis(lease_ms);
@@ -147,7 +157,7 @@ fn parse(bytes: &[u8]) -> Result<Document, String> {
         return Err(format!("the record was edited: its digest is {stored_digest:?}, its fields give {expected:?}"));
     }
     let record = Record { claim: claim.read()?, lease, paused_until_unix_ms };
-    Ok(Document { record, version, backend, unknown: fields })
+    Ok(Document { record, version, history, backend, unknown: fields })
 }
 
 /// Takes one field out of an object, leaving the unknown ones.
@@ -276,6 +286,7 @@ mod tests {
                 paused_until_unix_ms: Some(1_700_000_000_000),
             },
             version: Some(42),
+            history: Vec::new(),
             backend: Map::new(),
             unknown: Map::new(),
         }
@@ -336,6 +347,19 @@ mod tests {
         let again: Value = serde_json::from_str(&encode(&read).unwrap()).unwrap();
         assert_eq!(again["note"], fields["note"]);
         assert_eq!(again["backend"], fields["backend"]);
+    }
+
+    #[test]
+    fn history_is_kept_and_garbage_in_it_harms_nothing() {
+        let mut document = held();
+        history::acquired(&mut document.history, Some(42), "alpha", "because", 7);
+        let text = encode(&document).unwrap();
+        assert_eq!(decode(text.as_bytes()), document);
+        let mut fields: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        for garbage in [Value::Null, "x".into(), 5.into(), serde_json::json!([{"member": 1}]), vec![0; 9999].into()] {
+            fields.insert("history".into(), garbage);
+            assert_eq!(decode(&serde_json::to_vec(&fields).unwrap()), held());
+        }
     }
 
     #[test]

@@ -81,22 +81,22 @@ async fn life_of_an_activation<L: Lock>(pair: &impl AsyncFn() -> (L, L)) {
     let seen = first.read().await.unwrap();
     assert_eq!((seen.version, seen.record), (Version::ABSENT, None));
 
-    let acquired = written(first.write(Version::ABSENT, &held(1, 1)).await);
+    let acquired = written(first.write(Version::ABSENT, &held(1, 1), "why").await);
     assert_ne!(acquired, Version::ABSENT);
     let seen = second.read().await.unwrap();
     assert_eq!((seen.version, without_token(seen.record)), (acquired, Some(held(1, 1))));
 
-    let renewed = written(first.write(acquired, &held(1, 2)).await);
+    let renewed = written(first.write(acquired, &held(1, 2), "why").await);
     assert!(renewed.number > acquired.number);
     assert!(!renewed.rewinds(acquired));
-    let ended = written(first.write(renewed, &released(1)).await);
+    let ended = written(first.write(renewed, &released(1), "why").await);
     assert!(ended.number > renewed.number);
 
     // Who has released queues again, and nothing says who wins.
     first.step_back(SOON);
     let seen = free(&second).await;
     assert_eq!((seen.version, seen.record), (ended, Some(released(1))));
-    let next = written(second.write(ended, &held(2, 1)).await);
+    let next = written(second.write(ended, &held(2, 1), "why").await);
     assert!(next.number > ended.number);
     assert_eq!(without_token(first.read().await.unwrap().record), Some(held(2, 1)));
 }
@@ -104,13 +104,13 @@ async fn life_of_an_activation<L: Lock>(pair: &impl AsyncFn() -> (L, L)) {
 async fn only_the_newest_version_counts<L: Lock>(pair: &impl AsyncFn() -> (L, L)) {
     let (first, second) = pair().await;
     let later = Version { incarnation: 0, number: 5 };
-    assert_eq!(first.write(later, &held(1, 1)).await, Write::Gone);
-    let acquired = written(first.write(Version::ABSENT, &held(1, 1)).await);
-    let renewed = written(first.write(acquired, &held(1, 2)).await);
+    assert_eq!(first.write(later, &held(1, 1), "why").await, Write::Gone);
+    let acquired = written(first.write(Version::ABSENT, &held(1, 1), "why").await);
+    let renewed = written(first.write(acquired, &held(1, 2), "why").await);
     for stale in [Version::ABSENT, acquired, Version { number: renewed.number + 1, ..renewed }] {
-        assert_eq!(first.write(stale, &held(1, 3)).await, Write::Conflict);
-        assert_eq!(first.write(stale, &released(1)).await, Write::Conflict);
-        assert_eq!(second.write(stale, &held(2, 1)).await, Write::Conflict);
+        assert_eq!(first.write(stale, &held(1, 3), "why").await, Write::Conflict);
+        assert_eq!(first.write(stale, &released(1), "why").await, Write::Conflict);
+        assert_eq!(second.write(stale, &held(2, 1), "why").await, Write::Conflict);
     }
     let seen = second.read().await.unwrap();
     assert_eq!((seen.version, without_token(seen.record)), (renewed, Some(held(1, 2))));
@@ -126,7 +126,7 @@ async fn watchers_wake<L: Lock>(pair: &impl AsyncFn() -> (L, L)) {
 async fn wakes_on<L: Lock, F: Future<Output = ()>>(wake: impl FnOnce(Version) -> F, first: L, absent: Version) {
     let writer = async {
         tokio::time::sleep(A_WHILE).await;
-        let acquired = written(first.write(Version::ABSENT, &held(1, 1)).await);
+        let acquired = written(first.write(Version::ABSENT, &held(1, 1), "why").await);
         (first, acquired)
     };
     let (_, _) = tokio::join!(wake(absent), writer);
@@ -135,7 +135,7 @@ async fn wakes_on<L: Lock, F: Future<Output = ()>>(wake: impl FnOnce(Version) ->
 async fn dropped_calls_do_no_harm<L: Lock>(pair: &impl AsyncFn() -> (L, L)) {
     let (first, second) = pair().await;
     let absent = second.read().await.unwrap().version;
-    let dropped = tokio::time::timeout(Duration::ZERO, first.write(Version::ABSENT, &held(1, 1))).await;
+    let dropped = tokio::time::timeout(Duration::ZERO, first.write(Version::ABSENT, &held(1, 1), "why")).await;
     // It may have landed, now or later; or it never will.
     let mut acquired = dropped.ok();
     let acquired = loop {
@@ -147,7 +147,7 @@ async fn dropped_calls_do_no_harm<L: Lock>(pair: &impl AsyncFn() -> (L, L)) {
         let seen = first.read().await.unwrap();
         acquired = Some(match seen.record {
             Some(_) => Write::Written(seen.version),
-            None => first.write(Version::ABSENT, &held(1, 1)).await,
+            None => first.write(Version::ABSENT, &held(1, 1), "why").await,
         });
     };
     let _ = tokio::time::timeout(Duration::ZERO, second.changed(absent)).await;
@@ -155,6 +155,6 @@ async fn dropped_calls_do_no_harm<L: Lock>(pair: &impl AsyncFn() -> (L, L)) {
     assert_eq!(second.read().await.unwrap().version, acquired);
     let quiet = tokio::time::timeout(A_WHILE, second.changed(acquired)).await;
     assert!(quiet.is_err(), "nothing has changed since the look");
-    written(first.write(acquired, &held(1, 2)).await);
+    written(first.write(acquired, &held(1, 2), "why").await);
     tokio::time::timeout(SOON, second.changed(acquired)).await.expect("wakes").unwrap();
 }

@@ -34,6 +34,7 @@ use self::queue::Queue;
 use self::store::Stored;
 use self::watch::Watch;
 use super::codec::Document;
+use super::history::Change;
 use super::{Lock, LockError};
 use crate::workload::process::ProcessId;
 
@@ -81,6 +82,8 @@ struct Known {
     own: Option<Own>,
     /// What the last look or write left behind.
     glance: Glance,
+    /// Of the record that was seen or written last.
+    history: Vec<Change>,
     /// What was found about an activation without a release.
     finding: Option<(Activation, Evidence)>,
 }
@@ -149,6 +152,7 @@ impl Shared {
         let counter = if unnumbered { stored_counter(&self.paths) } else { 0 };
         let mut known = self.known();
         let version = known.version_of(stored.as_ref(), counter);
+        known.history = stored.as_ref().map(|stored| stored.document.history.clone()).unwrap_or_default();
         let over = match (&mut known.own, stored.as_ref().map(|stored| &stored.document.record.claim)) {
             (Some(own), Some(Claim::Held(holder))) if holder.activation == own.activation => {
                 own.settled = true;
@@ -317,6 +321,7 @@ impl FileLock {
             unnumbered: None,
             own: None,
             glance: Glance::default(),
+            history: Vec::new(),
             finding: None,
         });
         Ok(Self {
@@ -375,9 +380,9 @@ impl Lock for FileLock {
         seen.map_err(|error| unreadable(&self.shared.paths, error))
     }
 
-    async fn write(&self, expected: Version, record: &Record) -> Write {
-        let (shared, record) = (Arc::clone(&self.shared), record.clone());
-        blocking(move || shared.write(expected, record)).await.unwrap_or_else(Write::Unknown)
+    async fn write(&self, expected: Version, record: &Record, why: &str) -> Write {
+        let (shared, record, why) = (Arc::clone(&self.shared), record.clone(), why.to_owned());
+        blocking(move || shared.write(expected, record, &why)).await.unwrap_or_else(Write::Unknown)
     }
 
     async fn changed(&self, since: Version) -> Result<(), LockError> {
@@ -418,6 +423,10 @@ impl Lock for FileLock {
             tracing::warn!("failed to hand the lock {:?} over: {error}", self.shared.paths.lock);
             None
         })
+    }
+
+    fn history(&self) -> Vec<Change> {
+        self.shared.known().history.clone()
     }
 
     fn step_back(&self, pause: Duration) {

@@ -21,6 +21,7 @@ use self::rule::Verb;
 use self::session::{Session, request};
 use self::watch::{News, Watcher};
 use super::codec::EncodeError;
+use super::history::Change;
 use super::{Lock, LockError};
 
 pub use self::access::Access;
@@ -194,12 +195,12 @@ impl KubernetesLock {
         if version == expected { Ok(Some(lease)) } else { Err(Failed::Conflict) }
     }
 
-    async fn store(&self, expected: Version, record: &Record) -> Result<Version, Failed> {
+    async fn store(&self, expected: Version, record: &Record, why: &str) -> Result<Version, Failed> {
         let before = self.at(expected).await?;
         let now = jiff::Timestamp::now();
         let refused = |error: &dyn std::error::Error| Failed::Denied(error.to_string());
-        let lease =
-            lease::encode(before.as_ref(), &self.place, record, now).map_err(|error: EncodeError| refused(&error))?;
+        let lease = lease::encode(before.as_ref(), &self.place, record, why, now)
+            .map_err(|error: EncodeError| refused(&error))?;
         let body = serde_json::to_vec(&lease).map_err(|error| refused(&error))?;
         // The Lease quotes its UID and resource version: only that object at that version is replaced.
         let (verb, method, path) = match before {
@@ -237,9 +238,9 @@ impl Lock for KubernetesLock {
         }
     }
 
-    async fn write(&self, expected: Version, record: &Record) -> Write {
+    async fn write(&self, expected: Version, record: &Record, why: &str) -> Write {
         self.told.set(None);
-        match self.store(expected, record).await {
+        match self.store(expected, record, why).await {
             Ok(version) => Write::Written(version),
             Err(Failed::Absent) => Write::Gone,
             Err(Failed::Conflict) => Write::Conflict,
@@ -247,6 +248,10 @@ impl Lock for KubernetesLock {
             Err(Failed::Throttled(after)) => Write::Throttled(after),
             Err(Failed::Unknown(why)) => Write::Unknown(why),
         }
+    }
+
+    fn history(&self) -> Vec<Change> {
+        self.last.borrow().as_ref().map(|(_, lease)| lease::history(lease)).unwrap_or_default()
     }
 
     async fn changed(&self, since: Version) -> Result<(), LockError> {

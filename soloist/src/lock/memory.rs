@@ -4,14 +4,16 @@ mod board;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use election::{Claim, Evidence, Foreign, Record, Seen, Version, Write};
+use election::{Activation, Claim, Evidence, Foreign, Record, Seen, Version, Write};
 use tokio::sync::watch;
 
 pub use self::board::MemoryBoard;
 
 use self::board::Posts;
 use super::codec::FOREIGN_LEASE;
+use super::history::{self, Change};
 use super::{Lock, LockError};
+use crate::clock::unix_us;
 
 /// The store that any number of [`MemoryLock`]s share. Clones are the same store.
 ///
@@ -29,6 +31,7 @@ struct State {
     number: u64,
     record: Option<Record>,
     past: Vec<(Version, Record)>,
+    history: Vec<Change>,
     posts: Posts,
 }
 
@@ -48,6 +51,30 @@ impl State {
         self.record = Some(record.clone());
         self.past.push((self.version(), record));
         self.version()
+    }
+
+    /// Notes what a write of ours changes; `before` is what it replaces.
+    fn note(&mut self, before: Option<&Claim>, record: &Record, why: &str) {
+        let now = unix_us();
+        let token = Some(self.number);
+        match &record.claim {
+            Claim::Held(holder) if before.is_none_or(|before| activation(before) != Some(holder.activation)) => {
+                history::acquired(&mut self.history, token, &holder.member.name, why, now);
+            }
+            Claim::Released(release) => {
+                let token = self.history.last().and_then(|last| last.token);
+                history::ended(&mut self.history, token, &release.member.name, why, now);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The activation that holds, if one does.
+fn activation(claim: &Claim) -> Option<Activation> {
+    match claim {
+        Claim::Held(holder) => Some(holder.activation),
+        _ => None,
     }
 }
 
@@ -78,6 +105,7 @@ impl MemoryStore {
     pub fn delete(&self) {
         let mut state = self.state();
         state.record = None;
+        state.history.clear();
         state.number += 1;
         drop(state);
         self.changes.send_replace(());
@@ -109,7 +137,7 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn compare_and_set(&self, expected: Version, record: &Record) -> Write {
+    fn compare_and_set(&self, expected: Version, record: &Record, why: &str) -> Write {
         let mut state = self.state();
         let current = state.version();
         if current == Version::ABSENT && expected != Version::ABSENT {
@@ -118,7 +146,9 @@ impl MemoryStore {
         if current != expected {
             return Write::Conflict;
         }
+        let before = state.record.as_ref().map(|record| record.claim.clone());
         let version = state.put(record.clone());
+        state.note(before.as_ref(), record, why);
         drop(state);
         self.changes.send_replace(());
         Write::Written(version)
@@ -136,8 +166,12 @@ impl Lock for MemoryLock {
         Ok(self.store.seen())
     }
 
-    async fn write(&self, expected: Version, record: &Record) -> Write {
-        self.store.compare_and_set(expected, record)
+    async fn write(&self, expected: Version, record: &Record, why: &str) -> Write {
+        self.store.compare_and_set(expected, record, why)
+    }
+
+    fn history(&self) -> Vec<Change> {
+        self.store.state().history.clone()
     }
 
     async fn changed(&self, since: Version) -> Result<(), LockError> {
@@ -155,6 +189,7 @@ impl Lock for MemoryLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::board::Board as _;
     use crate::lock::contract;
 
     #[tokio::test(start_paused = true)]
@@ -166,12 +201,25 @@ mod tests {
         .await;
     }
 
+    #[tokio::test]
+    async fn history_is_kept_beside_the_record() {
+        let store = MemoryStore::new();
+        let lock = store.lock();
+        let acquired = contract::written(lock.write(Version::ABSENT, &contract::held(1, 1), "acquiring: free").await);
+        let renewed = contract::written(lock.write(acquired, &contract::held(1, 2), "renewing").await);
+        let ended = contract::written(lock.write(renewed, &contract::released(1), "asked to leave").await);
+        contract::written(lock.write(ended, &contract::held(2, 1), "acquiring: released").await);
+        let history = store.board().look().await.unwrap().history;
+        let told: Vec<_> = history.iter().map(|change| (change.why.as_str(), change.end.as_deref())).collect();
+        assert_eq!(told, [("free", Some("asked to leave")), ("released", None)]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn deleted_rewound_and_blanked() {
         let store = MemoryStore::new();
         let lock = store.lock();
-        let first = contract::written(lock.write(Version::ABSENT, &contract::held(1, 1)).await);
-        let second = contract::written(lock.write(first, &contract::held(1, 2)).await);
+        let first = contract::written(lock.write(Version::ABSENT, &contract::held(1, 1), "why").await);
+        let second = contract::written(lock.write(first, &contract::held(1, 2), "why").await);
         assert!(store.rewind(first));
         assert!(first.rewinds(second));
         assert_eq!(lock.read().await.unwrap().record, Some(contract::held(1, 1)));
@@ -179,12 +227,12 @@ mod tests {
 
         store.delete();
         assert_eq!(lock.read().await.unwrap().version, Version::ABSENT);
-        assert_eq!(lock.write(first, &contract::held(1, 3)).await, Write::Gone);
-        let again = contract::written(lock.write(Version::ABSENT, &contract::held(2, 1)).await);
+        assert_eq!(lock.write(first, &contract::held(1, 3), "why").await, Write::Gone);
+        let again = contract::written(lock.write(Version::ABSENT, &contract::held(2, 1), "why").await);
         assert_ne!(again.incarnation, first.incarnation);
 
         let blank = store.blank(Foreign { holder: None, fingerprint: 1, why: "blanked".into() });
         assert!(blank.number > again.number);
-        assert_eq!(lock.write(again, &contract::held(2, 2)).await, Write::Conflict);
+        assert_eq!(lock.write(again, &contract::held(2, 2), "why").await, Write::Conflict);
     }
 }

@@ -105,6 +105,9 @@ pub struct Rules {
     pub start: Duration,
 }
 
+/// A shorter one would cost more than it tells.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// More in a row than anybody waits for.
 const IN_A_ROW_MAX: u32 = 100;
 
@@ -128,6 +131,10 @@ pub(super) fn health(raw: Raw) -> Result<Option<Health>, Failure> {
 
 fn rules(raw: &Raw) -> Result<Rules, Failure> {
     let interval = duration("--health-interval", &raw.interval)?;
+    if interval < INTERVAL_MIN {
+        let what = format!("--health-interval {} is too short", raw.interval);
+        return Err(Failure::new(Code::Usage, what).hint(format!("at least {INTERVAL_MIN:?}")));
+    }
     let timeout = duration("--health-timeout", &raw.timeout)?;
     if timeout > interval {
         let what = format!("--health-timeout {} is longer than --health-interval {}", raw.timeout, raw.interval);
@@ -221,6 +228,7 @@ mod tests {
             Raw { fall: 101, exec: exec(), ..Raw::default() },
             Raw { exec: Some(" ".to_owned()), ..Raw::default() },
             Raw { interval: "5".to_owned(), ..Raw::default() },
+            Raw { interval: "99ms".to_owned(), timeout: "99ms".to_owned(), ..Raw::default() },
             Raw { start: "-1s".to_owned(), ..Raw::default() },
         ] {
             assert_eq!(refused(raw).code, Code::Usage);

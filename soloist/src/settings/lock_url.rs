@@ -7,7 +7,8 @@ use crate::lock::kubernetes::LeaseName;
 
 /// Where the lock file is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub struct Place {
+    /// The lock file.
     pub path: PathBuf,
     /// Chosen from the group's name, not by the user.
     pub is_default: bool,
@@ -18,6 +19,14 @@ impl Place {
     pub fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         name.strip_suffix(".lock").filter(|stem| !stem.is_empty()).unwrap_or(&name).to_owned()
+    }
+
+    /// Makes the state folder where the lock is to be in it: for members only, whoever just looks leaves no trace.
+    pub(super) fn prepare(&self) -> Result<(), Failure> {
+        match self.path.parent().filter(|_| self.is_default) {
+            Some(folder) => create_private(folder),
+            None => Ok(()),
+        }
     }
 }
 
@@ -33,7 +42,10 @@ enum Store {
 const ALLOWED: &str = "a path, or file:///path/app.lock";
 
 /// Finds the lock file from `--lock` and `--group`.
-pub(super) fn place(lock: Option<&str>, group: Option<&str>) -> Result<Place, Failure> {
+///
+/// # Errors
+/// Neither was given, or not in a way that this version understands.
+pub fn place(lock: Option<&str>, group: Option<&str>) -> Result<Place, Failure> {
     match (lock, group) {
         (Some(lock), _) => match parse(lock)? {
             Store::File(path) => Ok(Place { path: absolute(&path)?, is_default: false }),
@@ -50,6 +62,51 @@ pub(super) fn place(lock: Option<&str>, group: Option<&str>) -> Result<Place, Fa
         (None, Some(group)) => Ok(Place { path: state_folder()?.join(format!("{group}.lock")), is_default: true }),
         (None, None) => Err(Failure::new(Code::Usage, "neither --lock nor --group was given")
             .hint("--lock ./app.lock, or --group app for a lock file in the state folder")),
+    }
+}
+
+/// Finds the only lock file in the state folder, for those who only look and gave neither `--lock` nor `--group`.
+///
+/// # Errors
+/// There is none, and where it was searched; or there are several, and which.
+pub fn only_one() -> Result<Place, Failure> {
+    only_one_in(&state_folder()?)
+}
+
+fn only_one_in(folder: &Path) -> Result<Place, Failure> {
+    let is_lock = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "lock");
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(is_lock).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            let code = operating(&error);
+            return Err(Failure::new(code, format!("failed to search {}: {error}", folder.display())));
+        }
+    };
+    let mut places: Vec<Place> = entries.into_iter().map(|path| Place { path, is_default: true }).collect();
+    match (places.pop(), places.is_empty()) {
+        (Some(place), true) => Ok(place),
+        (Some(last), false) => {
+            places.push(last);
+            let mut names: Vec<String> = places.iter().map(Place::name).collect();
+            names.sort();
+            let what =
+                format!("neither --lock nor --group was given, and there are several locks in {}", folder.display());
+            Err(Failure::new(Code::Usage, format!("{what}: {}", names.join(", "))).hint("--group NAME"))
+        }
+        (None, _) => {
+            let searched = folder.join("*.lock");
+            let what = format!("found no lock: neither --lock nor --group was given; searched {}", searched.display());
+            Err(Failure::new(Code::Unavailable, what).hint("--lock PATH, as the members were started with"))
+        }
+    }
+}
+
+/// The exit code for a file that cannot be read.
+fn operating(error: &std::io::Error) -> Code {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Code::Permission,
+        _ => Code::Unavailable,
     }
 }
 
@@ -126,7 +183,6 @@ fn state_folder() -> Result<PathBuf, Failure> {
             Failure::new(Code::Configuration, format!("user {uid} has no home folder")).hint("give --lock PATH")
         })?
     };
-    create_private(&folder)?;
     Ok(folder)
 }
 
@@ -157,6 +213,22 @@ mod tests {
         }
         assert_eq!(place(Some("consul:///x"), None).unwrap_err().code, Code::Configuration);
         assert_eq!(place(None, None).unwrap_err().code, Code::Usage);
+    }
+
+    #[test]
+    fn the_only_lock_is_found_and_none_or_several_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = only_one_in(&folder.path().join("nowhere")).unwrap_err();
+        assert_eq!(none.code, Code::Unavailable);
+        assert!(none.message.contains("nowhere/*.lock"), "{none}");
+        for file in ["a.lock", "a.lock.record", "a.lock.write"] {
+            std::fs::write(folder.path().join(file), "").unwrap();
+        }
+        assert_eq!(only_one_in(folder.path()).unwrap().name(), "a");
+        std::fs::write(folder.path().join("b.lock"), "").unwrap();
+        let several = only_one_in(folder.path()).unwrap_err();
+        assert_eq!(several.code, Code::Usage);
+        assert!(several.message.ends_with("a, b"), "{several}");
     }
 
     #[test]

@@ -165,9 +165,13 @@ pub fn prove_gone(base: &Base, activation: Activation, limit: Duration) -> io::R
         Err(error) => return Err(cannot("look into", &base.path, error)),
     }
     // The guard makes the leaf before it forks and removes it only when it is empty.
-    let Some(leaf) = base.open_leaf(activation) else { return Ok(true) };
-    leaf.kill()?;
-    let empty = leaf.wait_empty(limit)?;
+    let empty = match base.open_leaf(activation) {
+        None => true,
+        Some(leaf) => {
+            leaf.kill()?;
+            leaf.wait_empty(limit)?
+        }
+    };
     if empty {
         // Nobody else is left to tidy up. Should the caller die now, the next one waits for a lease instead.
         base.remove();

@@ -268,7 +268,7 @@ impl Guard {
         self.orphaned = true;
         self.reports.clear();
         if let Some(run) = &mut self.run {
-            run.kill(clock::now());
+            run.kill(clock::now(), "the elector was gone");
         }
     }
 
@@ -294,8 +294,8 @@ impl Guard {
             (Order::Holding { until }, _) => self.holding_until = Some(Instant::from_nanos(until)),
             (Order::NotHolding, _) => self.holding_until = None,
             (Order::Start(start), None) => self.start(start, fds),
-            (Order::Stop { grace, successor }, Some(run)) => run.stop(grace, successor, now),
-            (Order::Kill, Some(run)) => run.kill(now),
+            (Order::Stop { grace, successor, why }, Some(run)) => run.stop(grace, successor, why, now),
+            (Order::Kill, Some(run)) => run.kill(now, "the elector had it killed"),
             (Order::Signal(signal), Some(run)) => run.signal(signal),
             // An order that has crossed the end of its activation on the way.
             (Order::Stop { .. } | Order::Kill | Order::Signal(_), None) => {}

@@ -28,6 +28,7 @@ use super::tree::{self, Step, Sweep, Tree};
 use super::{Event, Launch, Workload, guard};
 use crate::clock;
 use crate::lock::file::Announce;
+use crate::lock::history::sentence;
 
 /// How long the guard may take to answer, unless the elector says otherwise.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -433,9 +434,9 @@ impl Workload for Keeper {
         self.ask();
     }
 
-    fn stop(&mut self, grace: Duration, successor: Option<String>) {
+    fn stop(&mut self, grace: Duration, successor: Option<String>, why: &str) {
         if self.run.is_some() {
-            self.order(&Order::Stop { grace, successor }, Vec::new());
+            self.order(&Order::Stop { grace, successor, why: sentence(why) }, Vec::new());
             self.ask();
         }
     }
@@ -494,6 +495,7 @@ impl Guard {
         let mut command = Command::new(executable);
         command.arg0(guard::NAME).arg(inherited.as_raw_fd().to_string()).process_group(0);
         sys::leave_open(&mut command, inherited.as_fd());
+        sys::restore_descriptor_limit(&mut command);
         let setup = Packet::new(&Order::Setup { elector: own, base: base.cloned() }, vec![memfd])?;
         setup.send(socket.as_fd())?;
         let socket = sys::watch(socket)?;

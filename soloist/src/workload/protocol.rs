@@ -30,8 +30,8 @@ pub(super) enum Order {
     Setup { elector: ProcessId, base: Option<Base> },
     /// Starts an activation; the [`Parcel`] comes with it, then the lock descriptor if there is one.
     Start(Start),
-    /// SIGTERM now, SIGKILL after `grace`.
-    Stop { grace: Duration, successor: Option<String> },
+    /// SIGTERM now, SIGKILL after `grace`, for the reason `why`.
+    Stop { grace: Duration, successor: Option<String>, why: String },
     /// SIGKILL now.
     Kill,
     /// Passes a signal on.
@@ -249,7 +249,8 @@ mod tests {
     fn what_cannot_be_sent_is_refused() {
         let nul = Parcel { command: vec!["a\0b".into()], ..Parcel::default() };
         assert_eq!(nul.pack().unwrap_err().kind(), ErrorKind::InvalidInput);
-        let long = Order::Stop { grace: Duration::ZERO, successor: Some("x".repeat(PACKET_BYTES_MAX)) };
+        let successor = Some("x".repeat(PACKET_BYTES_MAX));
+        let long = Order::Stop { grace: Duration::ZERO, successor, why: String::new() };
         assert!(Packet::new(&long, Vec::new()).is_err());
     }
 

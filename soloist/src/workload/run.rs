@@ -46,6 +46,8 @@ pub(super) struct Run {
     lock: Option<OwnedFd>,
     release: Option<PathBuf>,
     successor: Option<String>,
+    /// Why it ends, for the history; the first reason counts.
+    end: Option<String>,
     stop_grace: Duration,
     /// The command's name as it was given.
     name: OsString,
@@ -88,6 +90,7 @@ impl Run {
             lock,
             release: start.releases.then(|| PathBuf::from(&parcel.lock_path)),
             successor: start.successor.clone(),
+            end: None,
             stop_grace: start.stop_grace,
             name: parcel.command.first().cloned().unwrap_or_default(),
             terminal: None,
@@ -107,7 +110,7 @@ impl Run {
             run.reports.push(Report::Exited(Ending::NotStarted(Code::Internal as i32)));
         }
         if !run.opened {
-            run.kill(clock::now());
+            run.kill(clock::now(), "the workload was not started");
         }
         Some(run)
     }
@@ -155,23 +158,25 @@ impl Run {
     }
 
     /// SIGTERM now, SIGKILL after `grace`; again only to shorten.
-    pub(super) fn stop(&mut self, grace: Duration, successor: Option<String>, now: Instant) {
+    pub(super) fn stop(&mut self, grace: Duration, successor: Option<String>, why: String, now: Instant) {
         self.shorten(now + grace);
         if self.stopping || !self.main_lives {
             return;
         }
         self.stopping = true;
         self.successor = successor;
+        self.end.get_or_insert(why);
         // A stopped process would never see the signal.
         self.signal_group(SIGTERM);
         self.signal_group(SIGCONT);
     }
 
     /// SIGKILL now.
-    pub(super) fn kill(&mut self, now: Instant) {
+    pub(super) fn kill(&mut self, now: Instant, why: &str) {
         if self.is_ending() {
             return;
         }
+        self.end.get_or_insert_with(|| why.to_owned());
         if self.main_lives && !self.stopping {
             self.successor = None;
         }
@@ -221,7 +226,7 @@ impl Run {
                 self.reports.push(Report::Exited(Ending::NotStarted(code)));
                 // What the child's end would report is not the command's.
                 self.main_lives = false;
-                self.kill(clock::now());
+                self.kill(clock::now(), "the command could not be executed");
             }
             (Ok(()), None) => {}
         }
@@ -275,7 +280,7 @@ impl Run {
             match self.tree.proof() {
                 Some(proof) => self.proven(proof, now),
                 // Injected into the cgroup or the namespace, by whomever: not a child, but not allowed to stay.
-                None => self.kill(now),
+                None => self.kill(now, "the workload left processes behind"),
             }
         }
     }
@@ -284,6 +289,7 @@ impl Run {
         self.look_at_outcome();
         if std::mem::replace(&mut self.main_lives, false) && self.opened && !self.expired {
             self.reports.push(Report::Exited(ending));
+            self.end.get_or_insert_with(|| format!("the workload ended by itself with code {}", ending.code()));
         }
     }
 
@@ -299,7 +305,7 @@ impl Run {
             if now >= self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline)) {
                 // Nobody asked for it and the command did not end: the lease is lost, and that is what the elector hears.
                 self.expired = self.kill_at.is_none() && self.main_lives;
-                self.kill(now);
+                self.kill(now, "the deadline passed");
             }
         }
         self.sweep(now);
@@ -342,7 +348,9 @@ impl Run {
             leaf.remove();
         }
         let release = self.release.as_deref();
-        let written = release.map(|path| release_after_proof(path, self.activation, *proof, self.successor.clone()));
+        let end = self.end.as_deref().unwrap_or("the workload ended");
+        let written =
+            release.map(|path| release_after_proof(path, self.activation, *proof, self.successor.clone(), end));
         let released = match written {
             // Somebody else is writing. Should that be a stopped elector, the guard sees to it between two tries.
             Some(Err(error))

@@ -433,6 +433,14 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(bind) };
 }
 
+/// Gives the program that `command` executes the limit on descriptors that this process was started with.
+pub(crate) fn restore_descriptor_limit(command: &mut Command) {
+    let Some(limit) = crate::descriptors::inherited() else { return };
+    let restore = move || rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).map_err(Into::into);
+    // SAFETY: one system call on a copy, async-signal-safe.
+    unsafe { command.pre_exec(restore) };
+}
+
 /// Registers a descriptor with the runtime.
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` stays open, under the same number, until it is dropped.

@@ -68,7 +68,7 @@ impl Lock for Network {
         seen
     }
 
-    async fn write(&self, expected: Version, record: &Record) -> Write {
+    async fn write(&self, expected: Version, record: &Record, why: &str) -> Write {
         self.travel().await;
         let weather = self.weather();
         if self.strikes(weather.request_lost) {
@@ -76,16 +76,16 @@ impl Lock for Network {
         }
         if self.strikes(weather.held_back) {
             let wait = Duration::from_millis(self.dice.borrow_mut().below(HELD_BACK_MAX_MS));
-            let (lock, record) = (self.lock.clone(), record.clone());
+            let (lock, record, why) = (self.lock.clone(), record.clone(), why.to_owned());
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(wait).await;
-                lock.write(expected, &record).await
+                lock.write(expected, &record, &why).await
             });
             std::future::pending::<()>().await;
         }
-        let mut answer = self.lock.write(expected, record).await;
+        let mut answer = self.lock.write(expected, record, why).await;
         if self.strikes(weather.repeated) {
-            answer = self.lock.write(expected, record).await;
+            answer = self.lock.write(expected, record, why).await;
         }
         if self.strikes(weather.answer_lost) {
             std::future::pending::<()>().await;

@@ -101,7 +101,7 @@ impl Workload for VirtualWorkload {
         }
     }
 
-    fn stop(&mut self, grace: Duration, _successor: Option<String>) {
+    fn stop(&mut self, grace: Duration, _successor: Option<String>, _why: &str) {
         let most = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let takes = Duration::from_millis(self.dice.below(most + 1));
         self.end_by(True::now() + takes);

@@ -66,8 +66,8 @@ async fn members_come_change_and_go<B: Board>(pair: &impl AsyncFn() -> (B, B)) {
     // The same name with another nonce is another member.
     second.announce(&member("b", 3)).await.unwrap();
     assert_eq!(names(&first).await, ["a", "b", "b"]);
-    first.withdraw(&b).await.unwrap();
-    first.withdraw(&b).await.unwrap();
+    first.withdraw(&b.nonce).await.unwrap();
+    first.withdraw(&b.nonce).await.unwrap();
     assert_eq!(names(&second).await, ["a", "b"]);
     assert!(!second.look().await.unwrap().members.contains(&b));
 }
@@ -156,6 +156,6 @@ async fn changes_are_heard<B: Board>(pair: &impl AsyncFn() -> (B, B)) {
     hears(&second, |changes| changes.request && !changes.members).await;
     first.answer(&Answer { id: "one".into(), by: "a".into(), refusal: None }).await.unwrap();
     hears(&second, |changes| changes.answer).await;
-    first.withdraw(&member("a", 1)).await.unwrap();
+    first.withdraw(&member("a", 1).nonce).await.unwrap();
     hears(&second, |changes| changes.members).await;
 }

@@ -18,6 +18,7 @@ use nix::sys::inotify::{AddWatchFlags, InotifyEvent, WatchDescriptor};
 use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::deaths::Deaths;
 use super::paths::{Inode, Paths, open_to_read};
@@ -39,12 +40,15 @@ const MEMBERS_MAX: usize = 256;
 const NAMES_MAX: usize = 4096;
 /// What an announcement's file is called after the nonce.
 const SUFFIX: &str = ".json";
+/// As many calls are under way at most.
+const CALLS_MAX: usize = 8;
 /// How often putting up a request is tried, while others do the same.
 const ASK_TRIES: usize = 4;
 
 /// The board of one lock file. Opening and reading it touches nothing.
 pub struct FileBoard {
     files: Arc<Files>,
+    slots: Arc<Semaphore>,
     ear: OnceLock<Ear>,
 }
 
@@ -114,16 +118,24 @@ impl FileBoard {
         let folder = given.folder.canonicalize().map_err(|error| failed("find the folder", &given.folder, &error))?;
         let whole = folder.join(given.lock.file_name().unwrap_or_default());
         let paths = Paths::of(&whole).ok_or_else(|| names_no_file(lock_path))?;
-        Ok(Self { files: Arc::new(Files { paths, own: OnceLock::new(), odd: Mutex::default() }), ear: OnceLock::new() })
+        let files = Files { paths, own: OnceLock::new(), odd: Mutex::default() };
+        Ok(Self { files: Arc::new(files), slots: Arc::new(Semaphore::new(CALLS_MAX)), ear: OnceLock::new() })
     }
 
-    /// Runs what may wait for a disk on another thread.
+    /// Runs what may wait for a disk on another thread. Calls that were given up go on: they must not take every thread
+    /// that there is.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Files) -> Result<T, LockError> + Send + 'static,
     ) -> Result<T, LockError> {
+        let busy = |_| LockError::Unavailable("earlier calls have not ended yet".to_owned());
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(busy)?;
         let files = Arc::clone(&self.files);
-        blocking(move || work(&files)).await.map_err(LockError::Unavailable)?
+        let work = move || {
+            let _slot = slot;
+            work(&files)
+        };
+        blocking(work).await.map_err(LockError::Unavailable)?
     }
 
     fn ear(&self) -> io::Result<&Ear> {
@@ -141,8 +153,8 @@ impl Board for FileBoard {
         self.run(move |files| files.announce(own)).await
     }
 
-    async fn withdraw(&self, own: &Announcement) -> Result<(), LockError> {
-        let nonce = own.nonce.clone();
+    async fn withdraw(&self, nonce: &str) -> Result<(), LockError> {
+        let nonce = nonce.to_owned();
         self.run(move |files| files.withdraw(&nonce)).await
     }
 
@@ -170,12 +182,7 @@ impl Board for FileBoard {
 
     async fn answered(&self, id: &str) -> Result<Option<Answer>, LockError> {
         let id = id.to_owned();
-        self.run(move |files| {
-            let path = &files.paths.answer;
-            let answer = read::<Answer>(path).map_err(|error| failed("read the answer", path, &error))?;
-            Ok(answer.filter(|answer| answer.id == id))
-        })
-        .await
+        self.run(move |files| Ok(files.last_answer()?.filter(|answer| answer.id == id))).await
     }
 
     async fn changed(&self) -> Result<Changes, LockError> {
@@ -299,7 +306,8 @@ impl Files {
         let writers = fresh.iter().filter_map(|(_, posted)| posted.writer.as_ref());
         let processes = writers.filter(|writer| is_here(writer)).map(|writer| writer.process).collect();
         let members = fresh.into_iter().map(|(_, posted)| posted.announcement).collect();
-        Ok((Look { seen: seen_by_anybody(&self.paths, stored), history: Vec::new(), members }, processes))
+        let history = stored.as_ref().map(|stored| stored.document.history.clone()).unwrap_or_default();
+        Ok((Look { seen: seen_by_anybody(&self.paths, stored), history, members }, processes))
     }
 
     /// All announcements that can be read. What else lies there is named once in the log.
@@ -345,15 +353,23 @@ impl Files {
 
     /// The request that is up, however old; one that cannot be read is none.
     fn request(&self) -> Result<Option<Asked>, LockError> {
-        let path = &self.paths.request;
-        match read::<Asked>(path) {
-            Ok(asked) => Ok(asked),
+        Self::read_note(&self.paths.request, "read the request")
+    }
+
+    fn read_note<T: DeserializeOwned>(path: &Path, action: &str) -> Result<Option<T>, LockError> {
+        match read::<T>(path) {
+            Ok(note) => Ok(note),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::debug!("{path:?} is ignored: {error}");
                 Ok(None)
             }
-            Err(error) => Err(failed("read the request", path, &error)),
+            Err(error) => Err(failed(action, path, &error)),
         }
+    }
+
+    /// The last answer; one that cannot be read is none.
+    fn last_answer(&self) -> Result<Option<Answer>, LockError> {
+        Self::read_note(&self.paths.answer, "read the answer")
     }
 
     fn ask(&self, asked: &Asked) -> Result<Asking, LockError> {
@@ -368,10 +384,13 @@ impl Files {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(why(error)),
                     Err(_) => {}
                 }
-                if let Some(first) = self.request()?.filter(is_waiting) {
+                // Whoever answers takes the request down a moment later, and may have no time left for it.
+                let answered = self.last_answer()?.map(|answer| answer.id);
+                let waits = |up: &Asked| is_waiting(up) && answered.as_ref() != Some(&up.id);
+                if let Some(first) = self.request()?.filter(waits) {
                     return Ok(Asking::Busy(first));
                 }
-                self.take_down(|up| !up.is_some_and(is_waiting))?;
+                self.take_down(|up| !up.is_some_and(waits))?;
             }
             Err(why(io::Error::other("others ask at the same time")))
         })();

@@ -190,7 +190,7 @@ pub enum Refusal {
     },
     /// The host has no watch left.
     #[error(
-        "failed to watch {folder:?}: {source}; allowed is one inotify instance for each member: raise fs.inotify.max_user_instances"
+        "failed to watch {folder:?}: {source}; allowed are two inotify instances for each member: raise fs.inotify.max_user_instances"
     )]
     NoWatch {
         /// The folder.

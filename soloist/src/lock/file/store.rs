@@ -149,7 +149,13 @@ mod tests {
     use super::*;
 
     fn document(record: Record, version: u64) -> Document {
-        Document { record, version: Some(version), backend: Default::default(), unknown: Default::default() }
+        Document {
+            record,
+            version: Some(version),
+            history: Vec::new(),
+            backend: Default::default(),
+            unknown: Default::default(),
+        }
     }
 
     fn paths(folder: &tempfile::TempDir) -> Paths {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::store::WriteLock;
 use super::*;
+use crate::lock::codec;
 use crate::lock::contract::{self, free, held, released, written};
 use crate::workload::process;
 
@@ -100,7 +101,7 @@ fn worker(activation: u128, lock: Option<OwnedFd>) -> Started {
 async fn abandoned(folder: &TempDir, activation: u128, keepers: Keepers) -> Version {
     let lock = open_with(folder, keepers);
     assert_eq!(free(&lock).await.evidence, Evidence::None);
-    written(lock.write(Version::ABSENT, &held(activation, 1)).await)
+    written(lock.write(Version::ABSENT, &held(activation, 1), "why").await)
 }
 
 #[tokio::test]
@@ -122,7 +123,7 @@ async fn a_free_lock_starts_at_once_and_a_second_member_is_busy() {
     let (first, second) = (open(&folder), open(&folder));
     assert_eq!(first.read().await.unwrap().evidence, Evidence::None);
     assert_eq!(second.read().await.unwrap().evidence, Evidence::Busy);
-    assert_eq!(second.write(Version::ABSENT, &held(2, 1)).await, Write::Conflict);
+    assert_eq!(second.write(Version::ABSENT, &held(2, 1), "why").await, Write::Conflict);
     assert!(first.descriptor().is_none(), "nothing has been acquired yet");
 }
 
@@ -130,10 +131,10 @@ async fn a_free_lock_starts_at_once_and_a_second_member_is_busy() {
 async fn the_token_is_the_version_of_the_acquiring_write() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     assert_eq!(token(&lock.read().await.unwrap()), acquired.number);
     assert_eq!(fs::read_to_string(at(&folder)).unwrap(), format!("{:020}\n", acquired.number));
-    let renewed = written(lock.write(acquired, &held(1, 2)).await);
+    let renewed = written(lock.write(acquired, &held(1, 2), "why").await);
     assert_eq!(token(&lock.read().await.unwrap()), acquired.number, "a renewal keeps it");
     assert_eq!(renewed.number, acquired.number + 1);
     assert_eq!(fs::read_to_string(at(&folder)).unwrap(), format!("{:020}\n", acquired.number));
@@ -142,9 +143,9 @@ async fn the_token_is_the_version_of_the_acquiring_write() {
     if let Claim::Held(holder) = &mut named.claim {
         holder.token = Some(Token(77));
     }
-    let ended = written(lock.write(renewed, &released(1)).await);
+    let ended = written(lock.write(renewed, &released(1), "why").await);
     free(&lock).await;
-    written(lock.write(ended, &named).await);
+    written(lock.write(ended, &named, "why").await);
     assert_eq!(lock.read().await.unwrap().record, Some(named), "a token that is given is kept");
 }
 
@@ -156,10 +157,10 @@ async fn tokens_grow_when_the_record_is_deleted() {
         // Each time another process, which remembers nothing.
         let lock = open(&folder);
         free(&lock).await;
-        let acquired = written(lock.write(Version::ABSENT, &held(activation, 1)).await);
+        let acquired = written(lock.write(Version::ABSENT, &held(activation, 1), "why").await);
         assert!(acquired.number > last);
         last = acquired.number;
-        written(lock.write(acquired, &held(activation, 2)).await);
+        written(lock.write(acquired, &held(activation, 2), "why").await);
         fs::remove_file(beside(&folder, ".record")).unwrap();
     }
 }
@@ -168,13 +169,13 @@ async fn tokens_grow_when_the_record_is_deleted() {
 async fn tokens_grow_within_a_process_when_everything_is_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
-    let ended = written(lock.write(acquired, &released(1)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
+    let ended = written(lock.write(acquired, &released(1), "why").await);
     for suffix in ["", ".record", ".write"] {
         fs::remove_file(beside(&folder, suffix)).unwrap();
     }
     assert_eq!(free(&lock).await.version, Version::ABSENT);
-    let again = written(lock.write(Version::ABSENT, &held(2, 1)).await);
+    let again = written(lock.write(Version::ABSENT, &held(2, 1), "why").await);
     assert!(again.number > ended.number);
 }
 
@@ -183,7 +184,7 @@ async fn a_lock_file_that_is_deleted_renamed_or_replaced_is_lost() {
     for way in ["deleted", "renamed", "replaced"] {
         let folder = tempfile::tempdir().unwrap();
         let lock = open(&folder);
-        let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+        let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
         let descriptor = lock.descriptor().unwrap();
         let seen = lock.read().await.unwrap();
         let spoil = async {
@@ -199,10 +200,10 @@ async fn a_lock_file_that_is_deleted_renamed_or_replaced_is_lost() {
         };
         let woken = tokio::time::timeout(SOON, async { tokio::join!(lock.changed(seen.version), spoil) });
         woken.await.expect("the holder hears of it").0.unwrap();
-        let write = lock.write(acquired, &held(1, 2)).await;
+        let write = lock.write(acquired, &held(1, 2), "why").await;
         assert!(matches!(write, Write::Lost(_)), "{way}: {write:?}");
         drop(descriptor);
-        written(lock.write(acquired, &released(1)).await);
+        written(lock.write(acquired, &released(1), "why").await);
     }
 }
 
@@ -210,7 +211,7 @@ async fn a_lock_file_that_is_deleted_renamed_or_replaced_is_lost() {
 async fn a_flock_that_was_stolen_by_deleting_is_unproven_and_kills_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(&folder);
-    written(first.write(Version::ABSENT, &held(unique(0xA1), 1)).await);
+    written(first.write(Version::ABSENT, &held(unique(0xA1), 1), "why").await);
     let mut child = worker(unique(0xA1), first.descriptor());
     fs::remove_file(at(&folder)).unwrap();
     let second = open(&folder);
@@ -222,12 +223,12 @@ async fn a_flock_that_was_stolen_by_deleting_is_unproven_and_kills_nobody() {
 async fn a_deleted_record_is_written_again_by_its_holder() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     let _descriptor = lock.descriptor().unwrap();
     fs::remove_file(beside(&folder, ".record")).unwrap();
-    assert_eq!(lock.write(acquired, &held(1, 2)).await, Write::Gone);
+    assert_eq!(lock.write(acquired, &held(1, 2), "why").await, Write::Gone);
     assert_eq!(lock.read().await.unwrap().version, Version::ABSENT);
-    let again = written(lock.write(Version::ABSENT, &held(1, 3)).await);
+    let again = written(lock.write(Version::ABSENT, &held(1, 3), "why").await);
     assert!(again.number > acquired.number);
     assert_eq!(fs::read_to_string(at(&folder)).unwrap(), format!("{:020}\n", acquired.number), "no new token");
 }
@@ -243,7 +244,7 @@ async fn a_free_flock_without_release_is_unproven_and_swept_once() {
     let mut second = worker(unique(0xB1), None);
     assert_eq!(lock.read().await.unwrap().evidence, Evidence::Unproven);
     assert!(second.0.try_wait().unwrap().is_none(), "one look sweeps");
-    written(lock.write(version, &held(unique(0xB2), 1)).await);
+    written(lock.write(version, &held(unique(0xB2), 1), "why").await);
     second.0.wait().unwrap();
 }
 
@@ -254,7 +255,7 @@ async fn an_earlier_boot_is_proof() {
     let version = abandoned(&folder, 1, earlier).await;
     let lock = open(&folder);
     assert_eq!(free(&lock).await.evidence, Evidence::Gone(Proof::Rebooted));
-    written(lock.write(version, &held(2, 1)).await);
+    written(lock.write(version, &held(2, 1), "why").await);
     assert_eq!(lock.read().await.unwrap().evidence, Evidence::None, "the own activation needs no evidence");
 }
 
@@ -271,7 +272,13 @@ async fn another_host_is_no_earlier_boot() {
 
 fn codec_document(activation: u128) -> crate::lock::codec::Document {
     let record = held(activation, 1);
-    crate::lock::codec::Document { record, version: Some(1), backend: Default::default(), unknown: Default::default() }
+    crate::lock::codec::Document {
+        record,
+        version: Some(1),
+        history: Vec::new(),
+        backend: Default::default(),
+        unknown: Default::default(),
+    }
 }
 
 #[tokio::test]
@@ -286,14 +293,14 @@ async fn a_holder_that_does_not_renew_is_killed() {
     let child = Started::from(Command::new("sleep").arg("1000"));
     let id = ProcessId::of(child.0.id() as i32).unwrap();
     flocked.shared.known().keepers = Keepers { elector: id, guard: id, ..own_keepers() };
-    let version = written(flocked.write(Version::ABSENT, &held(unique(0xC1), 1)).await);
+    let version = written(flocked.write(Version::ABSENT, &held(unique(0xC1), 1), "why").await);
     let workload = worker(unique(0xC1), flocked.descriptor());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(id.pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
 
     // The first try ends it; the read after it says how well that is known.
-    assert_eq!(standby.write(version, &held(unique(0xC2), 1)).await, Write::Conflict);
+    assert_eq!(standby.write(version, &held(unique(0xC2), 1), "why").await, Write::Conflict);
     assert_eq!(standby.read().await.unwrap().evidence, Evidence::Unproven);
-    let taken = written(standby.write(version, &held(unique(0xC2), 1)).await);
+    let taken = written(standby.write(version, &held(unique(0xC2), 1), "why").await);
     assert!(taken.number > version.number);
     for mut killed in [child, workload] {
         killed.0.wait().unwrap();
@@ -304,9 +311,9 @@ async fn a_holder_that_does_not_renew_is_killed() {
 async fn a_holder_that_cannot_be_killed_keeps_the_lock() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (open(&folder), open(&folder));
-    let version = written(first.write(Version::ABSENT, &held(1, 1)).await);
+    let version = written(first.write(Version::ABSENT, &held(1, 1), "why").await);
     let descriptor = first.descriptor();
-    let answer = second.write(version, &held(2, 1)).await;
+    let answer = second.write(version, &held(2, 1), "why").await;
     assert!(matches!(&answer, Write::Denied(why) if why.contains("lslocks")), "{answer:?}");
     assert_eq!(second.read().await.unwrap().version, version);
     drop(descriptor);
@@ -317,7 +324,7 @@ async fn a_holder_that_cannot_be_killed_keeps_the_lock() {
 async fn the_descriptor_alone_holds_the_lock_and_its_end_wakes_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (open(&folder), open(&folder));
-    let version = written(first.write(Version::ABSENT, &held(1, 1)).await);
+    let version = written(first.write(Version::ABSENT, &held(1, 1), "why").await);
     let descriptor = first.descriptor().unwrap();
     assert!(first.descriptor().is_none(), "once only");
     drop(first);
@@ -335,10 +342,11 @@ async fn the_guard_releases_and_the_holder_queues_again() {
     let (first, second) = (open(&folder), open(&folder));
     let mut record = held(1, 1);
     record.lease = Duration::from_millis(7_300);
-    let acquired = written(first.write(Version::ABSENT, &record).await);
+    let acquired = written(first.write(Version::ABSENT, &record, "why").await);
     let descriptor = first.descriptor().unwrap();
     let path = first.path().to_owned();
-    let release = |activation| release_after_proof(&path, Activation(activation), Proof::CgroupEmpty, Some("b".into()));
+    let release =
+        |activation| release_after_proof(&path, Activation(activation), Proof::CgroupEmpty, Some("b".into()), "why");
 
     assert_eq!(release(2).unwrap(), None, "not the holder");
     let ended = release(1).unwrap().unwrap();
@@ -367,7 +375,7 @@ async fn the_guard_releases_and_the_holder_queues_again() {
 async fn fields_of_others_survive_every_write() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     let mut edited = fields(&folder);
     edited["note"] = "keep me".into();
     edited["backend"]["future"] = 5.into();
@@ -377,15 +385,15 @@ async fn fields_of_others_survive_every_write() {
         assert_eq!((&now["note"], &now["backend"]["future"]), (&"keep me".into(), &5.into()), "{when}");
         assert!(now["backend"]["keepers"]["boot_id"].is_string());
     };
-    let renewed = written(lock.write(acquired, &held(1, 2)).await);
+    let renewed = written(lock.write(acquired, &held(1, 2), "why").await);
     survives("renewal");
-    let ended = release_after_proof(lock.path(), Activation(1), Proof::NoChildLeft, None).unwrap().unwrap();
+    let ended = release_after_proof(lock.path(), Activation(1), Proof::NoChildLeft, None, "why").unwrap().unwrap();
     assert!(ended.number > renewed.number);
     survives("the guard's release");
     assert_eq!(free(&lock).await.version, ended);
-    let acquired = written(lock.write(ended, &held(2, 1)).await);
+    let acquired = written(lock.write(ended, &held(2, 1), "why").await);
     survives("acquiring write");
-    written(lock.write(acquired, &released(2)).await);
+    written(lock.write(acquired, &released(2), "why").await);
     survives("release");
 }
 
@@ -398,16 +406,16 @@ async fn what_cannot_be_read_is_foreign_and_compared_by_content() {
     assert!(matches!(one.record.as_ref().unwrap().claim, Claim::Foreign(_)));
     assert_eq!(lock.read().await.unwrap(), one, "the same content has the same version");
     fs::write(beside(&folder, ".record"), "two").unwrap();
-    assert_eq!(lock.write(one.version, &held(1, 1)).await, Write::Conflict);
+    assert_eq!(lock.write(one.version, &held(1, 1), "why").await, Write::Conflict);
     let two = lock.read().await.unwrap();
     assert!(two.version.number > one.version.number);
-    let acquired = written(lock.write(two.version, &held(1, 1)).await);
+    let acquired = written(lock.write(two.version, &held(1, 1), "why").await);
     assert!(acquired.number > two.version.number);
     // Edited under the holder: it may write again by compare-and-set.
     fs::write(beside(&folder, ".record"), "three").unwrap();
     let three = lock.read().await.unwrap();
     assert!(three.version.number > acquired.number);
-    written(lock.write(three.version, &held(1, 2)).await);
+    written(lock.write(three.version, &held(1, 2), "why").await);
     assert!(fields(&folder)["backend"]["keepers"].is_object());
 }
 
@@ -417,25 +425,25 @@ async fn a_write_does_not_wait_long_for_another() {
     let lock = open(&folder);
     let busy = WriteLock::take(&lock.shared.paths, Duration::ZERO).unwrap();
     let start = Instant::now();
-    let write = lock.write(Version::ABSENT, &held(1, 1)).await;
+    let write = lock.write(Version::ABSENT, &held(1, 1), "why").await;
     assert!(matches!(&write, Write::Denied(why) if why.contains("busy")), "{write:?}");
     assert!(start.elapsed() < Duration::from_secs(3));
     drop(busy);
-    written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
 }
 
 #[tokio::test]
 async fn what_is_not_the_holders_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (open(&folder), open(&folder));
-    let acquired = written(first.write(Version::ABSENT, &held(1, 1)).await);
-    assert!(matches!(second.write(acquired, &released(2)).await, Write::Denied(_)));
-    assert!(matches!(second.write(acquired, &held(1, 2)).await, Write::Denied(_)), "a clone of the holder");
+    let acquired = written(first.write(Version::ABSENT, &held(1, 1), "why").await);
+    assert!(matches!(second.write(acquired, &released(2), "why").await, Write::Denied(_)));
+    assert!(matches!(second.write(acquired, &held(1, 2), "why").await, Write::Denied(_)), "a clone of the holder");
     let foreign = election::Foreign { holder: None, fingerprint: 0, why: String::new() };
     let record = Record { claim: Claim::Foreign(foreign), ..held(1, 1) };
-    assert!(matches!(first.write(acquired, &record).await, Write::Denied(_)));
+    assert!(matches!(first.write(acquired, &record, "why").await, Write::Denied(_)));
     let record = Record { lease: Duration::ZERO, ..held(1, 2) };
-    assert!(matches!(first.write(acquired, &record).await, Write::Denied(_)));
+    assert!(matches!(first.write(acquired, &record, "why").await, Write::Denied(_)));
     assert_eq!(second.read().await.unwrap().version, acquired);
 }
 
@@ -444,13 +452,13 @@ async fn a_denied_acquiring_write_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
     fs::create_dir(beside(&folder, ".record.new")).unwrap();
-    let write = lock.write(Version::ABSENT, &held(1, 1)).await;
+    let write = lock.write(Version::ABSENT, &held(1, 1), "why").await;
     assert!(matches!(write, Write::Denied(_)), "{write:?}");
     assert!(lock.descriptor().is_none());
     assert_eq!(lock.read().await.unwrap().record, None);
     assert_eq!(fs::read_to_string(at(&folder)).unwrap(), format!("{:020}\n", 1), "it is counted before it may be used");
     fs::remove_dir(beside(&folder, ".record.new")).unwrap();
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 2)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 2), "why").await);
     assert_eq!(acquired.number, 2, "a token that may have been used is not used again");
 }
 
@@ -458,7 +466,7 @@ async fn a_denied_acquiring_write_leaves_nothing_behind() {
 async fn an_unknown_acquiring_write_is_settled_by_the_next_look() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     // As after an error behind the rename.
     let unsettle = || lock.shared.known().own.as_mut().unwrap().settled = false;
     unsettle();
@@ -466,21 +474,21 @@ async fn an_unknown_acquiring_write_is_settled_by_the_next_look() {
     lock.read().await.unwrap();
     let descriptor = lock.descriptor().unwrap();
     unsettle();
-    let renewed = written(lock.write(acquired, &held(1, 2)).await);
+    let renewed = written(lock.write(acquired, &held(1, 2), "why").await);
     assert_eq!(token(&lock.read().await.unwrap()), acquired.number, "it was a renewal");
     drop(descriptor);
-    written(lock.write(renewed, &released(1)).await);
+    written(lock.write(renewed, &released(1), "why").await);
 }
 
 #[tokio::test]
 async fn an_unknown_acquiring_write_that_did_not_land_is_tried_again() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     lock.shared.known().own.as_mut().unwrap().settled = false;
     fs::remove_file(beside(&folder, ".record")).unwrap();
     assert_eq!(lock.read().await.unwrap().evidence, Evidence::None, "the flock is kept");
-    let again = written(lock.write(Version::ABSENT, &held(1, 2)).await);
+    let again = written(lock.write(Version::ABSENT, &held(1, 2), "why").await);
     assert!(again.number > acquired.number);
     assert_eq!(token(&lock.read().await.unwrap()), again.number, "with a new token");
 }
@@ -505,14 +513,14 @@ async fn what_is_held_is_announced() {
     let told = || std::mem::take(&mut *heard.0.lock().unwrap());
     lock.set_announce(heard.clone());
     assert_eq!(told(), [true], "the flock was won before");
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     assert!(told().is_empty(), "still held");
     let descriptor = lock.descriptor();
     assert_eq!(told(), [false]);
-    let renewed = written(lock.write(acquired, &held(1, 2)).await);
+    let renewed = written(lock.write(acquired, &held(1, 2), "why").await);
     assert_eq!(told(), [true, false], "the write lock");
     drop(descriptor);
-    written(lock.write(renewed, &released(1)).await);
+    written(lock.write(renewed, &released(1), "why").await);
     free(&lock).await;
     assert_eq!(told().last(), Some(&true), "queued and won again");
     lock.step_back(SOON);
@@ -541,10 +549,10 @@ async fn a_folder_that_is_gone_is_no_absent_lock() {
     fs::create_dir(&folder).unwrap();
     let settings = Settings { path: folder.join("app.lock"), allow_remote_fs: false, keepers: own_keepers() };
     let lock = FileLock::open(settings).unwrap();
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     fs::rename(&folder, parent.path().join("moved")).unwrap();
     assert!(matches!(lock.read().await, Err(LockError::Unavailable(_))));
-    assert!(matches!(lock.write(acquired, &held(1, 2)).await, Write::Denied(_)));
+    assert!(matches!(lock.write(acquired, &held(1, 2), "why").await, Write::Denied(_)));
 }
 
 #[tokio::test]
@@ -559,7 +567,7 @@ async fn threads_exclude_each_other() {
                 let activation = 1 + member * 100 + turn;
                 let acquired = loop {
                     let seen = free(&lock).await;
-                    match lock.write(seen.version, &held(activation, 1)).await {
+                    match lock.write(seen.version, &held(activation, 1), "why").await {
                         Write::Written(version) => break version,
                         Write::Conflict | Write::Gone => {}
                         other => panic!("{other:?}"),
@@ -571,7 +579,9 @@ async fn threads_exclude_each_other() {
                 let descriptor = lock.descriptor().unwrap();
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 active.fetch_sub(1, Ordering::SeqCst);
-                release_after_proof(lock.path(), Activation(activation), Proof::NoChildLeft, None).unwrap().unwrap();
+                release_after_proof(lock.path(), Activation(activation), Proof::NoChildLeft, None, "why")
+                    .unwrap()
+                    .unwrap();
                 drop(descriptor);
             }
         }
@@ -588,7 +598,7 @@ async fn other_process() {
     let Some(path) = std::env::var_os("SOLOIST_TEST_LOCK") else { return };
     let settings = Settings { path: path.into(), allow_remote_fs: false, keepers: own_keepers() };
     let lock = FileLock::open(settings).unwrap();
-    written(lock.write(Version::ABSENT, &held(unique(0xD1), 1)).await);
+    written(lock.write(Version::ABSENT, &held(unique(0xD1), 1), "why").await);
     let _descriptor = lock.descriptor();
     std::future::pending::<()>().await;
 }
@@ -616,7 +626,7 @@ async fn processes_exclude_each_other() {
     assert_eq!(lock.read().await.unwrap().evidence, Evidence::Busy);
     drop(child);
     assert_eq!(free(&lock).await.evidence, Evidence::Unproven);
-    written(lock.write(version, &held(unique(0xD2), 1)).await);
+    written(lock.write(version, &held(unique(0xD2), 1), "why").await);
 }
 
 /// Not a test by itself: the other process of `an_idle_standby_sleeps`.
@@ -650,7 +660,7 @@ fn queues(pid: u32) -> bool {
 async fn an_idle_standby_sleeps() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
-    written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["lock::file::tests::other_standby", "--exact"]).env("SOLOIST_TEST_STANDBY", at(&folder));
     let mut child = Started::from(command.stdout(Stdio::null()));
@@ -671,12 +681,49 @@ async fn an_idle_standby_sleeps() {
 async fn a_write_that_nobody_waits_for_does_not_keep_the_flock() {
     let folder = tempfile::tempdir().unwrap();
     let lock = open(&folder);
-    let acquired = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     // As a slow write has it.
     let flock = lock.shared.queue.won().unwrap().unwrap();
     let descriptor = lock.descriptor().expect("a copy");
     assert!(descriptor.as_fd().try_clone_to_owned().is_ok());
     drop((flock, descriptor));
-    let ended = written(lock.write(acquired, &released(1)).await);
+    let ended = written(lock.write(acquired, &released(1), "why").await);
     assert_eq!(free(&lock).await.version, ended);
+}
+
+#[tokio::test]
+async fn history_tells_who_was_active_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = open(&folder);
+    let history = || codec::decode(&fs::read(beside(&folder, ".record")).unwrap()).history;
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "acquiring: nobody was there").await);
+    let renewed = written(lock.write(acquired, &held(1, 2), "renewing").await);
+    assert_eq!(history().len(), 1);
+    let ended = written(lock.write(renewed, &released(1), "asked to leave: stopping the workload").await);
+    free(&lock).await;
+    let second = written(lock.write(ended, &held(2, 1), "acquiring: member-1 released").await);
+    release_after_proof(lock.path(), Activation(2), Proof::NoChildLeft, None, "the elector was gone").unwrap().unwrap();
+    let told: Vec<_> =
+        history().into_iter().map(|change| (change.token, change.member, change.why, change.end)).collect();
+    let entry = |token: Version, member: &str, why: &str, end: &str| {
+        (Some(token.number), member.to_owned(), why.to_owned(), Some(end.to_owned()))
+    };
+    let expected = [
+        entry(acquired, "member-1", "nobody was there", "asked to leave"),
+        entry(second, "member-2", "member-1 released", "the elector was gone"),
+    ];
+    assert_eq!(told, expected);
+    assert!(history().iter().all(|change| change.until_us.is_some_and(|until| until >= change.from_us)));
+}
+
+#[tokio::test]
+async fn who_left_no_release_is_ended_by_its_successor_in_the_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = abandoned(&folder, 1, dead_keepers()).await;
+    let lock = open(&folder);
+    free(&lock).await;
+    written(lock.write(version, &held(2, 1), "acquiring: member-1 is proven gone").await);
+    let look = crate::lock::board::Board::look(&FileBoard::open(&at(&folder)).unwrap()).await.unwrap();
+    let ends: Vec<_> = look.history.iter().map(|change| (change.end.as_deref(), change.until_us)).collect();
+    assert_eq!(ends, [(Some("no release: member-1 is proven gone"), None), (None, None)]);
 }

@@ -8,10 +8,12 @@ use election::{Activation, Attempt, Claim, Evidence, Holder, Proof, Record, Rele
 use serde_json::Map;
 
 use super::super::codec::Document;
+use super::super::history;
 use super::paths::{Inode, Paths};
 use super::queue::Flock;
 use super::store::{self, StoreError, Stored, WRITE_LOCK_LIMIT, WriteLock};
 use super::{Own, Shared, evidence};
+use crate::clock::unix_us;
 
 /// How long the flock of a holder that was killed may take to arrive. If it takes longer, its arrival is news.
 const ARRIVAL_LIMIT: Duration = Duration::from_millis(100);
@@ -20,23 +22,23 @@ const RELEASE_LOCK_LIMIT: Duration = Duration::from_millis(20);
 
 impl Shared {
     /// One conditional write. Blocks.
-    pub(super) fn write(&self, expected: Version, record: Record) -> Write {
-        self.try_write(expected, record).unwrap_or_else(|write| write)
+    pub(super) fn write(&self, expected: Version, record: Record, why: &str) -> Write {
+        self.try_write(expected, record, why).unwrap_or_else(|write| write)
     }
 
     /// Ends early, with the answer as the error, as soon as it is clear that nothing can be stored.
-    fn try_write(&self, expected: Version, record: Record) -> Result<Write, Write> {
+    fn try_write(&self, expected: Version, record: Record, why: &str) -> Result<Write, Write> {
         // Learns also whether an unanswered acquiring write has landed.
         let stored = self.expect(expected)?;
         match &record.claim {
             Claim::Foreign(_) => Err(Write::Denied("a foreign claim cannot be stored".into())),
             // The flock tells who may create the record.
             Claim::Vacant(_) => Err(Write::Denied("a lock file is never marked as vacant".into())),
-            Claim::Released(release) => self.release(expected, &record, release.activation),
+            Claim::Released(release) => self.release(expected, &record, release, why),
             Claim::Held(holder) if self.known().owns(holder.activation) => self.renew(expected, &record, holder),
             Claim::Held(holder) => {
                 self.clear_the_way(stored.as_ref(), holder)?;
-                self.acquire(expected, &record, holder)
+                self.acquire(expected, &record, holder, why)
             }
         }
     }
@@ -103,7 +105,7 @@ impl Shared {
 
     /// The first write of an activation: never without the flock, and never before its token is durable.
     /// See docs/safety.md R11.
-    fn acquire(&self, expected: Version, record: &Record, holder: &Holder) -> Result<Write, Write> {
+    fn acquire(&self, expected: Version, record: &Record, holder: &Holder, why: &str) -> Result<Write, Write> {
         let _announced = self.holds.writing();
         let _lock = self.write_lock()?;
         let stored = self.expect(expected)?;
@@ -125,6 +127,8 @@ impl Shared {
         let mut document = base(stored);
         document.record = record.clone();
         fill_token(&mut document, Token(number));
+        let token = token_of(&document);
+        history::acquired(&mut document.history, token, &holder.member.name, why, unix_us());
         let answer = self.store(document, number, Some(&own));
         let mut known = self.known();
         match &answer {
@@ -172,7 +176,8 @@ impl Shared {
     }
 
     /// The last write of an activation: the own one, or one that the record still names.
-    fn release(&self, expected: Version, record: &Record, activation: Activation) -> Result<Write, Write> {
+    fn release(&self, expected: Version, record: &Record, release: &Release, why: &str) -> Result<Write, Write> {
+        let activation = release.activation;
         let _announced = self.holds.writing();
         let _lock = self.write_lock()?;
         let stored = self.expect(expected)?;
@@ -186,6 +191,8 @@ impl Shared {
         }
         let number = self.next_number(stored.as_ref(), expected)?;
         let mut document = base(stored);
+        let token = token_of(&document);
+        history::ended(&mut document.history, token, &release.member.name, why, unix_us());
         document.record = record.clone();
         let _record = self.with_record();
         let answer = self.store(document, number, None);
@@ -217,6 +224,7 @@ impl Shared {
                 let mut known = self.known();
                 known.largest = known.largest.max(number);
                 known.glance.fingerprint = Some(fingerprint);
+                known.history = document.history;
                 Write::Written(Version { incarnation: 0, number })
             }
             Err(StoreError::Before(error)) => denied("store the record", &error),
@@ -245,9 +253,17 @@ fn base(stored: Option<Stored>) -> Document {
             paused_until_unix_ms: None,
         },
         version: None,
+        history: Vec::new(),
         backend: Map::new(),
         unknown: Map::new(),
     })
+}
+
+fn token_of(document: &Document) -> Option<u64> {
+    match &document.record.claim {
+        Claim::Held(holder) => holder.token.map(|token| token.0),
+        _ => None,
+    }
 }
 
 /// Here the token is known before the write, other than in stores that only name it in their answer.
@@ -260,6 +276,8 @@ fn fill_token(document: &mut Document, token: Token) {
 /// The guard's own release, written when it has the proof: it is there even when the elector is not.
 /// See docs/safety.md R4.
 ///
+/// `why` is one sentence for the history.
+///
 /// Does nothing, and answers nothing, unless the record is held by `activation`. An error of kind `TimedOut` says that
 /// another write was in the way: the guard tries again, and must not be kept from answering its elector meanwhile.
 pub fn release_after_proof(
@@ -267,6 +285,7 @@ pub fn release_after_proof(
     activation: Activation,
     proof: Proof,
     successor: Option<String>,
+    why: &str,
 ) -> io::Result<Option<Version>> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     let paths = Paths::of(path).ok_or_else(|| invalid(format!("{path:?} names no file")))?;
@@ -278,6 +297,8 @@ pub fn release_after_proof(
     }
     let number = version.checked_add(1).ok_or_else(|| invalid("the version is the largest that there is".into()))?;
     let (member, attempt): (_, Attempt) = (holder.member.clone(), holder.attempt);
+    let token = token_of(&document);
+    history::ended(&mut document.history, token, &member.name, why, unix_us());
     document.record.claim = Claim::Released(Release { member, activation, attempt, proof, successor });
     document.version = Some(number);
     match store::replace_record(&paths, &document) {

@@ -11,6 +11,7 @@ use election::{Activation, Attempt, Claim, Foreign, Member, Nonce, Proof, Record
 use serde_json::{Map, Value, json};
 
 use crate::lock::codec::{self, Document, EncodeError, FOREIGN_LEASE, MAX_LEASE, fingerprint};
+use crate::lock::history::{self, Change};
 
 /// The annotation with the record.
 pub const RECORD: &str = "soloist.dev/record";
@@ -66,13 +67,16 @@ pub fn encode(
     before: Option<&Value>,
     place: &super::LeaseName,
     record: &Record,
+    why: &str,
     now: jiff::Timestamp,
 ) -> Result<Value, EncodeError> {
-    let text = record_text(before, record)?;
+    let earlier = before.and_then(|lease| annotation(lease, RECORD)).map(|text| codec::decode(text.as_bytes()));
+    let begins = begins(earlier.as_ref().map(|earlier| &earlier.record.claim), &record.claim);
+    let native = native_fields(before, begins, record, now);
+    let text = record_text(earlier, begins, record, why, now)?;
     let mut lease = before.and_then(Value::as_object).cloned().unwrap_or_default();
     lease.insert("apiVersion".into(), "coordination.k8s.io/v1".into());
     lease.insert("kind".into(), "Lease".into());
-    let native = native_fields(before, record, now);
     let mut spec = take_object(&mut lease, "spec");
     spec.extend(native);
     let spec = Value::Object(spec);
@@ -92,20 +96,62 @@ pub fn encode(
     Ok(Value::Object(lease))
 }
 
+/// The last changes of who was active, for people.
+pub fn history(lease: &Value) -> Vec<Change> {
+    annotation(lease, RECORD).map(|text| codec::decode(text.as_bytes()).history).unwrap_or_default()
+}
+
+/// Whether another activation begins than the one that was recorded last.
+fn begins(earlier: Option<&Claim>, claim: &Claim) -> bool {
+    match (earlier, claim) {
+        (Some(Claim::Held(then)), Claim::Held(now)) => then.activation != now.activation,
+        (_, Claim::Held(_)) => true,
+        _ => false,
+    }
+}
+
 /// The record's text, with the fields of the earlier one that this version does not know.
-fn record_text(before: Option<&Value>, record: &Record) -> Result<String, EncodeError> {
-    let earlier = before.and_then(|lease| annotation(lease, RECORD)).map(|text| codec::decode(text.as_bytes()));
-    let document = match earlier {
-        Some(earlier) => Document { record: record.clone(), version: None, ..earlier },
-        None => Document { record: record.clone(), version: None, backend: Map::new(), unknown: Map::new() },
+fn record_text(
+    earlier: Option<Document>,
+    begins: bool,
+    record: &Record,
+    why: &str,
+    now: jiff::Timestamp,
+) -> Result<String, EncodeError> {
+    let (mut history, backend, unknown) = match earlier {
+        Some(earlier) => (earlier.history, earlier.backend, earlier.unknown),
+        None => (Vec::new(), Map::new(), Map::new()),
     };
+    note(&mut history, begins, &record.claim, why, now);
+    let document = Document { record: record.clone(), version: None, history, backend, unknown };
     let spacious: Value = serde_json::from_str(&codec::encode(&document)?)?;
     Ok(spacious.to_string())
 }
 
+/// The answer to the acquiring write names the token, so the first renewal is the first to know it.
+fn note(changes: &mut Vec<Change>, begins: bool, claim: &Claim, why: &str, now: jiff::Timestamp) {
+    let now_us = u64::try_from(now.as_microsecond()).unwrap_or_default();
+    match claim {
+        Claim::Held(holder) if begins => {
+            history::acquired(changes, holder.token.map(|token| token.0), &holder.member.name, why, now_us);
+        }
+        Claim::Held(holder) => {
+            let last = changes.last_mut().filter(|last| last.token.is_none() && last.member == holder.member.name);
+            if let Some(last) = last {
+                last.token = holder.token.map(|token| token.0);
+            }
+        }
+        Claim::Released(release) => {
+            let token = changes.last().and_then(|last| last.token);
+            history::ended(changes, token, &release.member.name, why, now_us);
+        }
+        Claim::Vacant(_) | Claim::Foreign(_) => {}
+    }
+}
+
 /// What client-go reads, as client-go would have written it.
-fn native_fields(before: Option<&Value>, record: &Record, now: jiff::Timestamp) -> Map<String, Value> {
-    let spec = before.map(|lease| &lease["spec"]);
+fn native_fields(before: Option<&Value>, begins: bool, record: &Record, now: jiff::Timestamp) -> Map<String, Value> {
+    let stands = |field: &str| before.is_some_and(|lease| !lease["spec"][field].is_null());
     let now: Value = now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string().into();
     // Rounded up: who goes by the native fields waits for whole seconds.
     let lease_seconds = record.lease.as_millis().div_ceil(1000);
@@ -114,13 +160,12 @@ fn native_fields(before: Option<&Value>, record: &Record, now: jiff::Timestamp) 
     fields.insert("leaseDurationSeconds".into(), u64::try_from(lease_seconds).unwrap_or(u64::MAX).into());
     fields.insert("renewTime".into(), now.clone());
     fields.insert("holderIdentity".into(), native_holder(&record.claim).into());
-    let transitions = spec.and_then(|spec| spec["leaseTransitions"].as_u64());
-    if is_transition(before, &record.claim) {
+    if begins || !stands("acquireTime") {
         fields.insert("acquireTime".into(), now);
-        let next = before.map_or(0, |_| transitions.unwrap_or(0).saturating_add(1).min(i32::MAX as u64));
-        fields.insert("leaseTransitions".into(), next.into());
-    } else if transitions.is_none() {
-        fields.insert("leaseTransitions".into(), 0.into());
+    }
+    if begins || !stands("leaseTransitions") {
+        let next = |lease: &Value| lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0).saturating_add(1);
+        fields.insert("leaseTransitions".into(), before.map_or(0, next).min(i32::MAX as u64).into());
     }
     fields
 }
@@ -131,16 +176,6 @@ fn native_holder(claim: &Claim) -> &str {
         Claim::Held(holder) => &holder.member.name,
         Claim::Vacant(vacancy) => &vacancy.member.name,
         Claim::Released(_) | Claim::Foreign(_) => "",
-    }
-}
-
-/// Whether another activation begins than the one that the Lease names.
-fn is_transition(before: Option<&Value>, claim: &Claim) -> bool {
-    let Some(before) = before else { return true };
-    match (claim, decode(before).claim) {
-        (Claim::Held(now), Claim::Held(then)) => now.activation != then.activation,
-        (Claim::Held(_), _) => true,
-        _ => false,
     }
 }
 

@@ -169,10 +169,10 @@ async fn every_change_is_told_soon() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
     let (writer, watcher) = (cluster.lock(&place).await, cluster.lock(&place).await);
-    let mut version = written(writer.write(Version::ABSENT, &held(1, 1)).await);
+    let mut version = written(writer.write(Version::ABSENT, &held(1, 1), "why").await);
     assert_eq!(watcher.read().await.unwrap().version, version);
     for attempt in 2..50 {
-        let write = async { (written(writer.write(version, &held(1, attempt)).await), Instant::now()) };
+        let write = async { (written(writer.write(version, &held(1, attempt), "why").await), Instant::now()) };
         let told = async {
             changed(&watcher, version).await;
             Instant::now()
@@ -194,13 +194,13 @@ async fn get_create_and_update_will_do_and_the_missing_rule_is_named_once() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("token"), cluster.token(&place.name).await).unwrap();
     let lock = lock_as(&cluster.kubeconfig_for(folder.path()), &place).await;
-    let mut version = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let mut version = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
     for attempt in 2..6 {
         let began = Instant::now();
         changed(&lock, version).await;
         assert!(began.elapsed() >= PERIOD, "one look a period");
         assert_eq!(lock.read().await.unwrap().version, version);
-        version = written(lock.write(version, &held(1, attempt)).await);
+        version = written(lock.write(version, &held(1, attempt), "why").await);
     }
     let text = logged.text();
     assert_eq!(text.matches("must not be watched").count(), 1, "{text}");
@@ -219,7 +219,7 @@ async fn the_documented_role_for_one_lease_by_name_is_enough() {
     let config = cluster.kubeconfig_for(folder.path());
     let lock = lock_as(&config, &place).await;
 
-    match lock.write(Version::ABSENT, &held(1, 1)).await {
+    match lock.write(Version::ABSENT, &held(1, 1), "why").await {
         Write::Denied(why) => assert!(why.contains("missing: verb create"), "{why}"),
         other => panic!("created: {other:?}"),
     }
@@ -227,13 +227,13 @@ async fn the_documented_role_for_one_lease_by_name_is_enough() {
     cluster.post(&place.collection(), manifest).await;
     let seen = lock.read().await.unwrap();
     assert!(matches!(seen.record.unwrap().claim, Claim::Released(_)), "free at first sight");
-    let acquired = written(lock.write(seen.version, &held(1, 1)).await);
+    let acquired = written(lock.write(seen.version, &held(1, 1), "why").await);
     let (told, next) = tokio::join!(
         async {
             changed(&lock, acquired).await;
             record(&lock).await
         },
-        async { cluster.lock(&place).await.write(acquired, &held(1, 2)).await }
+        async { cluster.lock(&place).await.write(acquired, &held(1, 2), "why").await }
     );
     assert_eq!(told, Some(held(1, 2)));
     written(next);
@@ -259,7 +259,7 @@ async fn a_token_may_rotate_without_a_failed_call() {
     assert!(matches!(lock.read().await, Err(LockError::Denied(_))));
     let first = cluster.token(name).await;
     std::fs::write(&token_file, &first).unwrap();
-    let mut version = written(lock.write(Version::ABSENT, &held(1, 1)).await);
+    let mut version = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
 
     // The account comes back under the same name: the first token is worth nothing any more.
     let account = format!("/api/v1/namespaces/default/serviceaccounts/{name}");
@@ -272,11 +272,11 @@ async fn a_token_may_rotate_without_a_failed_call() {
     let (mut attempt, began) = (2, Instant::now());
     // The server remembers for some seconds whom it has accepted.
     while old.read().await.is_ok() {
-        version = written(lock.write(version, &held(1, attempt)).await);
+        version = written(lock.write(version, &held(1, attempt), "why").await);
         attempt += 1;
         assert!(began.elapsed() < SOON, "the first token is still accepted");
     }
-    written(lock.write(version, &held(1, attempt)).await);
+    written(lock.write(version, &held(1, attempt), "why").await);
 }
 
 #[tokio::test]
@@ -285,7 +285,7 @@ async fn what_others_do_to_the_lease_is_seen_for_what_it_is() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
     let (holder, observer) = (cluster.lock(&place).await, cluster.lock(&place).await);
-    let first = written(holder.write(Version::ABSENT, &held(1, 1)).await);
+    let first = written(holder.write(Version::ABSENT, &held(1, 1), "why").await);
     observer.read().await.unwrap();
     let foreign = |record: Option<Record>| match record.expect("a record").claim {
         Claim::Foreign(foreign) => foreign,
@@ -297,9 +297,9 @@ async fn what_others_do_to_the_lease_is_seen_for_what_it_is() {
     changed(&observer, first).await;
     let named = foreign(record(&observer).await);
     assert_eq!(named.holder.as_deref(), Some("mallory"));
-    assert_eq!(holder.write(first, &held(1, 2)).await, Write::Conflict);
+    assert_eq!(holder.write(first, &held(1, 2), "why").await, Write::Conflict);
     let patched = holder.read().await.unwrap().version;
-    let rewritten = written(holder.write(patched, &held(1, 3)).await);
+    let rewritten = written(holder.write(patched, &held(1, 3), "why").await);
     assert_eq!(record(&observer).await, Some(held(1, 3)));
     cluster.patch(&place, json!({"metadata": {"labels": {"team": "b"}}})).await;
     assert_eq!(record(&observer).await, Some(held(1, 3)), "a label changes nothing");
@@ -314,12 +314,12 @@ async fn what_others_do_to_the_lease_is_seen_for_what_it_is() {
     changed(&observer, seen).await;
     assert_eq!(observer.read().await.unwrap().version, Version::ABSENT);
     // A PUT may create Leases: the UID keeps it from that.
-    let late = holder.write(seen, &held(1, 4)).await;
+    let late = holder.write(seen, &held(1, 4), "why").await;
     assert!(matches!(late, Write::Gone | Write::Conflict), "{late:?}");
     assert_eq!(record(&observer).await, None);
-    let again = written(observer.write(Version::ABSENT, &held(2, 1)).await);
+    let again = written(observer.write(Version::ABSENT, &held(2, 1), "why").await);
     assert_ne!(again.incarnation, rewritten.incarnation);
-    assert_eq!(holder.write(seen, &held(1, 5)).await, Write::Conflict);
+    assert_eq!(holder.write(seen, &held(1, 5), "why").await, Write::Conflict);
     assert_eq!(record(&observer).await, Some(held(2, 1)));
 }
 
@@ -335,11 +335,11 @@ async fn the_mark_of_a_manifest_means_nothing_once_the_lease_was_used() {
     let began = Instant::now();
     let seen = lock.read().await.unwrap();
     assert!(matches!(seen.record.unwrap().claim, Claim::Released(_)));
-    let mut version = written(lock.write(seen.version, &held(1, 1)).await);
+    let mut version = written(lock.write(seen.version, &held(1, 1), "why").await);
     let mut attempt = 2;
     // Whole seconds tell an untouched Lease from one that was emptied: be out of reach of rounding.
     while began.elapsed() < Duration::from_secs(4) {
-        version = written(lock.write(version, &held(1, attempt)).await);
+        version = written(lock.write(version, &held(1, attempt), "why").await);
         attempt += 1;
     }
     // As `kubectl replace` does.
@@ -347,7 +347,7 @@ async fn the_mark_of_a_manifest_means_nothing_once_the_lease_was_used() {
     replacement["metadata"]["resourceVersion"] = version.number.to_string().into();
     cluster.ask(Method::PUT, &place.path(), "application/json", replacement).await;
     assert!(matches!(record(&lock).await.unwrap().claim, Claim::Foreign(_)));
-    assert_eq!(lock.write(version, &held(1, attempt)).await, Write::Conflict);
+    assert_eq!(lock.write(version, &held(1, attempt), "why").await, Write::Conflict);
 }
 
 #[tokio::test]
@@ -356,7 +356,7 @@ async fn a_namespace_that_is_missing_is_named() {
     let cluster = Cluster::connect().await;
     let lock = cluster.lock(&LeaseName { namespace: "nowhere".into(), name: "app".into() }).await;
     assert_eq!(lock.read().await.unwrap().version, Version::ABSENT);
-    match lock.write(Version::ABSENT, &held(1, 1)).await {
+    match lock.write(Version::ABSENT, &held(1, 1), "why").await {
         Write::Denied(why) => assert!(why.contains("nowhere"), "{why}"),
         other => panic!("{other:?}"),
     }
@@ -368,8 +368,8 @@ async fn the_watch_outlives_a_restart_of_the_api_server() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
     let (writer, watcher) = (cluster.lock(&place).await, cluster.lock(&place).await);
-    let first = written(writer.write(Version::ABSENT, &held(1, 1)).await);
-    let second = written(writer.write(first, &held(1, 2)).await);
+    let first = written(writer.write(Version::ABSENT, &held(1, 1), "why").await);
+    let second = written(writer.write(first, &held(1, 2), "why").await);
     assert_eq!(watcher.read().await.unwrap().version, second);
     changed(&watcher, first).await;
 
@@ -378,7 +378,7 @@ async fn the_watch_outlives_a_restart_of_the_api_server() {
     assert!(restarted.success());
     let began = Instant::now();
     let third = loop {
-        match writer.write(second, &held(1, 3)).await {
+        match writer.write(second, &held(1, 3), "why").await {
             Write::Written(version) => break version,
             // It cannot have landed: there is one writer, and the next look would show it.
             _ => assert!(began.elapsed() < SOON, "the API server is not back"),
@@ -393,11 +393,13 @@ async fn the_watch_outlives_a_restart_of_the_api_server() {
     let mut version = third;
     let mut quick = 0;
     for attempt in 4..100 {
-        let (next, told) =
-            tokio::join!(async { (written(writer.write(version, &held(1, attempt)).await), Instant::now()) }, async {
+        let (next, told) = tokio::join!(
+            async { (written(writer.write(version, &held(1, attempt), "why").await), Instant::now()) },
+            async {
                 changed(&watcher, version).await;
                 Instant::now()
-            });
+            }
+        );
         version = next.0;
         let delay = told.saturating_duration_since(next.1);
         quick = if delay < PERIOD / 4 { quick + 1 } else { 0 };
@@ -417,17 +419,18 @@ async fn measures_a_handover_through_the_store() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
     let (mut from, mut to) = (cluster.lock(&place).await, cluster.lock(&place).await);
-    let mut version = written(from.write(Version::ABSENT, &held(1, 1)).await);
+    let mut version = written(from.write(Version::ABSENT, &held(1, 1), "why").await);
     let (mut puts, mut notices, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         to.read().await.unwrap();
         let began = Instant::now();
-        let release = async { (written(from.write(version, &released(u128::from(round))).await), Instant::now()) };
+        let release =
+            async { (written(from.write(version, &released(u128::from(round)), "why").await), Instant::now()) };
         let take = async {
             changed(&to, version).await;
             let told = Instant::now();
             let seen = to.read().await.unwrap();
-            let next = written(to.write(seen.version, &held(u128::from(round) + 1, 1)).await);
+            let next = written(to.write(seen.version, &held(u128::from(round) + 1, 1), "why").await);
             (next, told, Instant::now())
         };
         let ((_, answered), (next, told, ended)) = tokio::join!(release, take);

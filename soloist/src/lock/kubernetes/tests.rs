@@ -211,7 +211,7 @@ async fn hear(stream: &mut TcpStream, connection: usize) -> Option<Request> {
 }
 
 async fn write(lock: &KubernetesLock, expected: Version, attempt: u64) -> Write {
-    tokio::time::timeout(SOON, lock.write(expected, &held(1, attempt))).await.expect("an answer")
+    tokio::time::timeout(SOON, lock.write(expected, &held(1, attempt), "why")).await.expect("an answer")
 }
 
 fn written(write: Write) -> Version {
@@ -288,7 +288,7 @@ async fn a_fresh_connection_follows_a_disappointment() {
         let server = Server::start(vec![Reply::Store, reply, Reply::Store]).await;
         let lock = server.lock().await;
         let version = written(write(&lock, Version::ABSENT, 1).await);
-        let _ = tokio::time::timeout(Duration::from_millis(100), lock.write(version, &held(1, 2))).await;
+        let _ = tokio::time::timeout(Duration::from_millis(100), lock.write(version, &held(1, 2), "why")).await;
         written(write(&lock, version, 3).await);
         let requests = server.requests();
         assert_eq!(requests.len(), 3, "nothing is sent twice");

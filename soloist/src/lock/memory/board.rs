@@ -72,9 +72,9 @@ impl Board for MemoryBoard {
         Ok(())
     }
 
-    async fn withdraw(&self, own: &Announcement) -> Result<(), LockError> {
+    async fn withdraw(&self, nonce: &str) -> Result<(), LockError> {
         self.store.post(|posts| {
-            posts.members.remove(&own.nonce);
+            posts.members.remove(nonce);
             posts.members_changes += 1;
         });
         Ok(())
@@ -83,9 +83,10 @@ impl Board for MemoryBoard {
     async fn look(&self) -> Result<Look, LockError> {
         let seen = self.store.seen();
         let state = self.store.state();
+        let history = state.history.clone();
         let mut members: Vec<_> = state.posts.members.values().filter(|member| is_fresh(member)).cloned().collect();
         members.sort_by(|a, b| (&a.name, &a.nonce).cmp(&(&b.name, &b.nonce)));
-        Ok(Look { seen, history: Vec::new(), members })
+        Ok(Look { seen, history, members })
     }
 
     async fn asked(&self) -> Result<Option<Asked>, LockError> {

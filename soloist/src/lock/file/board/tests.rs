@@ -182,6 +182,23 @@ async fn what_is_in_the_way_of_requests_and_members_is_said_or_replaced() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_answered_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let board = open(&folder);
+    let (one, two) = (asked("one", Wish::Resume), asked("two", Wish::Resume));
+    board.ask(&one).await.unwrap();
+    // The answer is there, and whoever gave it was killed before it could take the request down.
+    let request = folder.path().join("app.lock.request");
+    let left = fs::read(&request).unwrap();
+    board.answer(&Answer { id: "one".into(), by: "a".into(), refusal: None }).await.unwrap();
+    fs::write(&request, left).unwrap();
+    assert_eq!(board.ask(&two).await.unwrap(), Asking::Up);
+    assert_eq!(board.asked().await.unwrap(), Some(two));
+    fs::write(folder.path().join("app.lock.answer"), "garbage").unwrap();
+    assert_eq!(board.answered("one").await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn who_may_read_may_look() {
     let folder = tempfile::tempdir().unwrap();
     open(&folder).announce(&member("a", 1)).await.unwrap();
@@ -205,6 +222,6 @@ async fn what_nobody_would_read_is_not_announced() {
     ] {
         assert!(board.announce(&odd).await.is_err(), "{odd:?}");
     }
-    board.withdraw(&Announcement { nonce: "../../x".into(), ..member("a", 1) }).await.unwrap();
+    board.withdraw("../../x").await.unwrap();
     assert!(names(&board).await.is_empty());
 }

@@ -17,11 +17,11 @@ fn vacant() -> Record {
 }
 
 fn first(record: &Record) -> Value {
-    encode(None, &place(), record, NOW).unwrap()
+    encode(None, &place(), record, "because", NOW).unwrap()
 }
 
 fn then(before: &Value, record: &Record) -> Value {
-    encode(Some(before), &place(), record, LATER).unwrap()
+    encode(Some(before), &place(), record, "later", LATER).unwrap()
 }
 
 fn foreign_in(lease: &Value) -> (Foreign, Duration) {
@@ -139,6 +139,29 @@ fn unknown_fields_survive() {
     }
     assert!(next["metadata"]["annotations"][RECORD].as_str().unwrap().contains("\"future\":\"kept\""));
     assert_eq!(next["metadata"]["managedFields"], Value::Null);
+}
+
+#[test]
+fn history_is_kept_in_the_record() {
+    let acquired = first(&held(1, 1));
+    let mut renewal = held(1, 2);
+    if let Claim::Held(holder) = &mut renewal.claim {
+        holder.token = Some(election::Token(7));
+    }
+    let renewed = then(&acquired, &renewal);
+    let ended = then(&renewed, &released(1));
+    let next = then(&ended, &held(2, 1));
+    let told: Vec<_> = history(&next)
+        .into_iter()
+        .map(|change| (change.token, change.member, change.why, change.end, change.until_us))
+        .collect();
+    let first_change =
+        (Some(7), "member-1".into(), "because".into(), Some("later".into()), Some(1_800_000_002_000_000));
+    assert_eq!(told, [first_change, (None, "member-2".into(), "later".into(), None, None)]);
+    assert_eq!(history(&client_go("x", 15)), []);
+    let mut edited = next.clone();
+    edited["spec"]["holderIdentity"] = "".into();
+    assert_eq!(history(&then(&edited, &held(2, 2))), history(&next), "rewriting an edit is no change");
 }
 
 #[test]
@@ -286,9 +309,6 @@ fn versions_need_a_uid_and_a_number() {
 
 #[test]
 fn the_digest_is_stable() {
-    let lease = first(&held(1, 1));
-    assert_eq!(
-        lease["metadata"]["annotations"][DIGEST], "bd7390a1fc901357",
-        "a changed digest makes every stored Lease foreign"
-    );
+    let spec = &client_go("pod-1", 15)["spec"];
+    assert_eq!(digest("{}", spec), "def9250d07482b4d", "a changed digest makes every stored Lease foreign");
 }

@@ -1,0 +1,171 @@
+//! Output: tables for people, JSON for programs; times with their age; colours on a terminal only.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::Table;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use serde_json::Number;
+
+/// The version of all JSON that the verbs print; a field that changes its meaning would raise it.
+pub(in crate::cli) const SCHEMA: u32 = 1;
+
+/// How the result is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(in crate::cli) enum Format {
+    /// For people; coloured on a terminal.
+    Table,
+    /// One JSON object.
+    Json,
+}
+
+impl Format {
+    /// Prints a result. Nobody is left to tell if the output is closed.
+    pub fn print(self, result: &impl Serialize, text: impl FnOnce() -> String) {
+        let text = match self {
+            Format::Table => text(),
+            Format::Json => serde_json::to_string_pretty(result).unwrap_or_default(),
+        };
+        let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+    }
+
+    /// Tells a person who watches how far it is.
+    pub fn progress(self, what: &str) {
+        if self == Format::Table && std::io::stderr().is_terminal() {
+            let _ = writeln!(std::io::stderr().lock(), "  {what} ...");
+        }
+    }
+}
+
+/// What a word shall look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Colour {
+    Good,
+    Bad,
+}
+
+/// The text in colour, where standard output is a terminal and NO_COLOR is not set.
+pub(in crate::cli) fn coloured(text: &str, colour: Colour) -> String {
+    let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if !is_wanted || !std::io::stdout().is_terminal() {
+        return text.to_owned();
+    }
+    match colour {
+        Colour::Good => format!("\x1b[1;32m{text}\x1b[0m"),
+        Colour::Bad => format!("\x1b[1;31m{text}\x1b[0m"),
+    }
+}
+
+/// Columns without any lines.
+pub(in crate::cli) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header);
+    table.add_rows(rows);
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+/// How long observers wait, as `/status` says it too.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct Lease {
+    /// Whole where it is whole: 15, not 15.0.
+    seconds: Option<Number>,
+    #[serde(skip)]
+    length: Duration,
+}
+
+impl Lease {
+    pub fn new(length: Duration) -> Self {
+        let is_whole = length.subsec_nanos() == 0;
+        let seconds = if is_whole { Some(length.as_secs().into()) } else { Number::from_f64(length.as_secs_f64()) };
+        Self { seconds, length }
+    }
+
+    pub fn text(&self) -> String {
+        span(self.length)
+    }
+}
+
+/// A wall-clock time as programs read it.
+pub(in crate::cli) fn time(unix_us: u64) -> String {
+    timestamp(unix_us).map_or_else(|| "?".to_owned(), |timestamp| format!("{timestamp:.6}"))
+}
+
+/// A time for people: seconds will do.
+pub(in crate::cli) fn short_time(unix_us: u64) -> String {
+    timestamp(unix_us).map_or_else(|| "?".to_owned(), |timestamp| format!("{timestamp:.0}"))
+}
+
+fn timestamp(unix_us: u64) -> Option<Timestamp> {
+    Timestamp::from_microsecond(i64::try_from(unix_us).ok()?).ok()
+}
+
+/// A time for people, and how long ago that was.
+pub(in crate::cli) fn time_and_age(unix_us: u64, now_unix_us: u64) -> String {
+    format!("{} ({} ago)", short_time(unix_us), since_then(unix_us, now_unix_us))
+}
+
+/// How long ago a wall-clock time was; nothing less than now, because clocks differ.
+pub(in crate::cli) fn since_then(unix_us: u64, now_unix_us: u64) -> String {
+    span(Duration::from_micros(now_unix_us.saturating_sub(unix_us)))
+}
+
+/// A length of time for people: three digits or so will do.
+pub(in crate::cli) fn span(length: Duration) -> String {
+    let ms = length.as_millis();
+    if ms < 1_000 {
+        return format!("{ms}ms");
+    }
+    if ms < 10_000 {
+        return format!("{}s", (ms / 100) as f64 / 10.0);
+    }
+    let whole = SignedDuration::from_secs(i64::try_from(length.as_secs()).unwrap_or(i64::MAX));
+    format!("{whole:#}")
+}
+
+/// Milliseconds with a fraction, from microseconds.
+pub(in crate::cli) fn ms(us: i64) -> f64 {
+    us as f64 / 1_000.0
+}
+
+/// Microseconds from one wall-clock time to another; negative where the clocks say so.
+pub(in crate::cli) fn from_to_us(from_us: u64, to_us: u64) -> i64 {
+    i64::try_from(i128::from(to_us) - i128::from(from_us)).unwrap_or(i64::MAX)
+}
+
+/// A word of a shell's command line.
+pub(in crate::cli) fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':' | '@' | '%' | '+');
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_their_age() {
+        let at = 1_700_000_000_250_000;
+        assert_eq!(time(at), "2023-11-14T22:13:20.250000Z");
+        assert_eq!(time_and_age(at, at + 754_000_000), "2023-11-14T22:13:20Z (12m 34s ago)");
+        assert_eq!(time_and_age(at, at + 1_500_000), "2023-11-14T22:13:20Z (1.5s ago)");
+        assert_eq!(since_then(at, at - 1), "0ms", "a clock that went back is no reason to wonder");
+    }
+
+    #[test]
+    fn words_with_odd_letters_are_quoted() {
+        assert_eq!(quoted("/srv/app.lock"), "/srv/app.lock");
+        assert_eq!(quoted("/a b/it's"), r"'/a b/it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn clocks_that_differ_give_a_negative_gap() {
+        assert_eq!(ms(from_to_us(2_000, 500)), -1.5);
+    }
+}

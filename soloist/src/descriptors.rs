@@ -1,0 +1,48 @@
+//! The limit on open descriptors. A server of thousands of connections needs a higher one than programs expect to
+//! find, so what this process starts gets back the one that it was started with.
+
+use std::io;
+use std::sync::OnceLock;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What this process was started with, once it has changed it.
+static INHERITED: OnceLock<Rlimit> = OnceLock::new();
+
+/// Raises the soft limit to `wanted`, or as near to it as the hard limit lets; says what it is then.
+///
+/// # Errors
+/// The kernel does not let it change.
+pub fn raise_to(wanted: u64) -> io::Result<u64> {
+    let now = getrlimit(Resource::Nofile);
+    let current = now.current.unwrap_or(u64::MAX);
+    let reachable = wanted.min(now.maximum.unwrap_or(u64::MAX));
+    if reachable <= current {
+        return Ok(current);
+    }
+    let inherited = INHERITED.get_or_init(|| now).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), maximum: inherited })?;
+    Ok(reachable)
+}
+
+/// The limit that this process was started with, if it is another one now: for what it starts.
+pub fn inherited() -> Option<Rlimit> {
+    INHERITED.get().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raised_limit_is_remembered_as_it_was() {
+        let before = getrlimit(Resource::Nofile);
+        let current = before.current.unwrap_or(u64::MAX);
+        assert_eq!(raise_to(1).unwrap(), current, "a limit is never lowered");
+        let raised = raise_to(current.saturating_add(1)).unwrap();
+        if raised > current {
+            assert_eq!(inherited().map(|limit| limit.current), Some(before.current));
+        }
+        assert_eq!(getrlimit(Resource::Nofile).maximum, before.maximum);
+    }
+}

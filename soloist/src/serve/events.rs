@@ -1,0 +1,109 @@
+//! `GET /events`: the status as server-sent events, whenever it is news.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{Stream, unfold};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::Site;
+use super::connections::{Endless, StreamPermit};
+use super::problem::Problem;
+use super::status::Status;
+use crate::clock;
+use crate::snapshot::Snapshot;
+
+/// A comment is sent after so much silence: middlemen close what is silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+
+/// One event, as it goes to all clients: they share its bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Event {
+    news: u64,
+    frame: Bytes,
+}
+
+impl Event {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let status = Status::of(snapshot, clock::now());
+        // Numbers, words and lists: nothing in it can fail to be JSON.
+        let json = serde_json::to_string(&status).unwrap_or_default();
+        let news = snapshot.news;
+        Self { news, frame: format!("id: {news}\nevent: status\ndata: {json}\n\n").into() }
+    }
+}
+
+/// Makes an event of each change that is news, once for all clients. Ends with the elector.
+pub(super) async fn forward(mut snapshots: watch::Receiver<Snapshot>, events: watch::Sender<Event>) {
+    let mut told = events.borrow().news;
+    while snapshots.changed().await.is_ok() {
+        let snapshot = snapshots.borrow_and_update();
+        if snapshot.news == told {
+            continue;
+        }
+        // Not made while the snapshot is borrowed: the elector could not publish the next one.
+        let snapshot = {
+            let copy = snapshot.clone();
+            drop(snapshot);
+            copy
+        };
+        told = snapshot.news;
+        events.send_replace(Event::of(&snapshot));
+    }
+}
+
+/// Now, and then whenever it is news.
+pub(super) async fn events(State(site): State<Arc<Site>>) -> Result<Response, Problem> {
+    let permit = site.connections.admit_stream().ok_or_else(|| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many clients listen to events: try again later")
+    })?;
+    let mut events = site.events.clone();
+    events.mark_unchanged();
+    let client = Client { first: Some(Event::of(&site.view.now())), told: 0, events, _permit: permit };
+    let mut response = ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(client.frames())).into_response();
+    response.extensions_mut().insert(Endless);
+    Ok(response)
+}
+
+/// One that listens. What it has not read when something newer comes is skipped.
+struct Client {
+    first: Option<Event>,
+    told: u64,
+    events: watch::Receiver<Event>,
+    _permit: StreamPermit,
+}
+
+impl Client {
+    fn frames(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        unfold(self, |mut client| async move { client.next().await.map(|frame| (Ok(frame), client)) })
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            self.told = first.news;
+            return Some(first.frame);
+        }
+        loop {
+            match timeout(KEEP_ALIVE, self.events.changed()).await {
+                Err(_) => return Some(COMMENT),
+                Ok(Err(_)) => return None,
+                Ok(Ok(())) => {
+                    let event = self.events.borrow_and_update().clone();
+                    if event.news > self.told {
+                        self.told = event.news;
+                        return Some(event.frame);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Which question goes where, and what is none.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::{ALLOW, CACHE_CONTROL};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper::body::Body as _;
+
+use super::problem::Problem;
+use super::{Site, events, petitions, states};
+
+/// The only path that is asked with a query.
+const READY: &str = "/readyz";
+
+pub(super) fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/active", get(states::active))
+        .route("/healthz", get(states::healthy))
+        .route(READY, get(states::ready))
+        .route("/status", get(states::status))
+        .route("/metrics", get(states::metrics))
+        .route("/events", get(events::events))
+        .route("/switchover", post(petitions::switchover))
+        .route("/pause", post(petitions::pause))
+        .route("/resume", post(petitions::resume))
+        .route_layer(from_fn(refuse_strays))
+        .fallback(unknown_path)
+        .layer(from_fn(finish))
+        .with_state(site)
+}
+
+async fn unknown_path() -> Problem {
+    let sentence = "there are /active, /healthz, /readyz, /status, /events, /metrics, /switchover, /pause and /resume";
+    Problem::new(StatusCode::NOT_FOUND, format!("nothing is here: {sentence}"))
+}
+
+/// What nobody would look at is refused: it was meant to have an effect.
+async fn refuse_strays(request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    if !query.is_empty() && request.uri().path() != READY {
+        return Problem::bad_request(format!("{} takes no query", request.uri().path())).into_response();
+    }
+    if request.method() != Method::POST && !request.body().is_end_stream() {
+        return Problem::bad_request("a body does not belong here").into_response();
+    }
+    next.run(request).await
+}
+
+/// What all answers have in common.
+async fn finish(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = response.headers().get(ALLOW).cloned().unwrap_or(HeaderValue::from_static("GET, HEAD"));
+        let sentence = format!("{path} does not take {method}: {} is allowed", allowed.to_str().unwrap_or_default());
+        response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, sentence).into_response();
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    // An answer is about one moment.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,160 @@
+//! What `/status` and `/events` say.
+
+use election::Instant;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Number;
+
+use crate::lock::history::Change;
+use crate::snapshot::{Announcement, Snapshot};
+
+/// Grows when a field changes its meaning or goes away.
+const SCHEMA: u32 = 1;
+
+/// How a member stands.
+#[derive(Debug, Serialize)]
+pub(super) struct Status<'a> {
+    schema: u32,
+    group: &'a str,
+    name: &'a str,
+    role: String,
+    holder: Option<&'a str>,
+    fencing_token: Option<u64>,
+    since: Option<String>,
+    lease: Lease,
+    paused_until: Option<String>,
+    workload: Workload,
+    health: Health<'a>,
+    containment: Option<&'static str>,
+    reason: &'a str,
+    previous: Option<Previous<'a>>,
+    members: Vec<Member<'a>>,
+}
+
+/// The last time of being active that has ended.
+#[derive(Debug, Serialize)]
+struct Previous<'a> {
+    holder: &'a str,
+    fencing_token: Option<u64>,
+    since: Option<String>,
+    /// When nothing of it was left; nothing where nobody could prove that.
+    until: Option<String>,
+    end: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Lease {
+    seconds: Option<Number>,
+    valid_for_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Workload {
+    state: &'static str,
+    pid: Option<i32>,
+    since: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Health<'a> {
+    healthy: bool,
+    why: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Member<'a> {
+    name: &'a str,
+    role: &'a str,
+    healthy: bool,
+    why: Option<&'a str>,
+    version: &'a str,
+    since: Option<String>,
+    announced: Option<String>,
+}
+
+impl<'a> Status<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot, now: Instant) -> Self {
+        let (holder, fencing_token) = holder(snapshot);
+        Self {
+            schema: SCHEMA,
+            group: &snapshot.group,
+            name: &snapshot.name,
+            role: snapshot.role.to_string(),
+            holder,
+            fencing_token,
+            since: time_us(snapshot.since_unix_us),
+            lease: Lease { seconds: seconds(snapshot), valid_for_ms: valid_for_ms(snapshot, now) },
+            paused_until: snapshot.paused_until_unix_ms.and_then(time_ms),
+            workload: workload(snapshot),
+            health: Health { healthy: snapshot.health.healthy, why: &snapshot.health.why },
+            containment: snapshot.containment.map(|containment| containment.word()),
+            reason: &snapshot.reason,
+            previous: snapshot.previous.as_ref().map(Previous::of),
+            members: snapshot.members.iter().map(Member::of).collect(),
+        }
+    }
+}
+
+impl<'a> Previous<'a> {
+    fn of(change: &'a Change) -> Self {
+        Self {
+            holder: &change.member,
+            fencing_token: change.token,
+            since: time_us(change.from_us),
+            until: change.until_us.and_then(time_us),
+            end: change.end.as_deref(),
+        }
+    }
+}
+
+impl<'a> Member<'a> {
+    fn of(announcement: &'a Announcement) -> Self {
+        Self {
+            name: &announcement.name,
+            role: &announcement.role,
+            healthy: announcement.healthy,
+            why: announcement.why.as_deref(),
+            version: &announcement.version,
+            since: time_ms(announcement.since_unix_ms),
+            announced: time_ms(announcement.at_unix_ms),
+        }
+    }
+}
+
+/// Whom the lock names, and its token where that is known.
+pub(super) fn holder(snapshot: &Snapshot) -> (Option<&str>, Option<u64>) {
+    let holder = snapshot.holder.as_ref();
+    let token = holder.and_then(|holder| holder.token).map(|token| token.0);
+    (holder.map(|holder| holder.name.as_str()), token)
+}
+
+/// How long this member may say that it is active; 0 if it may not.
+pub(super) fn valid_for_ms(snapshot: &Snapshot, now: Instant) -> u64 {
+    let rest = snapshot.active_for(now).unwrap_or_default();
+    u64::try_from(rest.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whole where it is whole: 15, not 15.0.
+fn seconds(snapshot: &Snapshot) -> Option<Number> {
+    let lease = snapshot.lease;
+    if lease.subsec_nanos() == 0 { Some(lease.as_secs().into()) } else { Number::from_f64(lease.as_secs_f64()) }
+}
+
+fn workload(snapshot: &Snapshot) -> Workload {
+    let workload = snapshot.workload;
+    let since = match workload {
+        crate::snapshot::Workload::Running { since_unix_us, .. } => time_us(since_unix_us),
+        _ => None,
+    };
+    Workload { state: workload.word(), pid: workload.pid(), since }
+}
+
+/// RFC 3339 with microseconds; nothing for a time that no calendar has.
+fn time_us(unix_us: u64) -> Option<String> {
+    let time = Timestamp::from_microsecond(i64::try_from(unix_us).ok()?).ok()?;
+    Some(format!("{time:.6}"))
+}
+
+fn time_ms(unix_ms: u64) -> Option<String> {
+    time_us(unix_ms.checked_mul(1000)?)
+}

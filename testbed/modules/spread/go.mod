@@ -1,0 +1,3 @@
+module soloist.testbed/spread
+
+go 1.21
