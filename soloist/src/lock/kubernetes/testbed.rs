@@ -411,6 +411,39 @@ async fn the_watch_outlives_a_restart_of_the_api_server() {
     panic!("no notice is quick any more");
 }
 
+/// How many single Leases the API server was asked for so far, by anybody.
+async fn looks(cluster: &Cluster) -> f64 {
+    let request = request(Method::GET, "/metrics".into(), Vec::new()).unwrap();
+    let response = cluster.session.send(request).await.unwrap();
+    let bytes = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let counts = text.lines().filter(|line| line.starts_with("apiserver_request_total{"));
+    let of_looks = counts.filter(|line| line.contains("resource=\"leases\"") && line.contains("verb=\"GET\""));
+    of_looks.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test]
+#[ignore = "needs the testbed: make testbed-test"]
+async fn a_standby_that_may_watch_looks_at_nothing_else() {
+    const RENEWALS: u64 = 100;
+    let cluster = Cluster::connect().await;
+    let place = cluster.place();
+    let (holder, standby) = (cluster.lock(&place).await, cluster.lock(&place).await);
+    let mut version = written(holder.write(Version::ABSENT, &held(1, 1), "why").await);
+    standby.read().await.unwrap();
+    let before = looks(&cluster).await;
+    for attempt in 2..2 + RENEWALS {
+        let record = held(1, attempt);
+        let renewal = holder.write(version, &record, "why");
+        let (renewed, ()) = tokio::join!(renewal, changed(&standby, version));
+        version = written(renewed);
+        assert_eq!(standby.read().await.unwrap().version, version);
+    }
+    // The first notices may be late, and the server looks after a Lease of its own.
+    let more = looks(&cluster).await - before;
+    assert!(more < 5.0, "{more} looks for {RENEWALS} renewals");
+}
+
 /// Prints how long the parts of a handover take: nothing is asserted but that it works.
 #[tokio::test]
 #[ignore = "needs the testbed: make testbed-test"]
