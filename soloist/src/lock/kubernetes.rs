@@ -257,22 +257,29 @@ impl Lock for KubernetesLock {
     async fn changed(&self, since: Version) -> Result<(), LockError> {
         let mut news = self.news(since);
         loop {
-            let is_live = {
+            let (is_live, is_behind) = {
                 let told = news.borrow_and_update();
                 if told.may_differ(since, self.known.get()) {
                     self.told.set(Some(since));
                     return Ok(());
                 }
-                told.is_live
+                (told.is_live, told.is_behind(since))
             };
             let has_ended = |_| LockError::Unavailable("the watch of the Lease has ended".into());
-            if is_live {
+            if is_live && !is_behind {
                 news.changed().await.map_err(has_ended)?;
                 continue;
             }
-            tokio::select! {
-                told = news.changed() => told.map_err(has_ended)?,
-                () = tokio::time::sleep(self.period) => return Ok(()),
+            let patience = if is_live { self.period / 2 } else { self.period };
+            let in_time = tokio::time::timeout(patience, news.changed()).await;
+            match in_time {
+                Ok(told) => told.map_err(has_ended)?,
+                Err(_) if !is_live => return Ok(()),
+                // Silent about what is known to have happened: held up somewhere on the way.
+                Err(_) => {
+                    self.watcher.replace(None);
+                    news = self.news(since);
+                }
             }
         }
     }

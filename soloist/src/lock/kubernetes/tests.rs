@@ -453,6 +453,22 @@ async fn a_gap_in_the_watch_asks_for_a_look() {
 }
 
 #[tokio::test]
+async fn a_watch_that_keeps_silent_about_a_known_change_is_begun_anew() {
+    let server = Server::watched(vec![Reply::Watch(vec![])], vec![Reply::Store, Reply::Store]).await;
+    let lock = server.lock_that_looks_each(Duration::from_millis(400)).await;
+    let first = written(write(&lock, Version::ABSENT, 1).await);
+    let _ = tokio::time::timeout(A_WHILE, lock.changed(first)).await;
+    let second = written(write(&lock, first, 2).await);
+    let both = async {
+        while watches(&server).len() < 2 {
+            let _ = tokio::time::timeout(SOON, lock.changed(second)).await;
+        }
+    };
+    tokio::time::timeout(SOON, both).await.expect("another watch");
+    assert!(watches(&server)[1].contains(&format!("resourceVersion={}", second.number)));
+}
+
+#[tokio::test]
 async fn where_a_watch_is_forbidden_each_period_is_one_look() {
     let forbidden = json!({"kind": "Status", "message": "User \"u\" cannot watch resource \"leases\""});
     let server = Server::watched(vec![say(403, forbidden)], vec![]).await;

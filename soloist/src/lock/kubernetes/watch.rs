@@ -44,6 +44,8 @@ pub struct News {
     latest: Option<Told>,
     /// The count of the last gap: something may have happened that was not told.
     gap: u64,
+    /// Everything up to this version was told, or was known before.
+    reached: u64,
     /// Whether changes are being told at the moment.
     pub is_live: bool,
 }
@@ -71,6 +73,11 @@ impl News {
         self.latest.as_ref().is_some_and(|told| told.is_after(since, known)) || self.gap > known
     }
 
+    /// Whether the notice of `since`, which is known otherwise, is still to come.
+    pub fn is_behind(&self, since: Version) -> bool {
+        self.reached < since.number
+    }
+
     /// The Lease as it was told after the first `known` news and after `since`, unless something was missed meanwhile.
     pub fn lease_after(&self, since: Version, known: u64) -> Option<(Version, Value)> {
         let told = self.latest.as_ref().filter(|told| told.is_after(since, known) && self.gap <= known)?;
@@ -79,6 +86,7 @@ impl News {
 
     fn tell(&mut self, version: Version, number: u64, lease: Option<Value>) {
         self.count += 1;
+        self.reached = number;
         self.latest = Some(Told { version, number, count: self.count, lease });
     }
 
@@ -103,7 +111,7 @@ pub struct Watcher {
 impl Watcher {
     /// Watches from `since` on.
     pub fn start(access: Access, place: LeaseName, since: Version) -> Self {
-        let (sender, news) = watch::channel(News::default());
+        let (sender, news) = watch::channel(News { reached: since.number, ..News::default() });
         let from = (since != Version::ABSENT).then_some(since.number);
         let task = Task { access, place, news: sender, from, session: None, trouble: Trouble::None };
         Self { news, task: tokio::spawn(task.run()) }
@@ -301,6 +309,7 @@ impl Task {
             }
             Ok(Event::Bookmark { number }) => {
                 self.from = Some(number);
+                self.news.send_modify(|news| news.reached = number);
                 None
             }
             Ok(Event::Expired) => Some(End::Gap("the server has forgotten that version".into())),
@@ -332,7 +341,9 @@ mod tests {
         assert!(news.may_differ(THREE, 0) && news.may_differ(Version::ABSENT, 0));
         assert!(news.may_differ(THREE, 0), "asked again, it is still so");
         assert!(!news.may_differ(FIVE, 0));
-        assert!(!news.may_differ(Version { number: 6, ..FIVE }, 0), "the own write is ahead of its notice");
+        let six = Version { number: 6, ..FIVE };
+        assert!(!news.may_differ(six, 0), "the own write is ahead of its notice");
+        assert!(news.is_behind(six) && !news.is_behind(FIVE) && !news.is_behind(Version::ABSENT));
         assert!(!news.may_differ(Version::ABSENT, 1), "a look after the notice found it absent");
     }
 
