@@ -9,6 +9,7 @@ mod evidence;
 mod holds;
 mod paths;
 mod queue;
+mod ready;
 mod store;
 mod watch;
 mod writing;

@@ -39,7 +39,7 @@ const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The answer to one connection too many.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 35\r\n\
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 36\r\n\
     cache-control: no-store\r\nconnection: close\r\n\r\n{\"error\":\"too many connections now\"}";
 
 /// How much is served at once.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{ALLOW, CACHE_CONTROL};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -18,20 +18,31 @@ use super::{Site, events, petitions, states};
 const READY: &str = "/readyz";
 
 pub(super) fn router(site: Arc<Site>) -> Router {
-    Router::new()
+    let questions = Router::new()
         .route("/active", get(states::active))
         .route("/healthz", get(states::healthy))
         .route(READY, get(states::ready))
         .route("/status", get(states::status))
         .route("/metrics", get(states::metrics))
         .route("/events", get(events::events))
+        .method_not_allowed_fallback(|method, uri| wrong_verb(method, uri, "GET, HEAD"));
+    let petitions = Router::new()
         .route("/switchover", post(petitions::switchover))
         .route("/pause", post(petitions::pause))
         .route("/resume", post(petitions::resume))
+        .method_not_allowed_fallback(|method, uri| wrong_verb(method, uri, "POST"));
+    questions
+        .merge(petitions)
         .route_layer(from_fn(refuse_strays))
         .fallback(unknown_path)
         .layer(from_fn(finish))
         .with_state(site)
+}
+
+async fn wrong_verb(method: Method, uri: Uri, allowed: &'static str) -> Response {
+    let sentence = format!("{} does not take {method}: {allowed} is allowed", uri.path());
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
+    ([(ALLOW, HeaderValue::from_static(allowed))], problem).into_response()
 }
 
 async fn unknown_path() -> Problem {
@@ -53,14 +64,7 @@ async fn refuse_strays(request: Request, next: Next) -> Response {
 
 /// What all answers have in common.
 async fn finish(request: Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = next.run(request).await;
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allowed = response.headers().get(ALLOW).cloned().unwrap_or(HeaderValue::from_static("GET, HEAD"));
-        let sentence = format!("{path} does not take {method}: {} is allowed", allowed.to_str().unwrap_or_default());
-        response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, sentence).into_response();
-        response.headers_mut().insert(ALLOW, allowed);
-    }
     // An answer is about one moment.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -2,16 +2,14 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::paths::Paths;
+use super::ready::Ready;
 
 /// Only files that come and go, as all of ours do: each write of a temporary file would wake every member once more.
 /// What somebody else writes into a file in place is seen at the next look.
@@ -25,36 +23,25 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_MOVED_TO
 
 /// A watch on folders.
 pub(super) struct Folders {
-    source: Source,
-    // Registered on first use, because a lock may be opened before its runtime runs.
-    registered: OnceLock<AsyncFd<Source>>,
-}
-
-#[derive(Clone)]
-struct Source(Arc<Inotify>);
-
-impl AsRawFd for Source {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
+    source: Ready<Inotify>,
 }
 
 impl Folders {
     /// Watches nothing yet.
     pub fn new() -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        Ok(Self { source: Source(Arc::new(inotify)), registered: OnceLock::new() })
+        Ok(Self { source: Ready::new(inotify, |inotify| inotify.as_fd().as_raw_fd()) })
     }
 
     /// Watches one more folder from now on; one that is watched already stays so.
     pub fn add(&self, folder: &Path) -> io::Result<WatchDescriptor> {
-        Ok(self.source.0.add_watch(folder, CHANGES)?)
+        Ok(self.source.get().add_watch(folder, CHANGES)?)
     }
 
     /// Takes what has happened so far.
     pub fn drain(&self, mut each: impl FnMut(InotifyEvent) -> io::Result<()>) -> io::Result<()> {
         loop {
-            match self.source.0.read_events() {
+            match self.source.get().read_events() {
                 Ok(events) => events.into_iter().try_for_each(&mut each)?,
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}
@@ -65,19 +52,7 @@ impl Folders {
 
     /// Waits for something to drain. Cancel safe.
     pub async fn ready(&self) -> io::Result<()> {
-        let registered = match self.registered.get() {
-            Some(registered) => registered,
-            None => {
-                #[expect(
-                    deprecated,
-                    reason = "its successor is unsafe; this descriptor is owned and always the same one"
-                )]
-                let new = AsyncFd::with_interest(self.source.clone(), Interest::READABLE)?;
-                self.registered.get_or_init(|| new)
-            }
-        };
-        registered.readable().await?.clear_ready();
-        Ok(())
+        self.source.ready().await
     }
 }
 
