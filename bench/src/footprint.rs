@@ -48,11 +48,11 @@ impl Footprint {
         let binary_bytes = fs::metadata(binary("soloist")?).context("failed to look at soloist")?.len();
         let start = start_times(starts)?;
         let group = handover::group("15s")?;
-        let active = handover::spawn(&group, "active")?;
+        let active = handover::spawn(&group, "active", &[])?;
         active.wait_active(&group, LIMIT)?;
         sleep(CALM);
         let pss_active_kb = pss_kb(&active)?;
-        let standby = handover::spawn(&group, "standby")?;
+        let standby = handover::spawn(&group, "standby", &[])?;
         standby.wait_standby(LIMIT)?;
         sleep(CALM);
         let pss_standby_kb = pss_kb(&standby)?;
@@ -84,7 +84,7 @@ fn start_times(count: usize) -> Result<Vec<u64>> {
 
 fn start_once(group: &Group, last: u64) -> Result<(u64, u64)> {
     let at = stamp::now();
-    let mut member = handover::spawn(group, "alone")?;
+    let mut member = handover::spawn(group, "alone", &[])?;
     let active = group.wait_active_after(last, LIMIT)?;
     sleep(SETTLE);
     member.signal(Signal::TERM)?;

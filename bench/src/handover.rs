@@ -18,17 +18,18 @@ const FRESH: Duration = Duration::from_millis(50);
 /// A group of three.
 pub struct Trio {
     members: Vec<Member>,
+    options: &'static [&'static str],
     last: u64,
     /// Dropped last.
     pub group: Group,
 }
 
 impl Trio {
-    /// Starts three members with this lease.
-    pub fn start(lease: &str) -> Result<Self> {
-        let mut trio = Self { members: Vec::new(), last: 0, group: group(lease)? };
+    /// Starts three members with this lease and these options.
+    pub fn start(lease: &str, options: &'static [&'static str]) -> Result<Self> {
+        let mut trio = Self { members: Vec::new(), options, last: 0, group: group(lease)? };
         for name in ["a", "b", "c"] {
-            let member = spawn(&trio.group, name)?;
+            let member = spawn(&trio.group, name, options)?;
             trio.members.push(member);
         }
         Ok(trio)
@@ -36,6 +37,11 @@ impl Trio {
 
     /// Ends the active one in this way, and waits for the next.
     pub fn round(&mut self, end: End) -> Result<Gap> {
+        self.round_amid(end, |_| Ok(()))
+    }
+
+    /// The same amid something that is made of all members and kept until the next one is active.
+    pub fn round_amid<T>(&mut self, end: End, amid: impl FnOnce(&[Member]) -> Result<T>) -> Result<Gap> {
         let group = &self.group;
         let active = group.wait_active_after(self.last, LIMIT)?;
         let index = self.members.iter().position(|member| member.name() == active.member);
@@ -45,14 +51,16 @@ impl Trio {
                 member.wait_standby(LIMIT)?;
             }
         }
+        let kept = amid(&self.members)?;
         sleep(SETTLE);
         let at = end.apply(group, &self.members[index], &active)?;
         let next = group.wait_active_after(active.token, LIMIT).with_context(|| format!("after: {end}"))?;
+        drop(kept);
         let old = beat::with_token(&page(group), active.token)?;
         let gap =
             Gap { from_last_ns: next.first.saturating_sub(old.last), from_event_ns: next.first.saturating_sub(at) };
         group.archive_before(next.token)?;
-        let member = spawn(group, self.members[index].name())?;
+        let member = spawn(group, self.members[index].name(), self.options)?;
         drop(std::mem::replace(&mut self.members[index], member));
         self.last = active.token;
         Ok(gap)
@@ -78,6 +86,6 @@ pub fn page(group: &Group) -> PathBuf {
 }
 
 /// Starts a member with a workload that stamps.
-pub fn spawn(group: &Group, name: &str) -> Result<Member> {
-    group.member(name).run(&beat::command(&page(group))?)
+pub fn spawn(group: &Group, name: &str, options: &[&str]) -> Result<Member> {
+    group.member(name).options(options.iter().copied()).run(&beat::command(&page(group))?)
 }

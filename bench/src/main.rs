@@ -1,5 +1,5 @@
 //! Measures soloist on a lock file: how long nobody is active after each kind of end, beside util-linux `flock` and
-//! the raw limit in the same run, and what a member costs. `bench --json out/bench.json`; exit code 1 when a target is
+//! the raw limit in the same run, what a member costs, and how soon it answers over HTTP. `bench --json out/bench.json`; exit code 1 when a target is
 //! missed.
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,7 @@ mod beat;
 mod flock;
 mod footprint;
 mod handover;
+mod http;
 mod raw;
 mod report;
 mod steps;

@@ -12,6 +12,7 @@ use testkit::quantiles::Quantiles;
 use crate::flock::Flocks;
 use crate::footprint::Footprint;
 use crate::handover::Trio;
+use crate::http::Http;
 use crate::raw::{Parts, Raw};
 use crate::steps::Gap;
 
@@ -26,6 +27,9 @@ const KEEPER_KILLED_MAX_US: u64 = 20_000;
 const PSS_MAX_KB: u64 = 12_000;
 const BINARY_MAX_BYTES: u64 = 8_000_000;
 const WAKEUPS_MAX: f64 = 60.0;
+const ANSWER_MAX_US: u64 = 1_000;
+const VERB_MAX_US: u64 = 50_000;
+const CROWDED_RATIO_MAX: f64 = 1.5;
 
 /// A whole run.
 #[derive(Debug, Serialize)]
@@ -38,6 +42,8 @@ pub struct Report {
     pub raw: Vec<Row>,
     /// What a member costs.
     pub footprint: Footprint,
+    /// Answers over HTTP, and handovers while many listen.
+    pub http: Http,
     /// What must never be; a run with one of these measured nothing.
     pub violations: Vec<String>,
     /// What had to be reached.
@@ -93,13 +99,13 @@ impl Report {
     /// Measures everything, `rounds` handovers of each kind among it.
     pub fn measure(rounds: usize, quick: bool) -> Result<Self> {
         let before = load();
-        let mut trio = Trio::start("15s")?;
+        let mut trio = Trio::start("15s", &[])?;
         let file_system = file_system(&trio)?;
         let (mut gaps, raw) = by_turns(&mut trio, rounds)?;
         let mut violations = trio.violations();
         drop(trio);
 
-        let mut short = Trio::start(SHORT_LEASE)?;
+        let mut short = Trio::start(SHORT_LEASE, &[])?;
         let mut stopped = Vec::with_capacity(rounds);
         for round in 1..=rounds {
             eprintln!("{}, round {round} of {rounds}", End::ElectorStopped);
@@ -110,11 +116,14 @@ impl Report {
         drop(short);
 
         let footprint = Footprint::measure(rounds, Duration::from_secs(if quick { 10 } else { 60 }))?;
+        let http = Http::measure(rounds)?;
+        violations.extend(http.violations.iter().cloned());
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         let processors = std::thread::available_parallelism().map_or(0, usize::from);
         let host = Host { kernel, processors, file_system, load: [before, load()] };
-        let targets = targets(&gaps, &raw, &footprint, &violations);
-        Ok(Self { host, gaps, raw, footprint, violations, targets })
+        let mut targets = targets(&gaps, &raw, &footprint, &violations);
+        targets.extend(http_targets(&http));
+        Ok(Self { host, gaps, raw, footprint, http, violations, targets })
     }
 
     /// Whether everything was reached.
@@ -148,7 +157,13 @@ fn by_turns(trio: &mut Trio, rounds: usize) -> Result<(Vec<Row>, Vec<Row>)> {
 }
 
 impl Row {
-    fn of(name: String, gaps: &[Gap]) -> Self {
+    /// Times of one kind, in nanoseconds.
+    pub fn of_times(name: &str, times: Vec<u64>) -> Self {
+        Self { name: name.to_owned(), n: times.len(), gap: Quantiles::of(times), from_event: None }
+    }
+
+    /// Gaps of one kind.
+    pub fn of(name: String, gaps: &[Gap]) -> Self {
         let quantiles = |of: fn(&Gap) -> u64| Quantiles::of(gaps.iter().map(of).collect());
         let from_event = Some(quantiles(|gap| gap.from_event_ns));
         Self { name, n: gaps.len(), gap: quantiles(|gap| gap.from_last_ns), from_event }
@@ -193,6 +208,16 @@ fn targets(gaps: &[Row], raw: &[Row], footprint: &Footprint, violations: &[Strin
     ];
     targets.extend(counts.map(|(what, got, at_most)| Target::new(what, got as f64, at_most as f64)));
     targets.push(Target::new("wake-ups of an idle standby per minute", footprint.wakeups_per_minute, WAKEUPS_MAX));
+    targets
+}
+
+fn http_targets(http: &Http) -> Vec<Target> {
+    let p99 =
+        |row: &Row, at_most: u64| Target::new(format!("{}: p99, us", row.name), row.gap.p99_us as f64, at_most as f64);
+    let [alone, crowded] = http.gaps.each_ref().map(|row| row.gap.p50_us.max(1) as f64);
+    let mut targets: Vec<Target> = http.answers.iter().map(|row| p99(row, ANSWER_MAX_US)).collect();
+    targets.push(p99(&http.verb, VERB_MAX_US));
+    targets.push(Target::new("p50 with 1,000 listeners / p50 without", crowded / alone, CROWDED_RATIO_MAX));
     targets
 }
 
@@ -249,7 +274,11 @@ impl fmt::Display for Report {
             gap: self.footprint.start,
             from_event: None,
         };
-        writeln!(f, "{}\n", start.to_string().trim_end())?;
+        writeln!(f, "{}", start.to_string().trim_end())?;
+        for row in self.http.gaps.iter().chain(&self.http.answers).chain([&self.http.verb]) {
+            writeln!(f, "{}", row.to_string().trim_end())?;
+        }
+        writeln!(f)?;
         for violation in &self.violations {
             writeln!(f, "VIOLATION: {violation}")?;
         }

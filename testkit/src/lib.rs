@@ -6,6 +6,7 @@
 pub mod ends;
 pub mod group;
 pub mod history;
+pub mod http;
 pub mod member;
 pub mod process;
 pub mod quantiles;

@@ -45,6 +45,12 @@ fn shell(folder: &Path, line: &str) -> Command {
     command
 }
 
+/// The line with the files of HTTP in a folder of the test.
+fn at_home(here: &str, line: &str) -> String {
+    std::fs::write(format!("{here}/token"), "secret").expect("a token");
+    line.replace("/etc/soloist/token", &format!("{here}/token")).replace("/run/app.sock", &format!("{here}/app.sock"))
+}
+
 /// Runs a member until its workload runs or it ends, then asks it to leave.
 fn run_for_a_moment(folder: &Path, line: &str) -> Output {
     let log = folder.join("stderr");
@@ -75,8 +81,9 @@ fn every_member_of_the_documents_becomes_active() {
         let folder = tempfile::Builder::new().prefix("soloist-docs-").tempdir().expect("a folder");
         std::fs::create_dir_all(folder.path().join("srv/app")).expect("a folder");
         let here = folder.path().display().to_string();
+        let local = at_home(&here, line).replace("127.0.0.1:9090", "127.0.0.1:0");
         let local =
-            line.replace("/srv/app", &format!("{here}/srv/app")).replace("--group backup", "--lock ./backup.lock");
+            local.replace("/srv/app", &format!("{here}/srv/app")).replace("--group backup", "--lock ./backup.lock");
         let output = run_for_a_moment(folder.path(), &local);
         let text = String::from_utf8_lossy(&output.stderr);
         if line.contains("--lease 1s") {
@@ -101,14 +108,17 @@ impl Drop for Standing {
 }
 
 /// Starts a member and waits until `status` shows it.
-fn standing(folder: &Path, name: &str) -> Standing {
-    let line = format!("exec soloist run --lock ./app.lock --name {name} -- sleep 1000");
-    let member = shell(folder, &line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a member");
+fn standing(folder: &Path, name: &str, options: &str) -> Standing {
+    let line = format!("exec soloist run --lock ./app.lock --name {name} {options} -- sleep 1000");
+    let log = std::fs::File::create(folder.join(format!("{name}.log"))).expect("a log");
+    let member = shell(folder, &line).stdout(Stdio::null()).stderr(log).spawn().expect("a member");
     let member = Standing(member);
     let limit = Instant::now() + PATIENCE;
     loop {
         let status = shell(folder, "soloist status --lock ./app.lock --output json").output().expect("status");
-        if String::from_utf8_lossy(&status.stdout).contains(&format!("\"name\": \"{name}\"")) {
+        // Nobody is active yet where it announced itself before its workload ran.
+        let is_led = status.status.success();
+        if is_led && String::from_utf8_lossy(&status.stdout).contains(&format!("\"name\": \"{name}\"")) {
             return member;
         }
         assert!(Instant::now() < limit, "{name} is not there: {status:?}");
@@ -130,15 +140,74 @@ fn every_verb_of_the_documents_does_what_it_says() {
         if document != of {
             members.clear();
             folder = tempfile::Builder::new().prefix("soloist-docs-").tempdir().expect("a folder");
-            members = vec![standing(folder.path(), "a"), standing(folder.path(), "b")];
+            members = vec![standing(folder.path(), "a", ""), standing(folder.path(), "b", "")];
             of = document.clone();
         }
         let local = line.replace("/srv/app/app.lock", "./app.lock").replace("./x.lock", "./app.lock");
         let output = shell(folder.path(), &local).output().expect("a verb");
-        let text = String::from_utf8_lossy(&output.stderr);
         // The holder of this test is alive.
         let expected = if line.starts_with("soloist failover") { 1 } else { 0 };
-        assert_eq!(output.status.code(), Some(expected), "{document}: {line}: {text}");
+        assert_eq!(output.status.code(), Some(expected), "{document}: {line}: {output:?}");
+    }
+}
+
+/// Two members, of which the active one serves HTTP at `address`, and knows of the other.
+fn serving(folder: &Path, address: &str) -> [Standing; 2] {
+    let options = format!("--http {address} --http-token-file ./token");
+    let members = [standing(folder, "a", &options), standing(folder, "b", "")];
+    let knows = "knows of 2";
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        let line = format!("{} | grep -q '^soloist_members 2$' && echo {knows}", ask(folder, address, "/metrics"));
+        let output = shell(folder, &line).output().expect("curl");
+        if String::from_utf8_lossy(&output.stdout).contains(knows) {
+            return members;
+        }
+        let log = std::fs::read_to_string(folder.join("a.log")).unwrap_or_default();
+        assert!(Instant::now() < limit, "b is not known: {log}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn ask(folder: &Path, address: &str, path: &str) -> String {
+    match address.strip_prefix("unix:") {
+        Some(socket) => format!("curl -s --unix-socket {socket} http://localhost{path}"),
+        None => format!("curl -s http://{}{path}", port(folder)),
+    }
+}
+
+/// Where the member says that it serves.
+fn port(folder: &Path) -> String {
+    let log = std::fs::read_to_string(folder.join("a.log")).unwrap_or_default();
+    let address = log.lines().find_map(|line| line.split_once("serving http on ")).map(|(_, address)| address.trim());
+    address.unwrap_or("127.0.0.1:1").to_owned()
+}
+
+#[test]
+fn every_question_and_request_of_the_documents_is_answered() {
+    if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("there is no curl: nothing was tried");
+        return;
+    }
+    let shown = commands("curl");
+    for (is_unix, least) in [(false, 9), (true, 2)] {
+        let lines: Vec<_> = shown.iter().filter(|(_, line)| line.contains("--unix-socket") == is_unix).collect();
+        assert!(lines.len() >= least, "{shown:?}");
+        let folder = tempfile::Builder::new().prefix("soloist-docs-").tempdir().expect("a folder");
+        let here = folder.path().display().to_string();
+        std::fs::write(folder.path().join("token"), "secret").expect("a token");
+        let address = if is_unix { format!("unix:{here}/app.sock") } else { "127.0.0.1:0".to_owned() };
+        let _members = serving(folder.path(), &address);
+        for (document, line) in lines {
+            let local = at_home(&here, line).replace("127.0.0.1:9090", &port(folder.path()));
+            let listens = line.contains("/events");
+            let output = shell(folder.path(), &format!("{local} --fail --max-time 2")).output().expect("curl");
+            let text = String::from_utf8_lossy(&output.stdout);
+            // Who listens is cut off by curl itself.
+            let expected = if listens { 28 } else { 0 };
+            assert_eq!(output.status.code(), Some(expected), "{document}: {line}: {text}");
+            assert!(!listens || text.contains("event: status"), "{document}: {line}: {text}");
+        }
     }
 }
 
@@ -179,6 +248,7 @@ fn no_document_shows_a_command_that_nothing_tests() {
         "lslocks ",
         "rm -rf app.lock",
         "export PATH=",
+        "curl -s",
     ];
     let programs =
         ["soloist", "make", "cargo", "lslocks", "rm", "export", "kubectl", "curl", "docker", "kill", "apt-get"];

@@ -55,7 +55,7 @@ pub fn place(lock: Option<&str>, group: Option<&str>) -> Result<Place, Failure> 
                 } else {
                     format!("namespace {namespace}")
                 };
-                let what = format!("--lock {lock:?}: this version cannot run a member on the Lease {name} in {of} yet");
+                let what = format!("--lock {lock:?}: this version cannot use the Lease {name} in {of} yet");
                 Err(Failure::new(Code::Configuration, what).hint(ALLOWED))
             }
         },
