@@ -110,3 +110,8 @@ testbed-smoke: testbed image ## Each kind of testbed up, used and down, with tim
 .PHONY: image
 image: ## A container image of the static release binary, without a container daemon
 	@testbed/image
+
+.PHONY: testbed-test
+testbed-test: testbed ## Tests on a real API server; needs root
+	cargo test --locked -p soloist --lib --no-run
+	testbed/run control-plane -- cargo test --locked -p soloist --lib -- --ignored --test-threads=1 lock::kubernetes::testbed

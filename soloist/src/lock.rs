@@ -6,6 +6,7 @@ pub mod codec;
 pub(crate) mod contract;
 pub mod file;
 pub mod history;
+pub mod kubernetes;
 pub mod memory;
 
 use std::future::Future;

@@ -132,9 +132,17 @@ fn every_verb_of_the_documents_does_what_it_says() {
     let is_verb = |line: &str| verbs.iter().any(|verb| line.starts_with(&format!("soloist {verb} ")));
     let shown: Vec<_> = commands("soloist").into_iter().filter(|(_, line)| is_verb(line)).collect();
     assert!(shown.len() >= verbs.len(), "{shown:?}");
-    let folder = tempfile::Builder::new().prefix("soloist-docs-").tempdir().expect("a folder");
-    let _members = [standing(folder.path(), "a", ""), standing(folder.path(), "b", "")];
+    let mut of = String::new();
+    let mut folder = tempfile::tempdir().expect("a folder");
+    let mut members = Vec::new();
     for (document, line) in shown {
+        // Each document begins with two members, of which the first is active.
+        if document != of {
+            members.clear();
+            folder = tempfile::Builder::new().prefix("soloist-docs-").tempdir().expect("a folder");
+            members = vec![standing(folder.path(), "a", ""), standing(folder.path(), "b", "")];
+            of = document.clone();
+        }
         let local = line.replace("/srv/app/app.lock", "./app.lock").replace("./x.lock", "./app.lock");
         let output = shell(folder.path(), &local).output().expect("a verb");
         // The holder of this test is alive.

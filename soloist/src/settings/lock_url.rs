@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Failure};
+use crate::lock::kubernetes::LeaseName;
 
 /// Where the lock file is.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +30,15 @@ impl Place {
     }
 }
 
+/// What `--lock` names.
+#[derive(Debug, PartialEq, Eq)]
+enum Store {
+    /// A file, as it was written.
+    File(PathBuf),
+    /// A Lease of Kubernetes.
+    Lease(LeaseName),
+}
+
 const ALLOWED: &str = "a path, or file:///path/app.lock";
 
 /// Finds the lock file from `--lock` and `--group`.
@@ -37,7 +47,18 @@ const ALLOWED: &str = "a path, or file:///path/app.lock";
 /// Neither was given, or not in a way that this version understands.
 pub fn place(lock: Option<&str>, group: Option<&str>) -> Result<Place, Failure> {
     match (lock, group) {
-        (Some(lock), _) => Ok(Place { path: absolute(&file_path(lock)?)?, is_default: false }),
+        (Some(lock), _) => match parse(lock)? {
+            Store::File(path) => Ok(Place { path: absolute(&path)?, is_default: false }),
+            Store::Lease(LeaseName { namespace, name }) => {
+                let of = if namespace.is_empty() {
+                    "the pod's own namespace".into()
+                } else {
+                    format!("namespace {namespace}")
+                };
+                let what = format!("--lock {lock:?}: this version cannot use the Lease {name} in {of} yet");
+                Err(Failure::new(Code::Configuration, what).hint(ALLOWED))
+            }
+        },
         (None, Some(group)) => Ok(Place { path: state_folder()?.join(format!("{group}.lock")), is_default: true }),
         (None, None) => Err(Failure::new(Code::Usage, "neither --lock nor --group was given")
             .hint("--lock ./app.lock, or --group app for a lock file in the state folder")),
@@ -89,7 +110,7 @@ fn operating(error: &std::io::Error) -> Code {
     }
 }
 
-fn file_path(lock: &str) -> Result<PathBuf, Failure> {
+fn parse(lock: &str) -> Result<Store, Failure> {
     let refuse = |what: &str| Failure::new(Code::Usage, format!("--lock {lock:?} {what}")).hint(ALLOWED);
     if lock.is_empty() {
         return Err(refuse("is empty"));
@@ -98,7 +119,8 @@ fn file_path(lock: &str) -> Result<PathBuf, Failure> {
         None => lock,
         Some(("file", path)) if path.starts_with('/') => path,
         Some(("file", _)) => return Err(refuse("names a host or a relative path")),
-        Some(("kubernetes" | "consul" | "consuls", _)) => {
+        Some(("kubernetes", place)) => return lease(lock, place).map(Store::Lease),
+        Some(("consul" | "consuls", _)) => {
             let what = format!("--lock {lock:?} names a store that this version cannot use");
             return Err(Failure::new(Code::Configuration, what).hint(ALLOWED));
         }
@@ -107,7 +129,39 @@ fn file_path(lock: &str) -> Result<PathBuf, Failure> {
     if path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..") {
         return Err(refuse("names a folder, not a file"));
     }
-    Ok(PathBuf::from(path))
+    Ok(Store::File(PathBuf::from(path)))
+}
+
+/// The longest name of a namespace, and of anything else.
+const LABEL_MAX: usize = 63;
+const SUBDOMAIN_MAX: usize = 253;
+
+/// `NAMESPACE/NAME`, as the API server would take them.
+fn lease(lock: &str, place: &str) -> Result<LeaseName, Failure> {
+    let refuse = |what: &str| {
+        Err(Failure::new(Code::Usage, format!("--lock {lock:?} {what}"))
+            .hint("kubernetes://NAMESPACE/NAME, or kubernetes:///NAME for the pod's own namespace"))
+    };
+    if place.contains("$(") {
+        return refuse("contains a variable that nobody expanded");
+    }
+    let Some((namespace, name)) = place.split_once('/') else { return refuse("names no Lease") };
+    if !namespace.is_empty() && (!is_dns(namespace, LABEL_MAX) || namespace.contains('.')) {
+        return refuse("has a namespace that is not a DNS-1123 label (a-z, 0-9, '-', at most 63)");
+    }
+    if !is_dns(name, SUBDOMAIN_MAX) {
+        return refuse("has a name that is not a DNS-1123 subdomain (a-z, 0-9, '-', '.', at most 253)");
+    }
+    Ok(LeaseName { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+/// Labels of lower-case letters, digits and inner hyphens, with dots between them.
+fn is_dns(name: &str, length_max: usize) -> bool {
+    let is_label = |label: &str| {
+        let allowed = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        allowed && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= length_max && name.split('.').all(is_label)
 }
 
 /// Members may be started in different folders, and the record names the path to the guard.
@@ -175,5 +229,41 @@ mod tests {
         let several = only_one_in(folder.path()).unwrap_err();
         assert_eq!(several.code, Code::Usage);
         assert!(several.message.ends_with("a, b"), "{several}");
+    }
+
+    #[test]
+    fn a_lease_is_named_by_namespace_and_name() {
+        let read = |lock: &str| parse(lock).map_err(|failure| failure.code);
+        let lease = |namespace: &str, name: &str| {
+            Ok(Store::Lease(LeaseName { namespace: namespace.into(), name: name.into() }))
+        };
+        assert_eq!(read("kubernetes://prod/app"), lease("prod", "app"));
+        assert_eq!(read("kubernetes:///app.v1-2"), lease("", "app.v1-2"));
+        let long = format!("kubernetes://prod/{}", "a".repeat(254));
+        let wrong = [
+            "kubernetes://",
+            "kubernetes://app",
+            "kubernetes:///",
+            "kubernetes://prod/",
+            "kubernetes://prod/a/b",
+            "kubernetes://Prod/app",
+            "kubernetes://a.b/app",
+            "kubernetes://prod/App",
+            "kubernetes://prod/a_b",
+            "kubernetes://prod/-a",
+            "kubernetes://prod/a-",
+            "kubernetes://prod/a..b",
+            "kubernetes://prod/a?x",
+            "kubernetes://$(NS)/app",
+            "kubernetes://prod/$(NAME)",
+            "kubernetes://prod/a%2Fb",
+            &long,
+        ];
+        for lock in wrong {
+            assert_eq!(read(lock), Err(Code::Usage), "{lock}");
+        }
+        let failure = place(Some("kubernetes://prod/app"), None).unwrap_err();
+        assert_eq!(failure.code, Code::Configuration);
+        assert!(failure.message.contains("Lease app in namespace prod"), "{}", failure.message);
     }
 }

@@ -1,0 +1,45 @@
+//! What to say when something is not allowed: the rule that is missing, ready to be put into a Role.
+
+use std::fmt;
+
+use super::LeaseName;
+
+/// What is asked of the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// One look.
+    Get,
+    /// A first write.
+    Create,
+    /// Every other write.
+    Update,
+    /// Change notices.
+    Watch,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verb::Get => "get",
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Watch => "watch",
+        })
+    }
+}
+
+/// The rule that allows `verb` on `place`, on one line.
+pub fn missing(verb: Verb, place: &LeaseName) -> String {
+    let LeaseName { namespace, name } = place;
+    let role = match verb {
+        // The name of what does not exist yet cannot be part of a rule.
+        Verb::Create => "{apiGroups: [coordination.k8s.io], resources: [leases], verbs: [create]}; \
+             or apply a manifest with the Lease"
+            .to_owned(),
+        _ => format!(
+            "{{apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [{name}], \
+             verbs: [get, watch, update]}}"
+        ),
+    };
+    format!("missing: verb {verb} on leases {name:?} in namespace {namespace:?}; add to the member's Role: {role}")
+}

@@ -1,0 +1,127 @@
+//! One connection to the API server, with nothing hidden in it: no retries, no redirects, a dead peer is noticed, and a
+//! session that has disappointed is thrown away whole.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::client::legacy::Builder;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioExecutor;
+use kube::Client;
+use kube::client::{Body, ConfigExt};
+use tower::{BoxError, ServiceBuilder, service_fn};
+
+use super::access::{Access, chain};
+use crate::lock::LockError;
+
+/// A longer answer is none: no Lease comes near it.
+pub const BODY_MAX: usize = 1 << 20;
+/// Part of every limit on a call: a server that cannot even be connected to leaves time for the next one.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// When an idle connection is asked whether it still exists, and how often.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+const KEEPALIVE_TRIES: u32 = 3;
+/// How long sent bytes may stay without acknowledgement.
+const USER_TIMEOUT: Duration = Duration::from_secs(6);
+/// Shorter than the servers' own limit of 90 s, so that none closes a connection which is just being used.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Which of several addresses a session tries first: each fresh one begins with the next.
+static TURN: AtomicUsize = AtomicUsize::new(0);
+
+/// A client with connections of its own.
+#[derive(Clone)]
+pub struct Session {
+    client: Client,
+}
+
+impl Session {
+    /// Reads the credentials and prepares a connection; nothing is sent before the first request.
+    ///
+    /// # Errors
+    /// Settings that cannot be read or are not allowed.
+    pub async fn open(access: &Access) -> Result<Self, LockError> {
+        let config = access.load().await?;
+        let denied = |error: kube::Error| LockError::Denied(format!("the credentials: {}", chain(&error)));
+        let https = config.rustls_https_connector_with_connector(connector()).map_err(denied)?;
+        // hyper sends a request again only if not a byte of it left over a connection that had been closed meanwhile.
+        let hyper = Builder::new(TokioExecutor::new())
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(IDLE_MAX)
+            .build::<_, Body>(https);
+        let service = ServiceBuilder::new()
+            .layer(config.base_uri_layer())
+            .option_layer(config.auth_layer().map_err(denied)?)
+            .layer(config.extra_headers_layer().map_err(denied)?)
+            .map_err(BoxError::from)
+            .service(hyper);
+        Ok(Self { client: Client::new(service, config.default_namespace) })
+    }
+
+    /// The namespace that the credentials belong to.
+    pub fn namespace(&self) -> &str {
+        self.client.default_namespace()
+    }
+
+    /// Sends one request and reads the answer whole.
+    ///
+    /// # Errors
+    /// No answer, or one that could not be read, in one sentence.
+    pub async fn call(&self, request: Request<Body>) -> Result<(StatusCode, HeaderMap, Vec<u8>), String> {
+        let (head, body) = self.send(request).await?.into_parts();
+        let bytes = Limited::new(body, BODY_MAX)
+            .collect()
+            .await
+            .map_err(|error| format!("the answer cannot be read: {}", chain(&*error)))?;
+        Ok((head.status, head.headers, bytes.to_bytes().to_vec()))
+    }
+
+    /// Sends one request and leaves the answer's body to the caller.
+    ///
+    /// # Errors
+    /// No answer, in one sentence.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, String> {
+        self.client.send(request).await.map_err(|error| chain(&error))
+    }
+}
+
+/// A request without a host: the session knows it.
+///
+/// # Errors
+/// A path that is no path.
+pub fn request(method: http::Method, path: String, body: Vec<u8>) -> Result<Request<Body>, String> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::USER_AGENT, concat!("soloist/", env!("CARGO_PKG_VERSION")));
+    request.body(Body::from(body)).map_err(|error| format!("the request cannot be made: {error}"))
+}
+
+type Addresses = std::vec::IntoIter<SocketAddr>;
+
+/// TCP as this needs it.
+fn connector()
+-> HttpConnector<impl tower::Service<Name, Response = Addresses, Error = std::io::Error, Future: Send> + Clone + Send> {
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    let resolve = service_fn(move |name: Name| async move {
+        let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+        let first = turn % addresses.len().max(1);
+        addresses.rotate_left(first);
+        Ok::<_, std::io::Error>(addresses.into_iter())
+    });
+    let mut connector = HttpConnector::new_with_resolver(resolve);
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_LIMIT));
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE));
+    connector.set_keepalive_retries(Some(KEEPALIVE_TRIES));
+    connector.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    connector
+}

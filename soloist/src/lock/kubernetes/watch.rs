@@ -1,0 +1,371 @@
+//! One watch of the one Lease, kept alive beside the lock: the elector asks anew after each look, and what happens
+//! between two questions must not be lost.
+//!
+//! Without `list` in the Role there is nothing to list: where the server cannot go on from a known version, whoever
+//! waits is told to look, and the watch begins at the newest state.
+
+use std::time::Duration;
+
+use election::{Entropy, Version};
+use http::{Method, StatusCode, header::RETRY_AFTER};
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::LeaseName;
+use super::access::{Access, chain};
+use super::answer::{Answer, Ask, retry_after};
+use super::events::{Event, Lines, parse};
+use super::rule::Verb;
+use super::session::{BODY_MAX, Session, request};
+use crate::elector::KernelEntropy;
+
+/// The server ends a watch after this, and up to as much again: not all members' at once.
+const WATCH_SECONDS: u64 = 30;
+/// How much later than it should a watch may end before it is taken for dead.
+const LATE_MAX: Duration = Duration::from_secs(5);
+/// For everything up to the first byte of an answer.
+const START_LIMIT: Duration = Duration::from_secs(5);
+/// Between tries, doubled each time; an outage must not cost much after its end.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A watch that lived for this long was a good one.
+const GOOD: Duration = Duration::from_secs(1);
+/// How often it is tried whether a watch is allowed meanwhile.
+const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
+
+/// What the watch has told so far.
+#[derive(Clone, Debug, Default)]
+pub struct News {
+    /// Counts what was told.
+    count: u64,
+    latest: Option<Told>,
+    /// The count of the last gap: something may have happened that was not told.
+    gap: u64,
+    /// Everything up to this version was told, or was known before.
+    reached: u64,
+    /// Whether changes are being told at the moment.
+    pub is_live: bool,
+}
+
+/// The newest state that was told.
+#[derive(Clone, Debug)]
+struct Told {
+    version: Version,
+    /// The number of the change.
+    number: u64,
+    /// The count of this piece of news.
+    count: u64,
+    /// The Lease itself; nothing once it is deleted.
+    lease: Option<Value>,
+}
+
+impl News {
+    /// How much was told so far.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether the lock may be another than it was at `since`, by what came after the first `known` news.
+    pub fn may_differ(&self, since: Version, known: u64) -> bool {
+        self.latest.as_ref().is_some_and(|told| told.is_after(since, known)) || self.gap > known
+    }
+
+    /// Whether the notice of `since`, which is known otherwise, is still to come.
+    pub fn is_behind(&self, since: Version) -> bool {
+        self.reached < since.number
+    }
+
+    /// The Lease as it was told after the first `known` news and after `since`, unless something was missed meanwhile.
+    pub fn lease_after(&self, since: Version, known: u64) -> Option<(Version, Value)> {
+        let told = self.latest.as_ref().filter(|told| told.is_after(since, known) && self.gap <= known)?;
+        told.lease.clone().map(|lease| (told.version, lease))
+    }
+
+    fn tell(&mut self, version: Version, number: u64, lease: Option<Value>) {
+        self.count += 1;
+        self.reached = number;
+        self.latest = Some(Told { version, number, count: self.count, lease });
+    }
+
+    fn miss(&mut self) {
+        self.count += 1;
+        self.gap = self.count;
+    }
+}
+
+impl Told {
+    fn is_after(&self, since: Version, known: u64) -> bool {
+        self.count > known && self.version != since && (since == Version::ABSENT || self.number > since.number)
+    }
+}
+
+/// The watch at work; it ends when this is dropped.
+pub struct Watcher {
+    news: watch::Receiver<News>,
+    task: JoinHandle<()>,
+}
+
+impl Watcher {
+    /// Watches from `since` on.
+    pub fn start(access: Access, place: LeaseName, since: Version) -> Self {
+        let (sender, news) = watch::channel(News { reached: since.number, ..News::default() });
+        let from = (since != Version::ABSENT).then_some(since.number);
+        let task = Task { access, place, news: sender, from, session: None, trouble: Trouble::None };
+        Self { news, task: tokio::spawn(task.run()) }
+    }
+
+    /// What is told from now on.
+    pub fn news(&self) -> watch::Receiver<News> {
+        self.news.clone()
+    }
+
+    /// Whether nothing will ever be told again.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What was logged about the present outage.
+#[derive(PartialEq)]
+enum Trouble {
+    None,
+    Broken,
+    Forbidden,
+}
+
+/// How one watch ended.
+enum End {
+    /// By itself, in time.
+    Over,
+    /// What happened since the last version cannot be told.
+    Gap(String),
+    Broken(String),
+    Throttled(Duration),
+    Forbidden(String),
+}
+
+struct Task {
+    access: Access,
+    place: LeaseName,
+    news: watch::Sender<News>,
+    /// The version after which everything is news; nothing for the newest state and everything after it.
+    from: Option<u64>,
+    /// Apart from that of reads and writes: a watch must never be in their way.
+    session: Option<Session>,
+    trouble: Trouble,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let began = Instant::now();
+            let end = self.watch().await;
+            if began.elapsed() >= GOOD {
+                backoff = BACKOFF_MIN;
+            }
+            let is_over = matches!(end, End::Over);
+            if !is_over {
+                self.session = None;
+                self.news.send_modify(|news| news.is_live = false);
+            }
+            let pause = match end {
+                End::Over if began.elapsed() >= GOOD => Duration::ZERO,
+                End::Over => backoff,
+                End::Gap(why) => {
+                    self.from = None;
+                    self.news.send_modify(News::miss);
+                    self.report(&why);
+                    backoff
+                }
+                End::Broken(why) => {
+                    self.report(&why);
+                    backoff
+                }
+                End::Throttled(after) => after.max(backoff),
+                End::Forbidden(why) => {
+                    self.report_forbidden(&why);
+                    FORBIDDEN_PAUSE
+                }
+            };
+            sleep(jittered(pause)).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Once an outage.
+    fn report(&mut self, why: &str) {
+        if self.trouble == Trouble::None {
+            tracing::warn!("the watch of the Lease {:?} broke and is begun anew: {why}", self.place.name);
+            self.trouble = Trouble::Broken;
+        }
+    }
+
+    /// Once.
+    fn report_forbidden(&mut self, why: &str) {
+        if self.trouble != Trouble::Forbidden {
+            tracing::warn!("the Lease is looked at each retry period, because it must not be watched: {why}");
+            self.trouble = Trouble::Forbidden;
+        }
+    }
+
+    fn begun(&mut self) {
+        if self.trouble != Trouble::None {
+            tracing::info!("the watch of the Lease {:?} is back", self.place.name);
+            self.trouble = Trouble::None;
+        }
+        self.news.send_modify(|news| news.is_live = true);
+    }
+
+    /// One watch from its request to its end.
+    async fn watch(&mut self) -> End {
+        let seconds = WATCH_SECONDS + KernelEntropy.bits() % WATCH_SECONDS;
+        let response = match timeout(START_LIMIT, self.begin(seconds)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(why)) => return End::Broken(why),
+            Err(_) => return End::Broken(format!("no answer within {START_LIMIT:?}")),
+        };
+        if response.status() != StatusCode::OK {
+            return self.refusal(response).await;
+        }
+        self.begun();
+        self.follow(response.into_body(), Duration::from_secs(seconds) + LATE_MAX).await
+    }
+
+    async fn begin(&mut self, seconds: u64) -> Result<http::Response<kube::client::Body>, String> {
+        let session = match &self.session {
+            Some(session) => session.clone(),
+            None => Session::open(&self.access).await.map_err(|error| error.to_string())?,
+        };
+        let mut path = format!(
+            "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&fieldSelector=metadata.name%3D{}",
+            self.place.collection(),
+            self.place.name
+        );
+        if let Some(from) = self.from {
+            path.push_str(&format!("&resourceVersion={from}"));
+        }
+        let response = session.send(request(Method::GET, path, Vec::new())?).await?;
+        self.session = Some(session);
+        Ok(response)
+    }
+
+    async fn refusal(&self, response: http::Response<kube::client::Body>) -> End {
+        let (head, body) = response.into_parts();
+        let body = match timeout(START_LIMIT, Limited::new(body, BODY_MAX).collect()).await {
+            Ok(Ok(body)) => body.to_bytes().to_vec(),
+            _ => Vec::new(),
+        };
+        if head.status == StatusCode::TOO_MANY_REQUESTS || head.headers.contains_key(RETRY_AFTER) {
+            return End::Throttled(retry_after(&head.headers).unwrap_or(BACKOFF_MAX));
+        }
+        match (Ask { verb: Verb::Watch, place: &self.place }).judge(head.status, &head.headers, &body) {
+            Answer::Denied(why) if head.status == StatusCode::FORBIDDEN => End::Forbidden(why),
+            Answer::Unauthorized(why) => End::Broken(why),
+            Answer::Denied(why) | Answer::Unclear(why) => End::Gap(why),
+            other => End::Gap(format!("{other:?}")),
+        }
+    }
+
+    async fn follow(&mut self, mut body: kube::client::Body, limit: Duration) -> End {
+        let mut lines = Lines::default();
+        let end = Instant::now() + limit;
+        loop {
+            let frame = match tokio::time::timeout_at(end, body.frame()).await {
+                Err(_) => return End::Broken("it did not end in time".into()),
+                Ok(None) => return End::Over,
+                Ok(Some(Err(error))) => return End::Broken(chain(&error)),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(piece) = frame.into_data() else { continue };
+            let complete = match lines.push(&piece) {
+                Ok(complete) => complete,
+                Err(why) => return End::Gap(why),
+            };
+            for line in complete {
+                if let Some(end) = self.take(&line) {
+                    return end;
+                }
+            }
+        }
+    }
+
+    /// One event; the end, if it is one.
+    fn take(&mut self, line: &[u8]) -> Option<End> {
+        match parse(line, &self.place) {
+            Ok(Event::Now { version, number, lease }) => {
+                self.from = Some(number);
+                self.news.send_modify(|news| news.tell(version, number, lease));
+                None
+            }
+            Ok(Event::Bookmark { number }) => {
+                self.from = Some(number);
+                self.news.send_modify(|news| news.reached = number);
+                None
+            }
+            Ok(Event::Expired) => Some(End::Gap("the server has forgotten that version".into())),
+            Ok(Event::Failed(why)) | Err(why) => Some(End::Gap(why)),
+        }
+    }
+}
+
+/// Between half of it and all of it.
+fn jittered(pause: Duration) -> Duration {
+    let thousandths = 500 + u32::try_from(KernelEntropy.bits() % 501).unwrap_or(0);
+    pause * thousandths / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREE: Version = Version { incarnation: 1, number: 3 };
+    const FIVE: Version = Version { incarnation: 1, number: 5 };
+
+    #[test]
+    fn only_what_is_newer_is_news() {
+        let mut news = News::default();
+        assert!(!news.may_differ(Version::ABSENT, 0) && !news.may_differ(THREE, 0));
+        news.tell(FIVE, 5, Some(Value::Null));
+        assert_eq!(news.lease_after(THREE, 0), Some((FIVE, Value::Null)));
+        assert_eq!(news.lease_after(FIVE, 0).or(news.lease_after(THREE, 1)), None);
+        assert!(news.may_differ(THREE, 0) && news.may_differ(Version::ABSENT, 0));
+        assert!(news.may_differ(THREE, 0), "asked again, it is still so");
+        assert!(!news.may_differ(FIVE, 0));
+        let six = Version { number: 6, ..FIVE };
+        assert!(!news.may_differ(six, 0), "the own write is ahead of its notice");
+        assert!(news.is_behind(six) && !news.is_behind(FIVE) && !news.is_behind(Version::ABSENT));
+        assert!(!news.may_differ(Version::ABSENT, 1), "a look after the notice found it absent");
+    }
+
+    #[test]
+    fn deletion_and_another_object_are_news() {
+        let mut news = News::default();
+        news.tell(Version::ABSENT, 6, None);
+        assert!(news.may_differ(FIVE, 0));
+        assert_eq!(news.lease_after(FIVE, 0), None, "absence is looked at");
+        assert!(!news.may_differ(Version::ABSENT, 0));
+        news.tell(Version { incarnation: 2, number: 7 }, 7, Some(Value::Null));
+        assert!(news.may_differ(FIVE, 0) && news.may_differ(Version::ABSENT, 1));
+    }
+
+    #[test]
+    fn a_gap_asks_for_one_look() {
+        let mut news = News::default();
+        news.tell(FIVE, 5, Some(Value::Null));
+        news.miss();
+        news.tell(FIVE, 5, Some(Value::Null));
+        assert!(news.may_differ(FIVE, 1));
+        assert_eq!(news.lease_after(THREE, 1), None, "there may be more to it");
+        assert!(!news.may_differ(FIVE, news.count()));
+    }
+}
