@@ -113,10 +113,10 @@ impl Bound {
         let (end, ended) = oneshot::channel();
         let (sender, events) = watch::channel(Event::of(&snapshots.borrow().clone()));
         let connections = Arc::new(Connections::new(limits));
-        let forwarded = snapshots.clone();
+        let forward = events::forward(snapshots.clone(), sender, Arc::clone(&connections));
         let site = Site { view: View::new(snapshots), orders, metrics, token_file, events, connections };
         let work = move || {
-            let served = work(listener, Arc::new(site), events::forward(forwarded, sender), stopped);
+            let served = work(listener, Arc::new(site), forward, stopped);
             // Nobody listens if the member has ended.
             let _ = end.send(served);
         };

@@ -104,6 +104,11 @@ impl Connections {
         table.streams += 1;
         Some(StreamPermit(Arc::clone(self)))
     }
+
+    /// How many listen to events.
+    pub(super) fn streams(&self) -> usize {
+        self.table().streams
+    }
 }
 
 /// The right to listen to events.

@@ -11,10 +11,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{Stream, unfold};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Site;
-use super::connections::{Endless, StreamPermit};
+use super::connections::{Connections, Endless, StreamPermit};
 use super::problem::Problem;
 use super::status::Status;
 use crate::clock;
@@ -22,6 +22,12 @@ use crate::snapshot::Snapshot;
 
 /// A comment is sent after so much silence: middlemen close what is silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// So many clients are told at once.
+const PROMPT_MAX: usize = 50;
+
+/// How long a change settles where there are more: longer than handovers take on a quiet host.
+const SETTLE: Duration = Duration::from_millis(50);
 
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
@@ -43,19 +49,24 @@ impl Event {
 }
 
 /// Makes an event of each change that is news, once for all clients. Ends with the elector.
-pub(super) async fn forward(mut snapshots: watch::Receiver<Snapshot>, events: watch::Sender<Event>) {
+///
+/// A handover is several changes within some milliseconds. To tell many clients each of them at once would take the
+/// processor time that the handover needs, so with many a change settles first, and they hear what came of it.
+pub(super) async fn forward(
+    mut snapshots: watch::Receiver<Snapshot>,
+    events: watch::Sender<Event>,
+    connections: Arc<Connections>,
+) {
     let mut told = events.borrow().news;
     while snapshots.changed().await.is_ok() {
-        let snapshot = snapshots.borrow_and_update();
-        if snapshot.news == told {
+        if snapshots.borrow_and_update().news == told {
             continue;
         }
-        // Not made while the snapshot is borrowed: the elector could not publish the next one.
-        let snapshot = {
-            let copy = snapshot.clone();
-            drop(snapshot);
-            copy
-        };
+        if connections.streams() > PROMPT_MAX {
+            sleep(SETTLE).await;
+        }
+        // Copied first: the elector could not publish while it is borrowed.
+        let snapshot = snapshots.borrow_and_update().clone();
         told = snapshot.news;
         events.send_replace(Event::of(&snapshot));
     }

@@ -76,6 +76,22 @@ fn all_who_listen_hear_the_same() {
 }
 
 #[test]
+fn many_who_listen_hear_what_came_of_a_handover_once() {
+    let (stand, _orders) = Plan { limits: Limits::of(200), ..Plan::default() }.put_up();
+    let mut clients: Vec<Client> = (0..60).map(|_| listen(&stand)).collect();
+    for client in &mut clients {
+        client.event();
+    }
+    for step in ["one", "two", "three"] {
+        stand.publisher.update(|snapshot| snapshot.reason = step.to_owned());
+    }
+    for client in &mut clients {
+        let (_, status) = client.event();
+        assert_eq!(status["reason"], "three");
+    }
+}
+
+#[test]
 fn only_half_of_all_connections_may_listen() {
     let (stand, _orders) = Plan { limits: Limits { connections: 4, streams: 2 }, ..Plan::default() }.put_up();
     let mut first = listen(&stand);
