@@ -15,6 +15,9 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 (cd "$root" && git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - --ignore-failed-read) | tar -xf - -C "$copy"
 cd "$copy"
+# Were the temporary folder inside a repository, git would leave out what it does not track, and every mutant survive.
+GIT_CEILING_DIRECTORIES=$(dirname "$copy")
+export GIT_CEILING_DIRECTORIES
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/mutants
 # What is broken on purpose has warnings that tell nobody anything.
 RUSTFLAGS=-Awarnings
