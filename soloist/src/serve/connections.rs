@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -120,10 +120,6 @@ impl Drop for StreamPermit {
         self.0.table().streams -= 1;
     }
 }
-
-/// Marks an answer that never ends: its connection is not idle.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Endless;
 
 /// One open connection.
 #[derive(Debug)]
@@ -255,7 +251,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, connection
             let mut request: Request<Incoming> = request;
             request.extensions_mut().insert(Arc::clone(&connection));
             let response: Result<Response, Infallible> = service.call(request).await;
-            if response.as_ref().is_ok_and(|response| response.extensions().get::<Endless>().is_none()) {
+            // Of unknown length is only what goes on for good, which a HEAD of it does not.
+            if response.as_ref().is_ok_and(|response| response.body().size_hint().exact().is_some()) {
                 connection.set_idle();
             }
             response

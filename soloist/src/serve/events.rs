@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::Site;
-use super::connections::{Connections, Endless, StreamPermit};
+use super::connections::{Connections, StreamPermit};
 use super::problem::Problem;
 use super::status::Status;
 use crate::clock;
@@ -80,9 +80,7 @@ pub(super) async fn events(State(site): State<Arc<Site>>) -> Result<Response, Pr
     let mut events = site.events.clone();
     events.mark_unchanged();
     let client = Client { first: Some(Event::of(&site.view.now())), told: 0, events, _permit: permit };
-    let mut response = ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(client.frames())).into_response();
-    response.extensions_mut().insert(Endless);
-    Ok(response)
+    Ok(([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(client.frames())).into_response())
 }
 
 /// One that listens. What it has not read when something newer comes is skipped.

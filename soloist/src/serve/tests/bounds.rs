@@ -77,6 +77,18 @@ fn idle_connections_make_room_for_new_ones_the_oldest_first() {
 }
 
 #[test]
+fn who_asks_for_the_head_of_events_is_idle_afterwards() {
+    let (stand, _orders) = Plan { limits: Limits { connections: 2, streams: 1 }, ..Plan::default() }.put_up();
+    let mut asking: Vec<Client> = (0..2).map(|_| stand.client()).collect();
+    for client in &mut asking {
+        client.say("HEAD /events HTTP/1.1\r\nhost: x\r\n\r\n");
+        assert!(client.head().starts_with("HTTP/1.1 200 "));
+    }
+    stand.activate(in_a_while());
+    assert_eq!(stand.get("/active").status, 200);
+}
+
+#[test]
 fn two_thousand_idle_connections_keep_no_question_from_its_answer() {
     descriptors::raise_to(2 * CROWD as u64 + 1_000).unwrap();
     let (stand, _orders) = Plan { limits: Limits::of(CROWD), ..Plan::default() }.put_up();
