@@ -131,11 +131,7 @@ impl Bound {
 
 /// Lets as many connections in as the limit on descriptors bears, once it is as high as it can be.
 fn raise_limit() -> Limits {
-    let wanted = CONNECTIONS_MAX + DESCRIPTORS_RESERVED;
-    let descriptors = descriptors::raise_to(wanted).unwrap_or_else(|error| {
-        tracing::warn!("failed to raise the limit on descriptors: {error}");
-        0
-    });
+    let descriptors = descriptors::raise_to(CONNECTIONS_MAX + DESCRIPTORS_RESERVED);
     let connections = descriptors.saturating_sub(DESCRIPTORS_RESERVED).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX);
     if connections < CONNECTIONS_MAX {
         tracing::warn!("at most {connections} http connections: the limit on descriptors allows no more");

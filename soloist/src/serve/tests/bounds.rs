@@ -90,7 +90,7 @@ fn who_asks_for_the_head_of_events_is_idle_afterwards() {
 
 #[test]
 fn two_thousand_idle_connections_keep_no_question_from_its_answer() {
-    descriptors::raise_to(2 * CROWD as u64 + 1_000).unwrap();
+    descriptors::raise_to(2 * CROWD as u64 + 1_000);
     let (stand, _orders) = Plan { limits: Limits::of(CROWD), ..Plan::default() }.put_up();
     let address = tcp(&stand.address);
     let _crowd: Vec<TcpStream> = (0..CROWD).map(|_| TcpStream::connect(address).unwrap()).collect();
