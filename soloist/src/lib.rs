@@ -18,4 +18,5 @@ pub mod serve;
 pub mod settings;
 pub mod signals;
 pub mod snapshot;
+pub mod spell;
 pub mod workload;

@@ -1,12 +1,12 @@
 //! What `/status` and `/events` say.
 
 use election::Instant;
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Number;
 
 use crate::lock::history::Change;
 use crate::snapshot::{Announcement, Snapshot};
+use crate::spell::{seconds, time};
 
 /// Grows when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
@@ -82,8 +82,8 @@ impl<'a> Status<'a> {
             role: snapshot.role.to_string(),
             holder,
             fencing_token,
-            since: time_us(snapshot.since_unix_us),
-            lease: Lease { seconds: seconds(snapshot), valid_for_ms: valid_for_ms(snapshot, now) },
+            since: time(snapshot.since_unix_us),
+            lease: Lease { seconds: seconds(snapshot.lease), valid_for_ms: valid_for_ms(snapshot, now) },
             paused_until: snapshot.paused_until_unix_ms.and_then(time_ms),
             workload: workload(snapshot),
             health: Health { healthy: snapshot.health.healthy, why: &snapshot.health.why },
@@ -100,8 +100,8 @@ impl<'a> Previous<'a> {
         Self {
             holder: &change.member,
             fencing_token: change.token,
-            since: time_us(change.from_us),
-            until: change.until_us.and_then(time_us),
+            since: time(change.from_us),
+            until: change.until_us.and_then(time),
             end: change.end.as_deref(),
         }
     }
@@ -134,27 +134,15 @@ pub(super) fn valid_for_ms(snapshot: &Snapshot, now: Instant) -> u64 {
     u64::try_from(rest.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whole where it is whole: 15, not 15.0.
-fn seconds(snapshot: &Snapshot) -> Option<Number> {
-    let lease = snapshot.lease;
-    if lease.subsec_nanos() == 0 { Some(lease.as_secs().into()) } else { Number::from_f64(lease.as_secs_f64()) }
-}
-
 fn workload(snapshot: &Snapshot) -> Workload {
     let workload = snapshot.workload;
     let since = match workload {
-        crate::snapshot::Workload::Running { since_unix_us, .. } => time_us(since_unix_us),
+        crate::snapshot::Workload::Running { since_unix_us, .. } => time(since_unix_us),
         _ => None,
     };
     Workload { state: workload.word(), pid: workload.pid(), since }
 }
 
-/// RFC 3339 with microseconds; nothing for a time that no calendar has.
-fn time_us(unix_us: u64) -> Option<String> {
-    let time = Timestamp::from_microsecond(i64::try_from(unix_us).ok()?).ok()?;
-    Some(format!("{time:.6}"))
-}
-
 fn time_ms(unix_ms: u64) -> Option<String> {
-    time_us(unix_ms.checked_mul(1000)?)
+    time(unix_ms.checked_mul(1000)?)
 }

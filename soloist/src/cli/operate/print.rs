@@ -8,6 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Number;
 
+use crate::spell;
+
 /// The version of all JSON that the verbs print; a field that changes its meaning would raise it.
 pub(in crate::cli) const SCHEMA: u32 = 1;
 
@@ -70,7 +72,6 @@ pub(in crate::cli) fn table<const N: usize>(header: [&str; N], rows: impl IntoIt
 /// How long observers wait, as `/status` says it too.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Lease {
-    /// Whole where it is whole: 15, not 15.0.
     seconds: Option<Number>,
     #[serde(skip)]
     length: Duration,
@@ -78,9 +79,7 @@ pub(in crate::cli) struct Lease {
 
 impl Lease {
     pub fn new(length: Duration) -> Self {
-        let is_whole = length.subsec_nanos() == 0;
-        let seconds = if is_whole { Some(length.as_secs().into()) } else { Number::from_f64(length.as_secs_f64()) };
-        Self { seconds, length }
+        Self { seconds: spell::seconds(length), length }
     }
 
     pub fn text(&self) -> String {
@@ -90,16 +89,13 @@ impl Lease {
 
 /// A wall-clock time as programs read it.
 pub(in crate::cli) fn time(unix_us: u64) -> String {
-    timestamp(unix_us).map_or_else(|| "?".to_owned(), |timestamp| format!("{timestamp:.6}"))
+    spell::time(unix_us).unwrap_or_else(|| "?".to_owned())
 }
 
 /// A time for people: seconds will do.
 pub(in crate::cli) fn short_time(unix_us: u64) -> String {
-    timestamp(unix_us).map_or_else(|| "?".to_owned(), |timestamp| format!("{timestamp:.0}"))
-}
-
-fn timestamp(unix_us: u64) -> Option<Timestamp> {
-    Timestamp::from_microsecond(i64::try_from(unix_us).ok()?).ok()
+    let timestamp = i64::try_from(unix_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
+    timestamp.map_or_else(|| "?".to_owned(), |timestamp| format!("{timestamp:.0}"))
 }
 
 /// A time for people, and how long ago that was.

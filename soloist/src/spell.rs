@@ -1,0 +1,30 @@
+//! How times and lengths are spelled in JSON: the same at `/status` and in what the verbs print.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Number;
+
+/// A wall-clock time in microseconds since 1970 as RFC 3339 with microseconds; nothing for one that no calendar has.
+pub fn time(unix_us: u64) -> Option<String> {
+    let time = Timestamp::from_microsecond(i64::try_from(unix_us).ok()?).ok()?;
+    Some(format!("{time:.6}"))
+}
+
+/// A length in seconds, whole where it is whole: 15, not 15.0.
+pub fn seconds(length: Duration) -> Option<Number> {
+    if length.subsec_nanos() == 0 { Some(length.as_secs().into()) } else { Number::from_f64(length.as_secs_f64()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_lengths_are_spelled_as_documented() {
+        assert_eq!(time(1_700_000_000_250_000).as_deref(), Some("2023-11-14T22:13:20.250000Z"));
+        assert_eq!(time(u64::MAX), None);
+        assert_eq!(seconds(Duration::from_secs(15)).unwrap().to_string(), "15");
+        assert_eq!(seconds(Duration::from_millis(1500)).unwrap().to_string(), "1.5");
+    }
+}
