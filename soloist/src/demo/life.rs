@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -11,10 +11,7 @@ use crate::clock;
 /// One server's time of being alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Life {
-    pub path: PathBuf,
     pub token: u64,
-    pub pid: i32,
-    pub member: String,
     /// First and last instant at which it ran, in nanoseconds of CLOCK_BOOTTIME.
     pub first: u64,
     pub last: u64,
@@ -22,24 +19,19 @@ pub(super) struct Life {
 
 impl Life {
     /// The life that a file tells of; nothing if its server has not written it yet.
-    pub fn read(path: &Path) -> Option<Self> {
+    fn read(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_prefix("life-")?;
-        let mut parts = name.splitn(3, '-');
-        let token = parts.next()?.parse().ok()?;
-        let pid = parts.next()?.parse().ok()?;
-        let member = parts.next()?.to_owned();
+        let token = name.split('-').next()?.parse().ok()?;
         let bytes: [u8; 16] = fs::read(path).ok()?.try_into().ok()?;
         let (first, last) = bytes.split_at(8);
         let number = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
-        Some(Self { path: path.to_owned(), token, pid, member, first: number(first)?, last: number(last)? })
+        Some(Self { token, first: number(first)?, last: number(last)? })
     }
 
-    /// All lives in a folder, by token.
+    /// All lives in a folder.
     pub fn all(folder: &Path) -> Vec<Self> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut lives: Vec<Self> = entries.filter_map(|entry| Self::read(&entry.path())).collect();
-        lives.sort_by_key(|life| life.token);
-        lives
+        entries.filter_map(|entry| Self::read(&entry.path())).collect()
     }
 }
 
@@ -51,9 +43,10 @@ pub(super) struct Stamper {
 
 impl Stamper {
     /// Begins a life now.
-    pub fn begin(folder: &Path, token: u64, member: &str) -> Result<Self> {
+    pub fn begin(folder: &Path, token: u64) -> Result<Self> {
         let first = clock::now().as_nanos();
-        let path = folder.join(format!("life-{token}-{}-{member}", std::process::id()));
+        // Should two servers ever have the same token, each leaves a life of its own to be counted.
+        let path = folder.join(format!("life-{token}-{}", std::process::id()));
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.with_context(|| format!("failed to create {}", path.display()))?;
         let stamper = Self { file, first };

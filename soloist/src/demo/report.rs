@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn life(token: u64, first: u64, last: u64) -> Life {
-        Life { path: "x".into(), token, pid: 1, member: "a".to_owned(), first, last }
+        Life { token, first, last }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn socket_path(folder: &Path) -> PathBuf {
 pub fn main(folder: &Path) -> Result<()> {
     let variable = |name: &str| std::env::var(name).with_context(|| format!("failed to read {name}"));
     let token: u64 = variable("SOLOIST_FENCING_TOKEN")?.parse().context("failed to read the fencing token")?;
-    let stamper = Stamper::begin(folder, token, &variable("SOLOIST_MEMBER")?)?;
+    let stamper = Stamper::begin(folder, token)?;
     let journal = UnixStream::connect(journal::socket_path(folder)).context("failed to reach the journal")?;
     // Its predecessor is proven gone: nobody else can be listening here.
     let path = socket_path(folder);
