@@ -256,9 +256,9 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
 
     fn on_event(&mut self, event: Event) -> Option<Input> {
         match event {
-            Event::Started { pid, containment } => {
+            Event::Started { pid, containment, memory_locked } => {
                 tracing::info!(pid, containment = containment.word(), "the workload runs");
-                self.publish_started(pid, containment);
+                self.publish_started(pid, containment, memory_locked);
                 None
             }
             Event::Exited(ending) => Some(Input::Exited { code: ending.code() }),

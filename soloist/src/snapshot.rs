@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub workload: Workload,
     /// What holds the workload's tree together; nothing before the first one started.
     pub containment: Option<Containment>,
+    /// Whether the guard could lock its memory; nothing before the first workload started.
+    pub memory_locked: Option<bool>,
     /// Whether this member may be active.
     pub health: Health,
     /// The other members that announced themselves and this one, by name.
@@ -165,6 +167,7 @@ impl Snapshot {
             paused_until_unix_ms: None,
             workload: Workload::None,
             containment: None,
+            memory_locked: None,
             health,
             members: Vec::new(),
             reason: "has not looked at the lock yet".to_owned(),

@@ -103,6 +103,8 @@ pub enum Event {
         pid: i32,
         /// What holds its tree.
         containment: Containment,
+        /// Whether the guard could lock its memory: then no shortage of it makes the guard late.
+        memory_locked: bool,
     },
     /// The command itself ended; others of its tree may still be there.
     Exited(Ending),

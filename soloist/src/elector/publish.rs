@@ -33,7 +33,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         });
     }
 
-    pub(super) fn publish_started(&self, pid: i32, containment: Containment) {
+    pub(super) fn publish_started(&self, pid: i32, containment: Containment, memory_locked: bool) {
         self.publisher.update(|snapshot| {
             // A stop may have crossed the report.
             snapshot.workload = match snapshot.workload {
@@ -41,6 +41,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 _ => State::Stopping { pid: Some(pid) },
             };
             snapshot.containment = Some(containment);
+            snapshot.memory_locked = Some(memory_locked);
         });
     }
 

@@ -174,11 +174,6 @@ impl Keeper {
         self.on_replaced = Some(Box::new(tell));
     }
 
-    /// Whether the guard could lock its memory, as far as it has said so.
-    pub fn memory_locked(&self) -> bool {
-        self.memory_locked
-    }
-
     /// How long the guard may take to answer before it is killed.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
@@ -290,7 +285,7 @@ impl Keeper {
                 if let Some(run) = &mut self.run {
                     run.main = Some(pid);
                 }
-                self.events.push_back(Event::Started { pid, containment });
+                self.events.push_back(Event::Started { pid, containment, memory_locked: self.memory_locked });
             }
             Report::Exited(ending) => self.events.push_back(Event::Exited(ending)),
             Report::Failed(why) => self.events.push_back(Event::Failed(why)),

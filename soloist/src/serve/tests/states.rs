@@ -149,6 +149,7 @@ fn status_tells_all_that_is_known() {
         snapshot.paused_until_unix_ms = Some(3_000);
         snapshot.workload = Workload::Running { pid: 42, since_unix_us: 4_000_000 };
         snapshot.containment = Some(crate::workload::Containment::Cgroup);
+        snapshot.memory_locked = Some(true);
         snapshot.members = vec![announced.clone()];
         snapshot.previous = Some(Change {
             token: Some(6),
@@ -169,6 +170,7 @@ fn status_tells_all_that_is_known() {
         "workload": {"state": "running", "pid": 42, "since": "1970-01-01T00:00:04.000000Z"},
         "health": {"healthy": true, "why": "nothing is checked"},
         "containment": "cgroup",
+        "memory_locked": true,
         "reason": "waits for the lock",
         "previous": {"holder": "other", "fencing_token": 6, "since": "1970-01-01T00:00:05.000000Z",
             "until": "1970-01-01T00:00:06.000000Z", "end": "asked to"},
