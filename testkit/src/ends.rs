@@ -68,10 +68,11 @@ impl End {
             End::ElectorStopped => process::signal(elector, Signal::STOP)?,
             End::GuardStopped => process::signal(guard, Signal::STOP)?,
             End::KeepersKilled => {
-                // Stopped first, so that neither sees the other die.
+                // Stopped first, so that neither sees the other die; and the guard dies first, because the kernel
+                // continues a stopped process group (SIGHUP, SIGCONT) when the death of a parent orphans it.
                 for signal in [Signal::STOP, Signal::KILL] {
-                    process::signal(elector, signal)?;
                     process::signal(guard, signal)?;
+                    process::signal(elector, signal)?;
                 }
             }
         }
