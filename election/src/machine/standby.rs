@@ -231,6 +231,11 @@ impl Standby {
         [self.reread_at, ready_at].into_iter().flatten().min()
     }
 
+    /// Whether somebody held the platform's own lock at the last look.
+    pub fn was_kept_out(&self) -> bool {
+        self.sight.as_ref().is_some_and(|sight| sight.evidence == Evidence::Busy)
+    }
+
     pub fn holder(&self) -> Option<Member> {
         match &self.sight.as_ref()?.subject {
             Subject::Held(member, ..) => Some(member.clone()),
