@@ -83,7 +83,8 @@ async fn on_a_file(settings: Settings, place: FilePlace) -> Result<Exit, Failure
 async fn on_a_lease(settings: Settings, place: LeaseName) -> Result<Exit, Failure> {
     let mut member = Member::start(settings)?;
     let (access, period) = (member.settings.access.clone(), member.settings.timing.period());
-    let lock = KubernetesLock::open(access, place, period).await.map_err(misconfigured)?;
+    let asks_kubelet = member.settings.asks_kubelet;
+    let lock = KubernetesLock::open(access, place, period, asks_kubelet).await.map_err(misconfigured)?;
     // Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
     member.keeper.set_patience(member.settings.timing.lateness());
     let commands = member.commands.clone();
