@@ -8,6 +8,7 @@ mod evidence;
 mod instance;
 mod kubelet;
 mod lease;
+mod recorder;
 mod rule;
 mod session;
 mod watch;
@@ -32,6 +33,7 @@ use super::history::Change;
 use super::{Lock, LockError};
 
 pub use self::access::Access;
+pub use self::recorder::Recorder;
 
 /// The smallest lease that is of use here: the native field holds whole seconds.
 pub const LEASE_MIN: Duration = Duration::from_secs(4);
