@@ -84,6 +84,12 @@ bench: ## Handovers beside flock and the raw limit, memory, size, wake-ups; fail
 	cargo build --locked --release -p soloist
 	cargo run --locked --release -p bench -- --rounds $${ROUNDS:-100} --json out/bench.json
 
+.PHONY: bench-lease
+bench-lease: testbed ## The same on a Lease of a real API server: handovers, memory, requests; needs root
+	cargo build --locked --release -p soloist -p bench
+	TESTBED_AUDIT=audited testbed/run control-plane -- \
+		target/release/bench --rounds $${ROUNDS:-100} --json out/bench-lease.json lease
+
 .PHONY: fuzz
 fuzz: ## Each parser against arbitrary input, for a minute
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
