@@ -19,8 +19,10 @@ const FOREIGN_FACTOR: u32 = 3;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Standby {
     sight: Option<Sight>,
-    /// No try before this: the own courtesy, or a back-off.
+    /// No try before this: a back-off.
     not_before: Instant,
+    /// The others go first until this, unless one of them names this member.
+    courteous_until: Instant,
     /// When a read that failed is tried again.
     reread_at: Option<Instant>,
     /// Until when the platform's own lock was left to others.
@@ -82,6 +84,12 @@ impl Standby {
         State::Standby(Standby { not_before, ..Standby::default() })
     }
 
+    /// Stands by again after a planned end: the others go first until `courteous_until`.
+    pub fn courteously<E: Entropy>(core: &mut Core<E>, courteous_until: Instant, reason: &str) -> State {
+        core.read(reason);
+        State::Standby(Standby { courteous_until, ..Standby::default() })
+    }
+
     /// Goes on where it was before a try that stored nothing: the lock may be the same, and its time goes on.
     pub fn resume<E: Entropy>(mut self, core: &mut Core<E>, not_before: Instant, reason: &str) -> State {
         self.not_before = self.not_before.max(not_before);
@@ -131,6 +139,14 @@ impl Standby {
             _ => (now, lease),
         };
         let sight = Sight { subject, since, lease, version: seen.version, evidence: seen.evidence, trusted };
+        if now < self.courteous_until && sight.calls(core) {
+            self.courteous_until = now;
+            self.stepped_back_until = now;
+            core.say(
+                Action::StepBack { pause: Duration::ZERO },
+                "named as the successor: no need to let others go first",
+            );
+        }
         if is_news {
             let wait = self.wait(core, &sight);
             core.say(Action::Note, sight.describe(wait));
@@ -167,7 +183,7 @@ impl Standby {
             // Whoever released is about to let go of the platform's own lock; a keeper that does not hangs.
             wait = wait.max(core.longest_lease);
         }
-        (sight.since + wait).max(self.not_before)
+        (sight.since + wait).max(self.not_before).max(self.courteous_until)
     }
 
     fn decide<E: Entropy>(mut self, core: &mut Core<E>, now: Instant) -> State {
@@ -210,7 +226,8 @@ impl Standby {
     /// While it is somebody else's turn the platform's own lock must not be in the way.
     fn leave_to_others<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant, ready_at: Instant) {
         let Some(sight) = &self.sight else { return };
-        let others_turn = !core.healthy || matches!(sight.subject, Subject::Released(_)) || now < self.not_before;
+        let waits = now < self.not_before.max(self.courteous_until);
+        let others_turn = !core.healthy || matches!(sight.subject, Subject::Released(_)) || waits;
         if sight.evidence == Evidence::Busy || !others_turn || now < self.stepped_back_until {
             return;
         }
@@ -274,6 +291,16 @@ impl Sight {
         self.subject == Subject::Absent && core.settings.absence == Absence::CostsALease
     }
 
+    /// Whether another member released and names this one.
+    fn calls<E: Entropy>(&self, core: &Core<E>) -> bool {
+        match &self.subject {
+            Subject::Released(release) => {
+                release.member != core.member() && release.successor.as_deref() == Some(core.settings.name.as_str())
+            }
+            _ => false,
+        }
+    }
+
     /// The proof, where the lock still names an activation of this member that has ended. A lock that went back to an
     /// older state may be somebody else's by now: a release over it would be believed at first sight.
     /// See docs/safety.md R5.
@@ -328,7 +355,7 @@ impl Sight {
         match (&self.subject, self.evidence) {
             (Subject::Absent, Evidence::Busy) => format!("standing by: another member holds the lock{rewound}"),
             (Subject::Absent, _) => format!("standing by: the lock is absent{rewound}"),
-            (Subject::Vacant(_), _) => format!("standing by: the lock was absent, waiting {wait}{rewound}"),
+            (Subject::Vacant(_), _) => format!("standing by: the lock was absent, waiting {wait}"),
             (Subject::Held(member, activation, _), Evidence::Busy | Evidence::None) => {
                 format!("standing by: {} is active (activation {activation}){rewound}", member.name)
             }
