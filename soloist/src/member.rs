@@ -16,7 +16,7 @@ use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
-use crate::lock::kubernetes::{KubernetesLock, LeaseName};
+use crate::lock::kubernetes::{KubernetesLock, LeaseName, Recorder};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::settings::{FilePlace, Place, Settings};
@@ -24,7 +24,7 @@ use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{attend, health, hooks, serve, signals};
+use crate::{attend, countdown, health, hooks, serve, signals};
 
 /// How long the first look at the lock may take with `--fail-fast`.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -72,10 +72,11 @@ async fn on_a_file(settings: Settings, place: FilePlace) -> Result<Exit, Failure
     });
     let board = FileBoard::open(lock.path()).map_err(unavailable)?;
     let around_the_lock = AroundTheLock {
-        board: Some(board),
+        board,
         // Whoever holds the flock and finds no record is the first ever.
         absence: Absence::Free,
         local_lock: Some(lock.path().to_owned()),
+        recorder: None,
     };
     member.elect(lock, around_the_lock).await
 }
@@ -89,16 +90,24 @@ async fn on_a_lease(settings: Settings, place: LeaseName) -> Result<Exit, Failur
     member.keeper.set_patience(member.settings.timing.lateness());
     let commands = member.commands.clone();
     member.keeper.on_replaced(move |guard| commands.set_guard(guard));
-    let around_the_lock = AroundTheLock { board: None::<FileBoard>, absence: Absence::CostsALease, local_lock: None };
+    let recorder = Recorder::new(member.settings.access.clone(), lock.place().clone(), member.settings.name.clone());
+    let around_the_lock = AroundTheLock {
+        board: lock.board(),
+        absence: Absence::CostsALease,
+        local_lock: None,
+        recorder: Some(recorder),
+    };
     member.elect(lock, around_the_lock).await
 }
 
 /// What belongs to a lock besides the register.
 struct AroundTheLock<B> {
-    board: Option<B>,
+    board: B,
     absence: Absence,
     /// The lock file, where the guard can write the release itself.
     local_lock: Option<PathBuf>,
+    /// Who tells people beside the lock, where there is a place for that.
+    recorder: Option<Recorder>,
 }
 
 /// What every member has, whatever its lock is.
@@ -136,7 +145,7 @@ impl Member {
         around_the_lock: AroundTheLock<B>,
     ) -> Result<Exit, Failure> {
         let Self { settings, http, mut around, sender, orders, clock, base, keeper, commands } = self;
-        let AroundTheLock { board, absence, local_lock } = around_the_lock;
+        let AroundTheLock { board, absence, local_lock, recorder } = around_the_lock;
         if settings.fail_fast {
             first_look(&lock).await?;
         }
@@ -145,10 +154,12 @@ impl Member {
         let machine = Machine::new(machine_settings(&settings, absence, &health), KernelEntropy);
         let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
         let publisher = Publisher::new(first);
+        around.add("the countdown", countdown::run(publisher.subscribe()));
         let nonce = machine.member().nonce;
-        let board = board.map(Arc::new);
-        if let Some(board) = &board {
-            around.add("board", attend::attend(Arc::clone(board), nonce, publisher.subscribe(), sender.clone()));
+        let board = Arc::new(board);
+        around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
+        if let Some(recorder) = recorder {
+            around.add("the recorder of Events", recorder.run(publisher.subscribe()));
         }
         around.add_commands(&settings, &commands, &publisher, &sender)?;
         let hooks = around.add_hooks(&settings, &commands, &publisher);
@@ -160,9 +171,7 @@ impl Member {
 
         let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
         let exit = around.keep(elector.run(), &sender).await;
-        if let Some(board) = board {
-            attend::withdraw(&*board, nonce).await;
-        }
+        attend::withdraw(&*board, nonce).await;
         if let Some(base) = base {
             base.remove();
         }

@@ -50,7 +50,7 @@ impl Recorder {
     /// Writes until the member leaves, or until it turns out that it is not allowed to. Does not end by itself.
     pub async fn run(self, mut snapshots: watch::Receiver<Snapshot>) -> anyhow::Result<()> {
         let mut notes = Notes::default();
-        let mut writing: Option<Pin<Box<dyn Future<Output = Result<(), Forbidden>> + Send>>> = None;
+        let mut writing: Option<Writing> = None;
         loop {
             let due = notes.due_at().filter(|_| writing.is_none());
             tokio::select! {
@@ -125,6 +125,9 @@ impl Recorder {
     }
 }
 
+/// A note that is being written.
+type Writing = Pin<Box<dyn Future<Output = Result<(), Forbidden>> + Send>>;
+
 /// What it needs to be allowed.
 struct Forbidden(String);
 
@@ -197,7 +200,7 @@ struct Notes {
     last: (Role, String),
     waiting: Option<Note>,
     left_out: u64,
-    /// When there will be room for a whole burst again.
+    /// When there is room for a whole burst again.
     full_at: Instant,
 }
 
@@ -226,7 +229,7 @@ impl Notes {
     /// When the note that waits may be written.
     fn due_at(&self) -> Option<Instant> {
         self.waiting.as_ref()?;
-        Some(self.full_at - PACE * (BURST - 1))
+        Some(self.full_at.checked_sub(PACE * (BURST - 1)).unwrap_or_else(Instant::now))
     }
 
     fn take(&mut self, now: Instant) -> Option<Note> {
@@ -243,7 +246,7 @@ async fn at(due: Option<Instant>) {
     }
 }
 
-async fn pending_or<T>(slot: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+async fn pending_or(slot: &mut Option<Writing>) -> Result<(), Forbidden> {
     match slot {
         Some(future) => future.await,
         None => std::future::pending().await,
