@@ -24,7 +24,7 @@ use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{attend, health, hooks, serve, signals};
+use crate::{attend, countdown, health, hooks, serve, signals};
 
 /// How long the first look at the lock may take with `--fail-fast`.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -144,6 +144,7 @@ impl Member {
         let machine = Machine::new(machine_settings(&settings, absence, &health), KernelEntropy);
         let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
         let publisher = Publisher::new(first);
+        around.add("the countdown", countdown::run(publisher.subscribe()));
         let nonce = machine.member().nonce;
         let board = Arc::new(board);
         around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));

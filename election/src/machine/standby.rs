@@ -6,8 +6,8 @@ use super::acquiring::Acquiring;
 use super::core::Core;
 use super::{Absence, Entropy, State, leave_idle, refuse_as_standby};
 use crate::clock::Instant;
-use crate::io::{Action, Input, Request};
-use crate::record::{Activation, Attempt, Claim, Member, Proof, Record, Release, Vacancy};
+use crate::io::{Action, Input, Request, Vigil};
+use crate::record::{Activation, Attempt, Claim, Foreign, Member, Proof, Record, Release, Vacancy};
 use crate::register::{Evidence, Seen, Version};
 use crate::timing::Plain;
 
@@ -54,7 +54,7 @@ enum Subject {
     Held(Member, Activation, Attempt),
     Released(Release),
     Vacant(Vacancy),
-    Foreign(u64, String),
+    Foreign(Foreign),
 }
 
 impl Subject {
@@ -64,7 +64,7 @@ impl Subject {
             Some(Claim::Held(holder)) => Subject::Held(holder.member.clone(), holder.activation, holder.attempt),
             Some(Claim::Released(release)) => Subject::Released(release.clone()),
             Some(Claim::Vacant(vacancy)) => Subject::Vacant(vacancy.clone()),
-            Some(Claim::Foreign(foreign)) => Subject::Foreign(foreign.fingerprint, foreign.why.clone()),
+            Some(Claim::Foreign(foreign)) => Subject::Foreign(foreign.clone()),
         }
     }
 
@@ -72,6 +72,9 @@ impl Subject {
     fn is_news_after(&self, before: Option<&Subject>) -> bool {
         match (self, before) {
             (Subject::Held(_, now, _), Some(Subject::Held(_, then, _))) => now != then,
+            (Subject::Foreign(now), Some(Subject::Foreign(then))) => {
+                (&now.holder, &now.why) != (&then.holder, &then.why)
+            }
             (now, then) => Some(now) != then,
         }
     }
@@ -216,7 +219,7 @@ impl Standby {
         }
         let ready_at = self.ready_at(core, sight);
         if core.healthy && now >= ready_at {
-            let (version, why) = (sight.version, sight.entitlement(self.fenced));
+            let (version, why) = (sight.version, sight.entitlement(self.fenced, ready_at.since(sight.since)));
             return Acquiring::begin(core, now, self, version, why);
         }
         self.leave_to_others(core, now, ready_at);
@@ -246,6 +249,13 @@ impl Standby {
             if tidies { self.tidy_at } else { self.ready_at(core, sight) }
         });
         [self.reread_at, ready_at].into_iter().flatten().min()
+    }
+
+    /// See [`super::Machine::vigil`].
+    pub fn vigil<E: Entropy>(&self, core: &Core<E>) -> Option<Vigil> {
+        let is_unproven = |sight: &&Sight| matches!(sight.subject, Subject::Vacant(_) | Subject::Foreign(_));
+        let sight = self.sight.as_ref().filter(is_unproven).filter(|sight| core.healthy && !Self::is_blocked(sight))?;
+        Some(Vigil { since: sight.since, until: self.ready_at(core, sight) })
     }
 
     pub fn holder(&self) -> Option<Member> {
@@ -322,7 +332,7 @@ impl Sight {
     }
 
     /// Why this member may try now.
-    fn entitlement(&self, fenced: Option<Activation>) -> String {
+    fn entitlement(&self, fenced: Option<Activation>, waited: Duration) -> String {
         match (&self.subject, self.evidence) {
             (Subject::Absent, _) => "there is no record of an active member".to_owned(),
             (Subject::Vacant(_), _) => format!("the lock was absent, and then vacant for {}", Plain(self.lease)),
@@ -344,7 +354,9 @@ impl Sight {
             (Subject::Held(member, ..), _) => {
                 format!("the lease of {} ran out: nothing new for {}", member.name, Plain(self.lease))
             }
-            (Subject::Foreign(_, why), _) => format!("a foreign record ({why}) did not change for long enough"),
+            (Subject::Foreign(foreign), _) => {
+                format!("a foreign record ({}) did not change for {}", foreign.why, Plain(waited))
+            }
         }
     }
 
@@ -369,7 +381,10 @@ impl Sight {
                 Some(successor) => format!("{} released, naming {successor}{rewound}", release.member.name),
                 None => format!("{} released{rewound}", release.member.name),
             },
-            (Subject::Foreign(_, why), _) => {
+            (Subject::Foreign(Foreign { holder: Some(holder), why, .. }), _) => {
+                format!("standing by: {holder} is active, and foreign ({why}): it must be silent for {wait}{rewound}")
+            }
+            (Subject::Foreign(Foreign { why, .. }), _) => {
                 format!("standing by: the record is not ours ({why}), waiting {wait}{rewound}")
             }
         }
