@@ -24,7 +24,7 @@ demo: ## See it work: three members, and everything that can happen to the activ
 check: lint unit process ## All tests that need neither root nor other tools
 
 .PHONY: test
-test: tools check root cluster docs deny small-demo ## All tests; installs what it needs, needs root
+test: tools check root cluster nodes docs deny small-demo ## All tests; installs what it needs, needs root
 	@echo "all tests passed"
 
 .PHONY: lint
@@ -128,3 +128,10 @@ cluster: testbed ## Tests on a real API server; needs root
 	testbed/run control-plane -- cargo test --locked -p soloist --lib -- --ignored --test-threads=1 lock::kubernetes::testbed
 	$(if $(CLUSTER_FILES),cargo test --locked -p testkit --no-run $(call names,$(CLUSTER_FILES)))
 	$(if $(CLUSTER_FILES),testbed/run control-plane -- cargo test --locked -p testkit $(call names,$(CLUSTER_FILES)))
+
+.PHONY: nodes
+nodes: testbed ## Tests with real pods on two nodes; needs root
+	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make nodes" >&2; exit 1; }
+	testbed/test-image
+	cargo test --locked -p testkit --no-run $(call names,$(NODES_FILES))
+	testbed/run two-nodes -- cargo test --locked -p testkit $(call names,$(NODES_FILES)) -- --test-threads=1

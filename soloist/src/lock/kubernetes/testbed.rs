@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use election::Claim;
+use http::Method;
 use serde_json::json;
 
+use super::session::{Session, request};
 use super::*;
 use crate::lock::contract::{self, held, released, written};
 
