@@ -14,6 +14,7 @@ pub mod lock;
 pub mod log;
 pub mod member;
 pub mod metrics;
+pub mod route;
 pub mod serve;
 pub mod settings;
 pub mod signals;
