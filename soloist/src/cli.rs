@@ -1,5 +1,6 @@
 //! The command line: one definition gives parser, help, completions and man pages.
 
+mod access;
 mod demo;
 mod failover;
 mod history;

@@ -2,6 +2,7 @@
 //! waited for.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,12 @@ use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
 use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
+use crate::lock::board::Board;
 use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
+use crate::lock::kubernetes::{KubernetesLock, LeaseName};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
-use crate::settings::Settings;
+use crate::settings::{FilePlace, Place, Settings};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
@@ -34,7 +37,10 @@ const ORDERS_MAX: usize = 16;
 /// # Errors
 /// What was got, what is allowed and how to fix it.
 pub fn check(settings: &Settings) -> Result<(), Failure> {
-    file::check(&settings.lock, settings.allow_remote_fs).map_err(refused)
+    match &settings.lock {
+        Place::File(file) => file::check(&file.path, settings.allow_remote_fs).map_err(refused),
+        Place::Lease(_) => Ok(()),
+    }
 }
 
 /// Takes part in a group until the machine decides to leave.
@@ -42,64 +48,129 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
 /// # Errors
 /// Something could not be started, or something around the elector ended; the workload is gone then.
 pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
-    // An address that is in use is refused before anything is started.
-    let http = settings.http.as_ref().map(serve::bind).transpose()?;
-    let (sender, orders) = mpsc::channel(ORDERS_MAX);
-    let mut around = Around::default();
-    around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
-    let clock = BootClock::new().map_err(internal("make a timer"))?;
-    let base = contain();
-    let mut keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
+    match settings.lock.clone() {
+        Place::File(place) => on_a_file(settings, place).await,
+        Place::Lease(place) => on_a_lease(settings, place).await,
+    }
+}
+
+async fn on_a_file(settings: Settings, place: FilePlace) -> Result<Exit, Failure> {
+    let mut member = Member::start(settings)?;
     let keepers = Keepers {
         elector: ProcessId::own().map_err(internal("read the own start time"))?,
-        guard: keeper.guard(),
+        guard: member.keeper.guard(),
         boot_id: boot_id().map_err(internal("read the boot id"))?,
-        cgroup: base.clone(),
+        cgroup: member.base.clone(),
     };
-    let lock_settings =
-        file::Settings { path: settings.lock.clone(), allow_remote_fs: settings.allow_remote_fs, keepers };
-    let lock = FileLock::open(lock_settings).map_err(refused)?;
-    lock.set_announce(Arc::new(keeper.announcer()));
-    let commands = Commands::new(keeper.guard());
-    let (lock_knows, commands_know) = (lock.guard_setter(), commands.clone());
-    keeper.on_replaced(move |guard| {
+    let allow_remote_fs = member.settings.allow_remote_fs;
+    let lock = FileLock::open(file::Settings { path: place.path, allow_remote_fs, keepers }).map_err(refused)?;
+    lock.set_announce(Arc::new(member.keeper.announcer()));
+    let (lock_knows, commands_know) = (lock.guard_setter(), member.commands.clone());
+    member.keeper.on_replaced(move |guard| {
         lock_knows(guard);
         commands_know.set_guard(guard);
     });
-    if settings.fail_fast {
-        first_look(&lock).await?;
-    }
-    let command = Command {
-        argv: settings.command.clone(),
-        stop_grace: settings.stop_grace,
+    let board = FileBoard::open(lock.path()).map_err(unavailable)?;
+    let around_the_lock = AroundTheLock {
+        board: Some(board),
+        // Whoever holds the flock and finds no record is the first ever.
+        absence: Absence::Free,
         local_lock: Some(lock.path().to_owned()),
     };
-    let health = health::before_the_first(settings.health.as_ref());
-    let machine = Machine::new(machine_settings(&settings, &health), KernelEntropy);
-    let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
-    let publisher = Publisher::new(first);
-    let nonce = machine.member().nonce;
-    let board = Arc::new(FileBoard::open(lock.path()).map_err(unavailable)?);
-    around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
-    around.add_commands(&settings, &commands, &publisher, &sender)?;
-    let hooks = around.add_hooks(&settings, &commands, &publisher);
-    let metrics = Metrics::default();
-    if let Some(http) = http {
-        let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
-        around.add("http", serving.map_err(internal("serve http"))?);
+    member.elect(lock, around_the_lock).await
+}
+
+async fn on_a_lease(settings: Settings, place: LeaseName) -> Result<Exit, Failure> {
+    let mut member = Member::start(settings)?;
+    let (access, period) = (member.settings.access.clone(), member.settings.timing.period());
+    let lock = KubernetesLock::open(access, place, period).await.map_err(misconfigured)?;
+    // Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
+    member.keeper.set_patience(member.settings.timing.lateness());
+    let commands = member.commands.clone();
+    member.keeper.on_replaced(move |guard| commands.set_guard(guard));
+    let around_the_lock = AroundTheLock { board: None::<FileBoard>, absence: Absence::CostsALease, local_lock: None };
+    member.elect(lock, around_the_lock).await
+}
+
+/// What belongs to a lock besides the register.
+struct AroundTheLock<B> {
+    board: Option<B>,
+    absence: Absence,
+    /// The lock file, where the guard can write the release itself.
+    local_lock: Option<PathBuf>,
+}
+
+/// What every member has, whatever its lock is.
+struct Member {
+    settings: Settings,
+    http: Option<serve::Bound>,
+    around: Around,
+    sender: mpsc::Sender<Order>,
+    orders: mpsc::Receiver<Order>,
+    clock: BootClock,
+    base: Option<Base>,
+    keeper: Keeper,
+    commands: Commands,
+}
+
+impl Member {
+    /// Starts the guard, and what listens. Nothing has asked the lock yet.
+    fn start(settings: Settings) -> Result<Self, Failure> {
+        // An address that is in use is refused before anything is started.
+        let http = settings.http.as_ref().map(serve::bind).transpose()?;
+        let (sender, orders) = mpsc::channel(ORDERS_MAX);
+        let mut around = Around::default();
+        around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
+        let clock = BootClock::new().map_err(internal("make a timer"))?;
+        let base = contain();
+        let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
+        let commands = Commands::new(keeper.guard());
+        Ok(Self { settings, http, around, sender, orders, clock, base, keeper, commands })
     }
 
-    let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
-    let exit = around.keep(elector.run(), &sender).await;
-    attend::withdraw(&*board, nonce).await;
-    if let Some(base) = base {
-        base.remove();
+    /// Takes part in the election over `lock` until the machine decides to leave.
+    async fn elect<L: Lock + 'static, B: Board + Send + Sync + 'static>(
+        self,
+        lock: L,
+        around_the_lock: AroundTheLock<B>,
+    ) -> Result<Exit, Failure> {
+        let Self { settings, http, mut around, sender, orders, clock, base, keeper, commands } = self;
+        let AroundTheLock { board, absence, local_lock } = around_the_lock;
+        if settings.fail_fast {
+            first_look(&lock).await?;
+        }
+        let command = Command { argv: settings.command.clone(), stop_grace: settings.stop_grace, local_lock };
+        let health = health::before_the_first(settings.health.as_ref());
+        let machine = Machine::new(machine_settings(&settings, absence, &health), KernelEntropy);
+        let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
+        let publisher = Publisher::new(first);
+        let nonce = machine.member().nonce;
+        let board = board.map(Arc::new);
+        if let Some(board) = &board {
+            around.add("board", attend::attend(Arc::clone(board), nonce, publisher.subscribe(), sender.clone()));
+        }
+        around.add_commands(&settings, &commands, &publisher, &sender)?;
+        let hooks = around.add_hooks(&settings, &commands, &publisher);
+        let metrics = Metrics::default();
+        if let Some(http) = http {
+            let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
+            around.add("http", serving.map_err(internal("serve http"))?);
+        }
+
+        let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
+        let exit = around.keep(elector.run(), &sender).await;
+        if let Some(board) = board {
+            attend::withdraw(&*board, nonce).await;
+        }
+        if let Some(base) = base {
+            base.remove();
+        }
+        if let Some(hooks) = hooks {
+            // It has a limit of its own. Its end by a fault changes nothing any more.
+            let _ = hooks.await;
+        }
+        exit
     }
-    if let Some(hooks) = hooks {
-        // It has a limit of its own. Its end by a fault changes nothing any more.
-        let _ = hooks.await;
-    }
-    exit
 }
 
 /// The tasks around the elector. None of them ends before it; if one does, the member leaves.
@@ -178,13 +249,12 @@ impl Around {
     }
 }
 
-fn machine_settings(settings: &Settings, health: &Health) -> election::Settings {
+fn machine_settings(settings: &Settings, absence: Absence, health: &Health) -> election::Settings {
     election::Settings {
         name: settings.name.clone(),
         timing: settings.timing,
         stop_grace: settings.stop_grace,
-        // Whoever holds the flock and finds no record is the first ever.
-        absence: Absence::Free,
+        absence,
         on_exit: settings.on_exit,
         on_loss: settings.on_loss,
         healthy: health.healthy,
@@ -212,6 +282,11 @@ async fn first_look(lock: &impl Lock) -> Result<(), Failure> {
         Err(_) => format!("no answer within {FIRST_LOOK:?}"),
     };
     Err(Failure::new(Code::Unavailable, result).hint("without --fail-fast soloist would wait for it"))
+}
+
+fn misconfigured(error: LockError) -> Failure {
+    Failure::new(Code::Configuration, error.to_string())
+        .hint("--kubeconfig PATH and --context NAME, or run it in a pod with a service account")
 }
 
 fn unavailable(error: LockError) -> Failure {

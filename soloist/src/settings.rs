@@ -15,9 +15,10 @@ use std::time::Duration;
 use election::{OnExit, OnLoss, Plain, Timing};
 
 use crate::error::{Code, Failure};
+use crate::lock::kubernetes::{Access, check_lease};
 
 pub use http::{Address, Http};
-pub use lock_url::{Place, only_one, place};
+pub use lock_url::{FilePlace, Place, only_one, place};
 pub use variables::warn_about_unknown_variables;
 
 /// What a person typed for `soloist run`, in words.
@@ -35,6 +36,8 @@ pub struct Raw {
     pub stop_grace: String,
     /// `--allow-remote-fs`
     pub allow_remote_fs: bool,
+    /// `--kubeconfig` and `--context`
+    pub access: Access,
     /// `--fail-fast`
     pub fail_fast: bool,
     /// `--http`
@@ -54,10 +57,10 @@ pub struct Raw {
 pub struct Settings {
     /// The group's name: as given, else the lock's.
     pub group: String,
-    /// The lock file.
-    pub lock: PathBuf,
-    /// Whether the path was chosen by soloist: it is printed then.
-    pub lock_is_default: bool,
+    /// Where the lock is.
+    pub lock: Place,
+    /// How the API server is reached, for a lock that is there.
+    pub access: Access,
     /// The member's name.
     pub name: String,
     /// All durations that follow from the lease.
@@ -92,7 +95,12 @@ impl Settings {
         let timing = timing(&raw.lease)?;
         let group = raw.group.as_deref().map(group_name).transpose()?;
         let place = place(raw.lock.as_deref(), group)?;
-        let name = name::member(raw.name.as_deref())?;
+        if matches!(place, Place::Lease(_)) {
+            check_lease(timing.lease()).map_err(|why| {
+                Failure::new(Code::Configuration, format!("--lease {}: {why}", raw.lease)).hint("use --lease 15s")
+            })?;
+        }
+        let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
         let health = health::health(raw.health)?;
         let hooks = hooks::hooks(raw.hooks)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
@@ -100,8 +108,8 @@ impl Settings {
         place.prepare()?;
         Ok(Self {
             group: group.map_or_else(|| place.name(), str::to_owned),
-            lock: place.path,
-            lock_is_default: place.is_default,
+            lock: place,
+            access: raw.access,
             name,
             timing,
             stop_grace,
@@ -199,6 +207,18 @@ mod tests {
         for (text, ms) in [("15s", 15_000), ("1m30s", 90_000), ("500ms", 500), ("2m", 120_000), (" 24h ", 86_400_000)] {
             assert_eq!(duration("--lease", text).unwrap(), Duration::from_millis(ms), "{text}");
         }
+    }
+
+    #[test]
+    fn a_lease_of_kubernetes_holds_whole_seconds_from_4_on() {
+        let lock = Some("kubernetes://prod/app".to_owned());
+        for lease in ["3s", "4500ms", "15s1ms"] {
+            let failure = refusal(Raw { lock: lock.clone(), lease: lease.to_owned(), ..raw() });
+            assert_eq!(failure.code, Code::Configuration, "{lease}");
+            assert!(failure.message.contains("whole seconds from 4s"), "{failure}");
+        }
+        let settings = Settings::new(Raw { lock, ..raw() }, OnExit::Exit, OnLoss::Standby).unwrap();
+        assert_eq!((settings.group.as_str(), settings.lock.to_string()), ("app", "kubernetes://prod/app".to_owned()));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use self::print::Format;
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::file::FileBoard;
-use crate::settings::{self, Place};
+use crate::settings::{self, FilePlace, Place};
 
 /// Which lock, and how to show what comes of it.
 #[derive(Debug, Args)]
@@ -62,7 +62,11 @@ impl Common {
 
     fn there(&self, place: Place) -> Result<Target, Failure> {
         let group = self.group.clone().unwrap_or_else(|| place.name());
-        let target = Target { group, lock: place.path };
+        let Place::File(FilePlace { path: lock, .. }) = place else {
+            let what = format!("--lock {place}: this version can run members on a Lease, but not steer them from here");
+            return Err(Failure::new(Code::Configuration, what));
+        };
+        let target = Target { group, lock };
         if !(is_there(&target.lock)? || is_there(&target.record())?) {
             let what = format!("there is no lock at {}", target.lock.display());
             let hint = "its first member makes it; is the path the one that the members were started with?";

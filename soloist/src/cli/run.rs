@@ -9,14 +9,15 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, ValueEnum};
 use election::{Exit, OnExit, OnLoss};
 
+use super::access::Arguments as AccessArguments;
 use crate::error::{Code, Failure};
-use crate::settings::{Raw, Settings, warn_about_unknown_variables};
+use crate::settings::{FilePlace, Place, Raw, Settings, warn_about_unknown_variables};
 use crate::{log, member};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The lock: a path, or file:///path/app.lock
+    /// The lock: a path, file:///path/app.lock or kubernetes://NAMESPACE/NAME
     #[arg(long, env = "SOLOIST_LOCK", value_name = "URL")]
     lock: Option<String>,
     /// The group's name; without --lock the lock is GROUP.lock in the state folder
@@ -46,6 +47,8 @@ pub(super) struct Arguments {
     /// Take a lock file on a remote or layered file system, where every host must see the same flock
     #[arg(long, env = "SOLOIST_ALLOW_REMOTE_FS")]
     allow_remote_fs: bool,
+    #[command(flatten)]
+    access: AccessArguments,
     /// Leave with 69 when the lock cannot be read at the start
     #[arg(long, env = "SOLOIST_FAIL_FAST")]
     fail_fast: bool,
@@ -71,6 +74,7 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   soloist run --lock ./app.lock -- ./server --port 8080
+  soloist run --lock kubernetes://prod/app -- ./server
   soloist run --group app --lease 5s --on-exit restart -- ./server
   soloist run --lock ./x.lock -- sh -c 'echo active $SOLOIST_FENCING_TOKEN; exec sleep 1000'
 
@@ -108,6 +112,7 @@ impl Arguments {
             lease: self.lease,
             stop_grace: self.stop_grace,
             allow_remote_fs: self.allow_remote_fs,
+            access: self.access.into(),
             fail_fast: self.fail_fast,
             http: self.http,
             http_token_file: self.http_token_file,
@@ -126,8 +131,8 @@ pub(super) fn main(arguments: Arguments) -> Result<i32, Failure> {
     member::check(&settings)?;
     let _flush = log::start(format);
     warn_about_unknown_variables(&super::Cli::command());
-    if settings.lock_is_default {
-        tracing::info!("the lock is {}", settings.lock.display());
+    if let Place::File(FilePlace { path, is_default: true }) = &settings.lock {
+        tracing::info!("the lock is {}", path.display());
     }
     // One thread: small, and the guard's parent-death signal is bound to the thread that starts it.
     let runtime = tokio::runtime::Builder::new_current_thread()

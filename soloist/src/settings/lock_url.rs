@@ -1,13 +1,23 @@
 //! Where the lock is: a URL, a path, or a file in the state folder.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Failure};
 use crate::lock::kubernetes::LeaseName;
 
+/// Where the lock is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file.
+    File(FilePlace),
+    /// In a Lease of Kubernetes.
+    Lease(LeaseName),
+}
+
 /// Where the lock file is.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Place {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePlace {
     /// The lock file.
     pub path: PathBuf,
     /// Chosen from the group's name, not by the user.
@@ -15,51 +25,52 @@ pub struct Place {
 }
 
 impl Place {
-    /// What a group without a name of its own is called: the lock file's name, without `.lock`.
+    /// What a group without a name of its own is called: the Lease's name, or the lock file's without `.lock`.
     pub fn name(&self) -> String {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        name.strip_suffix(".lock").filter(|stem| !stem.is_empty()).unwrap_or(&name).to_owned()
+        match self {
+            Place::File(file) => file.name(),
+            Place::Lease(lease) => lease.name.clone(),
+        }
     }
 
     /// Makes the state folder where the lock is to be in it: for members only, whoever just looks leaves no trace.
     pub(super) fn prepare(&self) -> Result<(), Failure> {
-        match self.path.parent().filter(|_| self.is_default) {
-            Some(folder) => create_private(folder),
-            None => Ok(()),
+        match self {
+            Place::File(FilePlace { path, is_default: true }) => path.parent().map_or(Ok(()), create_private),
+            Place::File(_) | Place::Lease(_) => Ok(()),
         }
     }
 }
 
-/// What `--lock` names.
-#[derive(Debug, PartialEq, Eq)]
-enum Store {
-    /// A file, as it was written.
-    File(PathBuf),
-    /// A Lease of Kubernetes.
-    Lease(LeaseName),
+impl FilePlace {
+    fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        name.strip_suffix(".lock").filter(|stem| !stem.is_empty()).unwrap_or(&name).to_owned()
+    }
 }
 
-const ALLOWED: &str = "a path, or file:///path/app.lock";
+/// As it would be given to `--lock`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File(file) => file.path.display().fmt(f),
+            Place::Lease(lease) => write!(f, "kubernetes://{}/{}", lease.namespace, lease.name),
+        }
+    }
+}
 
-/// Finds the lock file from `--lock` and `--group`.
+const ALLOWED: &str = "a path, file:///path/app.lock or kubernetes://NAMESPACE/NAME";
+
+/// Finds the lock from `--lock` and `--group`.
 ///
 /// # Errors
 /// Neither was given, or not in a way that this version understands.
 pub fn place(lock: Option<&str>, group: Option<&str>) -> Result<Place, Failure> {
     match (lock, group) {
-        (Some(lock), _) => match parse(lock)? {
-            Store::File(path) => Ok(Place { path: absolute(&path)?, is_default: false }),
-            Store::Lease(LeaseName { namespace, name }) => {
-                let of = if namespace.is_empty() {
-                    "the pod's own namespace".into()
-                } else {
-                    format!("namespace {namespace}")
-                };
-                let what = format!("--lock {lock:?}: this version cannot use the Lease {name} in {of} yet");
-                Err(Failure::new(Code::Configuration, what).hint(ALLOWED))
-            }
-        },
-        (None, Some(group)) => Ok(Place { path: state_folder()?.join(format!("{group}.lock")), is_default: true }),
+        (Some(lock), _) => parse(lock),
+        (None, Some(group)) => {
+            Ok(Place::File(FilePlace { path: state_folder()?.join(format!("{group}.lock")), is_default: true }))
+        }
         (None, None) => Err(Failure::new(Code::Usage, "neither --lock nor --group was given")
             .hint("--lock ./app.lock, or --group app for a lock file in the state folder")),
     }
@@ -83,12 +94,12 @@ fn only_one_in(folder: &Path) -> Result<Place, Failure> {
             return Err(Failure::new(code, format!("failed to search {}: {error}", folder.display())));
         }
     };
-    let mut places: Vec<Place> = entries.into_iter().map(|path| Place { path, is_default: true }).collect();
+    let mut places: Vec<_> = entries.into_iter().map(|path| FilePlace { path, is_default: true }).collect();
     match (places.pop(), places.is_empty()) {
-        (Some(place), true) => Ok(place),
+        (Some(place), true) => Ok(Place::File(place)),
         (Some(last), false) => {
             places.push(last);
-            let mut names: Vec<String> = places.iter().map(Place::name).collect();
+            let mut names: Vec<String> = places.iter().map(FilePlace::name).collect();
             names.sort();
             let what =
                 format!("neither --lock nor --group was given, and there are several locks in {}", folder.display());
@@ -110,7 +121,7 @@ fn operating(error: &std::io::Error) -> Code {
     }
 }
 
-fn parse(lock: &str) -> Result<Store, Failure> {
+fn parse(lock: &str) -> Result<Place, Failure> {
     let refuse = |what: &str| Failure::new(Code::Usage, format!("--lock {lock:?} {what}")).hint(ALLOWED);
     if lock.is_empty() {
         return Err(refuse("is empty"));
@@ -119,7 +130,7 @@ fn parse(lock: &str) -> Result<Store, Failure> {
         None => lock,
         Some(("file", path)) if path.starts_with('/') => path,
         Some(("file", _)) => return Err(refuse("names a host or a relative path")),
-        Some(("kubernetes", place)) => return lease(lock, place).map(Store::Lease),
+        Some(("kubernetes", place)) => return lease(lock, place).map(Place::Lease),
         Some(("consul" | "consuls", _)) => {
             let what = format!("--lock {lock:?} names a store that this version cannot use");
             return Err(Failure::new(Code::Configuration, what).hint(ALLOWED));
@@ -129,7 +140,7 @@ fn parse(lock: &str) -> Result<Store, Failure> {
     if path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..") {
         return Err(refuse("names a folder, not a file"));
     }
-    Ok(Store::File(PathBuf::from(path)))
+    Ok(Place::File(FilePlace { path: absolute(Path::new(path))?, is_default: false }))
 }
 
 /// The longest name of a namespace, and of anything else.
@@ -200,9 +211,13 @@ mod tests {
 
     #[test]
     fn paths_and_file_urls_are_taken() {
-        assert_eq!(place(Some("/a/b.lock"), None).unwrap().path, Path::new("/a/b.lock"));
-        assert_eq!(place(Some("file:///a/b.lock"), None).unwrap().path, Path::new("/a/b.lock"));
-        assert!(place(Some("./x.lock"), Some("ignored")).unwrap().path.is_absolute());
+        let path = |lock: &str, group| match place(Some(lock), group).unwrap() {
+            Place::File(file) => file.path,
+            Place::Lease(lease) => panic!("{lease:?}"),
+        };
+        assert_eq!(path("/a/b.lock", None), Path::new("/a/b.lock"));
+        assert_eq!(path("file:///a/b.lock", None), Path::new("/a/b.lock"));
+        assert!(path("./x.lock", Some("ignored")).is_absolute());
     }
 
     #[test]
@@ -235,7 +250,7 @@ mod tests {
     fn a_lease_is_named_by_namespace_and_name() {
         let read = |lock: &str| parse(lock).map_err(|failure| failure.code);
         let lease = |namespace: &str, name: &str| {
-            Ok(Store::Lease(LeaseName { namespace: namespace.into(), name: name.into() }))
+            Ok(Place::Lease(LeaseName { namespace: namespace.into(), name: name.into() }))
         };
         assert_eq!(read("kubernetes://prod/app"), lease("prod", "app"));
         assert_eq!(read("kubernetes:///app.v1-2"), lease("", "app.v1-2"));
@@ -262,8 +277,7 @@ mod tests {
         for lock in wrong {
             assert_eq!(read(lock), Err(Code::Usage), "{lock}");
         }
-        let failure = place(Some("kubernetes://prod/app"), None).unwrap_err();
-        assert_eq!(failure.code, Code::Configuration);
-        assert!(failure.message.contains("Lease app in namespace prod"), "{}", failure.message);
+        let shown = place(Some("kubernetes:///app"), None).unwrap();
+        assert_eq!((shown.to_string().as_str(), shown.name().as_str()), ("kubernetes:///app", "app"));
     }
 }

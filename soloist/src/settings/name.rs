@@ -12,8 +12,8 @@ pub(super) fn group(name: &str) -> Result<&str, Failure> {
     check("--group", name).map(|()| name)
 }
 
-/// `--name`, else POD_NAME, else the host's name with this process's PID: members of one file lock share a host.
-pub(super) fn member(given: Option<&str>) -> Result<String, Failure> {
+/// `--name`, else POD_NAME, else the host's name; with this process's PID where members share a host.
+pub(super) fn member(given: Option<&str>, share_a_host: bool) -> Result<String, Failure> {
     if let Some(name) = given {
         return check("--name", name).map(|()| name.to_owned());
     }
@@ -22,7 +22,8 @@ pub(super) fn member(given: Option<&str>) -> Result<String, Failure> {
     }
     let host = nix::unistd::gethostname()
         .map_err(|error| Failure::new(Code::Internal, format!("failed to read the hostname: {error}")))?;
-    let name = format!("{}-{}", host.to_string_lossy(), std::process::id());
+    let host = host.to_string_lossy();
+    let name = if share_a_host { format!("{host}-{}", std::process::id()) } else { host.into_owned() };
     check("the hostname", &name).map_err(|failure| failure.hint("give --name NAME"))?;
     Ok(name)
 }
@@ -64,12 +65,13 @@ mod tests {
     fn odd_names_are_refused() {
         for name in ["", "$(POD_NAME)", "a/b", "../x", ".a", "a-", "a b", "\u{fc}", &"x".repeat(254)] {
             assert_eq!(group(name).unwrap_err().code, Code::Usage, "{name:?}");
-            assert_eq!(member(Some(name)).unwrap_err().code, Code::Usage, "{name:?}");
+            assert_eq!(member(Some(name), true).unwrap_err().code, Code::Usage, "{name:?}");
         }
     }
 
     #[test]
     fn default_name_tells_members_of_one_host_apart() {
-        assert!(member(None).unwrap().ends_with(&std::process::id().to_string()));
+        let (shared, alone) = (member(None, true).unwrap(), member(None, false).unwrap());
+        assert_eq!(shared, format!("{alone}-{}", std::process::id()));
     }
 }
