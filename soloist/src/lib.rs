@@ -6,6 +6,7 @@ pub mod clock;
 pub mod commands;
 pub mod demo;
 pub mod descriptors;
+pub mod dropin;
 pub mod elector;
 pub mod error;
 pub mod health;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use crate::settings::is_label;
+
 /// A Service with more of them could not be mirrored.
 const PORTS_MAX: usize = 100;
-/// The longest name of a port.
-const NAME_MAX: usize = 63;
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
 /// Reads an array of core/v1 EndpointPort. Spelling is as free as in programs that use the API's own types: keys in any
@@ -51,7 +51,7 @@ fn port(item: &Value, alone: bool) -> Result<(String, Value), String> {
         return Err("has no name, and with several ports each needs one".to_owned());
     }
     if !name.is_empty() && !is_label(name) {
-        return Err(format!("has the name {name:?}, which is not a-z, 0-9 and '-', at most {NAME_MAX} long"));
+        return Err(format!("has the name {name:?}, which is not a-z, 0-9 and '-', at most 63 long"));
     }
     let protocol = match text(fields, "protocol")? {
         "" => PROTOCOLS[0],
@@ -84,12 +84,6 @@ fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<&'a str, Strin
         Some(Value::String(text)) => Ok(text),
         Some(_) => Err(format!("has a {name} that is not text")),
     }
-}
-
-/// A DNS-1123 label.
-fn is_label(name: &str) -> bool {
-    let allowed = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    allowed && name.len() <= NAME_MAX && !name.starts_with('-') && !name.ends_with('-')
 }
 
 #[cfg(test)]
