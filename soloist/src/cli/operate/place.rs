@@ -49,7 +49,7 @@ impl Target {
     /// What names this lock on a command line.
     pub fn arguments(&self) -> String {
         let mut text = format!("--lock {}", quoted(&self.lock.to_string()));
-        if let (Place::Lease(_), Access { kubeconfig, context }) = (&self.lock, &self.access) {
+        if let (Place::Lease(_), Access { kubeconfig, context, .. }) = (&self.lock, &self.access) {
             let kubeconfig = kubeconfig.as_ref().map(|path| path.to_string_lossy().into_owned());
             for (flag, value) in [("--kubeconfig", kubeconfig.as_ref()), ("--context", context.as_ref())] {
                 if let Some(value) = value {
@@ -148,7 +148,11 @@ mod tests {
     #[test]
     fn a_lock_is_named_as_it_was_given() {
         let lease = Place::Lease(LeaseName { namespace: String::new(), name: "app".to_owned() });
-        let access = Access { kubeconfig: Some("/my kube/config".into()), context: Some("prod".to_owned()) };
+        let access = Access {
+            kubeconfig: Some("/my kube/config".into()),
+            context: Some("prod".to_owned()),
+            ..Access::default()
+        };
         let target = Target::new(None, lease, access.clone()).unwrap();
         assert_eq!(target.group, "app");
         assert_eq!(
