@@ -36,7 +36,7 @@ impl Cluster {
 }
 
 async fn board_as(kubeconfig: &Path, place: &LeaseName) -> LeaseBoard {
-    let access = Access { kubeconfig: Some(kubeconfig.to_owned()), context: None };
+    let access = Access { kubeconfig: Some(kubeconfig.to_owned()), ..Access::default() };
     LeaseBoard::open(access, place.clone()).await.unwrap()
 }
 
