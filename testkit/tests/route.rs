@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use election::Exit;
 use soloist::elector::Order;
 use soloist::route::Unpublished;
@@ -26,14 +26,14 @@ fn who(world: &World) -> Option<String> {
     world.directory.borrow().entry.as_ref().map(|(member, _)| member.clone())
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+async fn until(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
     for _ in 0..100_000 {
         if condition() {
-            return;
+            return Ok(());
         }
         sleep(Duration::from_millis(1)).await;
     }
-    panic!("never: {what}");
+    bail!("never: {what}")
 }
 
 async fn exit(member: VirtualMember) -> Result<Exit> {
@@ -47,10 +47,10 @@ fn workload_waits_for_its_publication_and_the_lease_is_renewed_meanwhile() -> Re
         // More than a lease before it takes effect, and as much after it.
         world.directory.borrow_mut().delay = LEASE * 5 / 4;
         let a = member(&world, "a", 1)?;
-        until("published", || who(&world).is_some()).await;
+        until("published", || who(&world).is_some()).await?;
         let b = member(&world, "b", 2)?;
         assert!(!world.ledger.borrow().is_led(), "the answer is not there yet");
-        until("started", || world.ledger.borrow().is_led()).await;
+        until("started", || world.ledger.borrow().is_led()).await?;
         let ledger = world.ledger.borrow();
         assert_eq!((ledger.activations, ledger.unpublished), (1, 0));
         assert_eq!(who(&world).as_deref(), Some("a"), "b has not taken over");
@@ -65,7 +65,7 @@ fn a_stop_calls_off_what_waits_and_releases_it() -> Result<()> {
         let world = World::default();
         world.directory.borrow_mut().delay = LEASE;
         let a = member(&world, "a", 1)?;
-        until("asked", || world.directory.borrow().begun == 1).await;
+        until("asked", || world.directory.borrow().begun == 1).await?;
         a.orders.send(Order::Leave).await?;
         assert_eq!(exit(a).await?, Exit::StoodBy);
         assert_eq!(world.ledger.borrow().activations, 0, "it never started");
@@ -73,7 +73,7 @@ fn a_stop_calls_off_what_waits_and_releases_it() -> Result<()> {
         world.directory.borrow_mut().delay = Duration::from_millis(1);
         let _b = member(&world, "b", 2)?;
         let before = tokio::time::Instant::now();
-        until("b is active", || world.ledger.borrow().is_led()).await;
+        until("b is active", || world.ledger.borrow().is_led()).await?;
         assert!(before.elapsed() < LEASE / 4, "a had released: {:?}", before.elapsed());
         Ok(())
     })
@@ -84,14 +84,14 @@ fn a_stop_withdraws_before_the_workload_is_gone_and_the_exit_waits_for_it() -> R
     play(async {
         let world = World::default();
         let a = member(&world, "a", 1)?;
-        until("active", || world.ledger.borrow().is_led()).await;
+        until("active", || world.ledger.borrow().is_led()).await?;
         a.orders.send(Order::Leave).await?;
-        until("withdrawn", || who(&world).is_none()).await;
+        until("withdrawn", || who(&world).is_none()).await?;
         assert!(world.ledger.borrow().is_led(), "the workload is still stopping");
         exit(a).await?;
 
         let b = member(&world, "b", 2)?;
-        until("active", || world.ledger.borrow().is_led()).await;
+        until("active", || world.ledger.borrow().is_led()).await?;
         world.directory.borrow_mut().delay = Duration::from_secs(4);
         b.orders.send(Order::Leave).await?;
         exit(b).await?;
@@ -106,7 +106,7 @@ fn a_route_that_fails_is_tried_again_while_the_workload_waits() -> Result<()> {
         let world = World::default();
         world.directory.borrow_mut().failures = 20;
         let _a = member(&world, "a", 1)?;
-        until("active", || world.ledger.borrow().is_led()).await;
+        until("active", || world.ledger.borrow().is_led()).await?;
         assert_eq!(world.directory.borrow().begun, 21);
         assert_eq!(world.ledger.borrow().unpublished, 0);
         Ok(())
@@ -122,7 +122,7 @@ fn where_it_is_not_tried_again_the_member_leaves_with_1_and_releases() -> Result
         assert_eq!(world.ledger.borrow().activations, 0);
         let before = tokio::time::Instant::now();
         let _b = member(&world, "b", 2)?;
-        until("b is active", || world.ledger.borrow().is_led()).await;
+        until("b is active", || world.ledger.borrow().is_led()).await?;
         assert!(before.elapsed() < LEASE / 4, "a had released: {:?}", before.elapsed());
         Ok(())
     })
