@@ -321,7 +321,8 @@ async fn first_look(lock: &impl Lock) -> Result<(), Failure> {
     Err(Failure::new(Code::Unavailable, result).hint("without --fail-fast soloist would wait for it"))
 }
 
-fn misconfigured(error: LockError) -> Failure {
+/// Credentials that cannot be used.
+pub fn misconfigured(error: LockError) -> Failure {
     Failure::new(Code::Configuration, error.to_string())
         .hint("--kubeconfig PATH and --context NAME, or run it in a pod with a service account")
 }
