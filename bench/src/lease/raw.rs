@@ -47,7 +47,7 @@ impl Raw {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let open = || {
             let place = LeaseName { namespace: namespace.into(), name: name.into() };
-            runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD))
+            runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD, false))
         };
         let (from, to) = (open()?, open()?);
         let version = runtime.block_on(async {
