@@ -10,6 +10,7 @@ pub mod http;
 pub mod member;
 pub mod process;
 pub mod quantiles;
+pub mod relay;
 pub mod root;
 pub mod scenario;
 pub mod sim;
