@@ -6,7 +6,10 @@ SHELL := /bin/bash
 # Tests that need root, mounts or namespaces are files called root_*.rs or *_root.rs.
 ALL_TESTS := $(wildcard soloist/tests/*.rs testkit/tests/*.rs model/tests/*.rs)
 ROOT_FILES := $(filter %_root.rs,$(ALL_TESTS)) $(foreach file,$(ALL_TESTS),$(if $(filter root_%,$(notdir $(file))),$(file)))
-PLAIN_FILES := $(filter-out $(ROOT_FILES),$(ALL_TESTS))
+# Tests of real servers: testbed_*.rs need a control plane, nodes_*.rs two nodes with pods.
+CLUSTER_FILES := $(filter testkit/tests/testbed_%.rs,$(ALL_TESTS))
+NODES_FILES := $(filter testkit/tests/nodes_%.rs,$(ALL_TESTS))
+PLAIN_FILES := $(filter-out $(ROOT_FILES) $(CLUSTER_FILES) $(NODES_FILES),$(ALL_TESTS))
 names = $(foreach file,$(1),--test $(basename $(notdir $(file))))
 
 .PHONY: help
@@ -21,7 +24,7 @@ demo: ## See it work: three members, and everything that can happen to the activ
 check: lint unit process ## All tests that need neither root nor other tools
 
 .PHONY: test
-test: tools check root docs deny small-demo ## All tests; installs what it needs, needs root
+test: tools check root cluster nodes docs deny small-demo ## All tests; installs what it needs, needs root
 	@echo "all tests passed"
 
 .PHONY: lint
@@ -81,6 +84,12 @@ bench: ## Handovers beside flock and the raw limit, memory, size, wake-ups; fail
 	cargo build --locked --release -p soloist
 	cargo run --locked --release -p bench -- --rounds $${ROUNDS:-100} --json out/bench.json
 
+.PHONY: bench-lease
+bench-lease: testbed ## The same on a Lease of a real API server: handovers, memory, requests; needs root
+	cargo build --locked --release -p soloist -p bench
+	TESTBED_AUDIT=audited testbed/run control-plane -- \
+		target/release/bench --rounds $${ROUNDS:-100} --json out/bench-lease.json lease
+
 .PHONY: fuzz
 fuzz: ## Each parser against arbitrary input, for a minute
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
@@ -111,7 +120,18 @@ testbed-smoke: testbed image ## Each kind of testbed up, used and down, with tim
 image: ## A container image of the static release binary, without a container daemon
 	@testbed/image
 
-.PHONY: testbed-test
-testbed-test: testbed ## Tests on a real API server; needs root
+.PHONY: cluster
+cluster: testbed ## Tests on a real API server; needs root
+	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make cluster" >&2; exit 1; }
+	cargo build --locked --workspace --bins
 	cargo test --locked -p soloist --lib --no-run
 	testbed/run control-plane -- cargo test --locked -p soloist --lib -- --ignored --test-threads=1 lock::kubernetes::testbed
+	$(if $(CLUSTER_FILES),cargo test --locked -p testkit --no-run $(call names,$(CLUSTER_FILES)))
+	$(if $(CLUSTER_FILES),testbed/run control-plane -- cargo test --locked -p testkit $(call names,$(CLUSTER_FILES)))
+
+.PHONY: nodes
+nodes: testbed ## Tests with real pods on two nodes; needs root
+	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make nodes" >&2; exit 1; }
+	testbed/test-image
+	cargo test --locked -p testkit --no-run $(call names,$(NODES_FILES))
+	testbed/run two-nodes -- cargo test --locked -p testkit $(call names,$(NODES_FILES)) -- --test-threads=1

@@ -96,7 +96,8 @@ fn keepers(member: &Member) -> Result<[i32; 2]> {
     Ok([member.elector_pid()?, member.guard_pid()?])
 }
 
-fn pss_kb(member: &Member) -> Result<u64> {
+/// Memory of elector and guard together; pages that others map count in part.
+pub fn pss_kb(member: &Member) -> Result<u64> {
     let pss = |pid: i32| {
         let path = format!("/proc/{pid}/smaps_rollup");
         let page = fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;

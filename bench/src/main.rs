@@ -1,6 +1,6 @@
 //! Measures soloist on a lock file: how long nobody is active after each kind of end, beside util-linux `flock` and
 //! the raw limit in the same run, what a member costs, and how soon it answers over HTTP. `bench --json out/bench.json`; exit code 1 when a target is
-//! missed.
+//! missed. `bench lease` does as much on a Lease, inside the testbed.
 #![forbid(unsafe_code)]
 
 mod beat;
@@ -8,17 +8,19 @@ mod flock;
 mod footprint;
 mod handover;
 mod http;
+mod lease;
 mod raw;
 mod report;
 mod steps;
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-use crate::report::Report;
+use serde::Serialize;
 
 /// What a run is told.
 #[derive(Debug, Parser)]
@@ -36,9 +38,11 @@ struct Arguments {
     role: Option<Role>,
 }
 
-/// What the processes do that a run starts.
+/// What to measure instead, and what the processes do that a run starts.
 #[derive(Debug, Subcommand)]
 enum Role {
+    /// On a Lease of Kubernetes: inside `testbed/run control-plane`
+    Lease,
     /// The workload: stamps that it is alive.
     #[command(hide = true)]
     Beat {
@@ -64,20 +68,31 @@ fn main() -> Result<ExitCode> {
     match arguments.role {
         Some(Role::Beat { page, untold }) => beat::beat(&page, born, untold).map(|()| ExitCode::SUCCESS),
         Some(Role::Queue { lock, page }) => raw::queue(&lock, &page).map(|()| ExitCode::SUCCESS),
-        None => measure(&arguments),
+        Some(Role::Lease) => {
+            let report = lease::Report::measure(arguments.rounds(), arguments.quick)?;
+            tell(&report, arguments.json.as_deref(), report.is_met())
+        }
+        None => {
+            let report = report::Report::measure(arguments.rounds(), arguments.quick)?;
+            tell(&report, arguments.json.as_deref(), report.is_met())
+        }
     }
 }
 
-fn measure(arguments: &Arguments) -> Result<ExitCode> {
-    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 10 } else { 100 });
-    let report = Report::measure(rounds, arguments.quick)?;
+impl Arguments {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 10 } else { 100 })
+    }
+}
+
+fn tell(report: &(impl Display + Serialize), json: Option<&Path>, is_met: bool) -> Result<ExitCode> {
     println!("{report}");
-    if let Some(path) = &arguments.json {
+    if let Some(path) = json {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
         }
-        let text = serde_json::to_string_pretty(&report).context("failed to write the report as JSON")?;
+        let text = serde_json::to_string_pretty(report).context("failed to write the report as JSON")?;
         std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
     }
-    Ok(if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -24,8 +24,10 @@ const SHORT_LEASE: &str = "2s";
 
 const RATIO_MAX: f64 = 3.0;
 const KEEPER_KILLED_MAX_US: u64 = 20_000;
-const PSS_MAX_KB: u64 = 12_000;
-const BINARY_MAX_BYTES: u64 = 8_000_000;
+/// What a member's two keepers may take.
+pub const PSS_MAX_KB: u64 = 12_000;
+/// What the release binary may take.
+pub const BINARY_MAX_BYTES: u64 = 8_000_000;
 const WAKEUPS_MAX: f64 = 60.0;
 const ANSWER_MAX_US: u64 = 1_000;
 const VERB_MAX_US: u64 = 50_000;
@@ -90,7 +92,8 @@ pub struct Target {
 }
 
 impl Target {
-    fn new(what: impl Into<String>, got: f64, at_most: f64) -> Self {
+    /// Whether `got` is at most `at_most`.
+    pub fn new(what: impl Into<String>, got: f64, at_most: f64) -> Self {
         Self { what: what.into(), got, at_most, met: got <= at_most }
     }
 }
@@ -98,7 +101,7 @@ impl Target {
 impl Report {
     /// Measures everything, `rounds` handovers of each kind among it.
     pub fn measure(rounds: usize, quick: bool) -> Result<Self> {
-        let before = load();
+        let before = Host::load_now();
         let mut trio = Trio::start("15s", &[])?;
         let file_system = file_system(&trio)?;
         let (mut gaps, raw) = by_turns(&mut trio, rounds)?;
@@ -118,9 +121,7 @@ impl Report {
         let footprint = Footprint::measure(rounds, Duration::from_secs(if quick { 10 } else { 60 }))?;
         let http = Http::measure(rounds)?;
         violations.extend(http.violations.iter().cloned());
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
-        let processors = std::thread::available_parallelism().map_or(0, usize::from);
-        let host = Host { kernel, processors, file_system, load: [before, load()] };
+        let host = Host::here(file_system, before);
         let mut targets = targets(&gaps, &raw, &footprint, &violations);
         targets.extend(http_targets(&http));
         Ok(Self { host, gaps, raw, footprint, http, violations, targets })
@@ -221,9 +222,19 @@ fn http_targets(http: &Http) -> Vec<Target> {
     targets
 }
 
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
+impl Host {
+    /// This one, now that the run is over; `before` is the load at its start.
+    pub fn here(file_system: String, before: String) -> Self {
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        let processors = std::thread::available_parallelism().map_or(0, usize::from);
+        Self { kernel, processors, file_system, load: [before, Self::load_now()] }
+    }
+
+    /// Load of the last minute.
+    pub fn load_now() -> String {
+        let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        text.split(' ').next().unwrap_or_default().to_owned()
+    }
 }
 
 fn file_system(trio: &Trio) -> Result<String> {
@@ -235,6 +246,20 @@ fn file_system(trio: &Trio) -> Result<String> {
         0x0102_1994 => "tmpfs".to_owned(),
         other => format!("{other:#x}"),
     })
+}
+
+/// Above the rows of a table.
+pub fn heads() -> String {
+    let of_three = "      p50      p99      max";
+    let above = format!("{:<38}{:>5}{:>27}{:>29}", "", "", "gap from last instant, ms", "from the signal, ms");
+    format!("{above}\n{:<38}{:>5}{of_three}  {of_three}", "", "n")
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, processors, file_system, load: [before, after] } = self;
+        write!(f, "Linux {kernel}, {processors} processors, {file_system}, load {before} to {after}")
+    }
 }
 
 impl fmt::Display for Row {
@@ -260,11 +285,7 @@ impl fmt::Display for Target {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Host { kernel, processors, file_system, load } = &self.host;
-        writeln!(f, "Linux {kernel}, {processors} processors, {file_system}, load {} to {}\n", load[0], load[1])?;
-        let heads = "      p50      p99      max";
-        writeln!(f, "{:<38}{:>5}{:>27}{:>29}", "", "", "gap from last instant, ms", "from the signal, ms")?;
-        writeln!(f, "{:<38}{:>5}{heads}  {heads}", "", "n")?;
+        writeln!(f, "{}\n\n{}", self.host, heads())?;
         for row in self.gaps.iter().chain(&self.raw) {
             writeln!(f, "{}", row.to_string().trim_end())?;
         }

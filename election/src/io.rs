@@ -184,6 +184,15 @@ pub enum Exit {
     LeaseLost,
 }
 
+/// A wait that only time ends: nothing proves that nobody is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vigil {
+    /// Since when the lock has stood as it does.
+    pub since: Instant,
+    /// When this member may try, if the lock stands until then.
+    pub until: Instant,
+}
+
 /// The part that a member plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {

@@ -21,7 +21,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::io::{Action, Exit, Input, Output, RefusalKind, Request, Role};
+use crate::io::{Action, Exit, Input, Output, RefusalKind, Request, Role, Vigil};
 use crate::record::{Activation, Member, Nonce, Token};
 use crate::timing::Timing;
 
@@ -158,6 +158,14 @@ impl<E: Entropy> Machine<E> {
     pub fn activation(&self) -> Option<(Activation, Token, Instant)> {
         match &self.state {
             State::Active(active) => Some(active.activation()),
+            _ => None,
+        }
+    }
+
+    /// The wait that is under way on a lock which names no member: neither a live one nor a proof. People wonder about it.
+    pub fn vigil(&self) -> Option<Vigil> {
+        match &self.state {
+            State::Standby(standby) => standby.vigil(&self.core),
             _ => None,
         }
     }

@@ -62,12 +62,12 @@ fn lock_that_goes_back_in_sight_of_all() {
 
 #[test]
 fn requests_and_a_fault() {
-    holds("requests", 312_553);
+    holds("requests", 315_943);
 }
 
 #[test]
 fn releases_by_the_guard() {
-    holds("guard releases", 724_349);
+    holds("guard releases", 769_061);
 }
 
 #[test]

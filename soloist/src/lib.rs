@@ -4,6 +4,7 @@ pub mod attend;
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod countdown;
 pub mod demo;
 pub mod descriptors;
 pub mod elector;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use election::{Activation, Instant, Role, Token};
+use election::{Activation, Instant, Role, Token, Vigil};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub reason: String,
     /// When the last answer of the store came.
     pub store_answered: Option<Instant>,
+    /// What is waited out, while nothing proves that nobody is active.
+    pub vigil: Option<Vigil>,
     /// When the elector wanted to do something next; long after it, it hangs.
     pub due: Option<Instant>,
     /// Counts the changes that a person would call news. Deadlines that move are none.
@@ -172,6 +174,7 @@ impl Snapshot {
             members: Vec::new(),
             reason: "has not looked at the lock yet".to_owned(),
             store_answered: None,
+            vigil: None,
             due: None,
             news: 0,
         }
@@ -199,6 +202,7 @@ impl Snapshot {
                 ..tenure
             }),
             store_answered: None,
+            vigil: None,
             due: None,
             news: 0,
             ..snapshot.clone()

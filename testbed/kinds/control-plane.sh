@@ -19,6 +19,21 @@ ip link add testbed type bridge
 ip addr add "$API/24" dev testbed
 ip link set testbed up
 
+# TESTBED_AUDIT=NAMESPACE: every request about this namespace is written down in logs/audit.log.
+audit=()
+if [ -n "${TESTBED_AUDIT:-}" ]; then
+    cat >"$DIR/audit.yaml" <<END
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    namespaces: ["$TESTBED_AUDIT"]
+  - level: None
+END
+    audit=(--audit-policy-file="$DIR/audit.yaml" --audit-log-path="$DIR/logs/audit.log")
+fi
+
 start etcd "$BIN/etcd" --data-dir "$DIR/etcd" --unsafe-no-fsync --log-level warn \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \
@@ -31,7 +46,7 @@ start kube-apiserver "$BIN/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 
     --service-account-signing-key-file="$DIR/pki/service-accounts.key" \
     --service-account-issuer=https://kubernetes.default.svc \
     --kubelet-client-certificate="$DIR/pki/kubelet-client.crt" --kubelet-client-key="$DIR/pki/kubelet-client.key" \
-    --kubelet-preferred-address-types=InternalIP
+    --kubelet-preferred-address-types=InternalIP "${audit[@]}"
 define kube-controller-manager "$BIN/kube-controller-manager" --kubeconfig="$DIR/admin.kubeconfig" --leader-elect=false \
     --service-account-private-key-file="$DIR/pki/service-accounts.key" --root-ca-file="$DIR/pki/ca.crt" \
     --use-service-account-credentials=true

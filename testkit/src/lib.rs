@@ -8,6 +8,7 @@ pub mod group;
 pub mod history;
 pub mod http;
 pub mod member;
+pub mod pods;
 pub mod process;
 pub mod quantiles;
 pub mod relay;

@@ -97,6 +97,21 @@ fn a_switchover_and_the_way_back_tell_the_gap_and_who_is_active() -> Result<()> 
     check(&group, 3, &active)
 }
 
+/// Who has just handed over lets the others go first for a while, but not the one that names it.
+#[test]
+fn the_way_back_waits_for_nothing() -> Result<()> {
+    let mut group = Group::new()?;
+    // Long enough that a wait could not be taken for slowness.
+    group.set("--lease", "15s");
+    let (_members, _) = two(&group, &[])?;
+    json(&group, "switchover", &["--to", "b"])?;
+    let back = json(&group, "switchover", &["--to", "a"])?;
+    let gap_ms = back["gap_ms"].as_f64().with_context(|| format!("no gap_ms: {back}"))?;
+    // The courtesy is twice 500 ms.
+    ensure!(gap_ms < 400.0, "{back}\n{}", group.logs());
+    Ok(())
+}
+
 #[test]
 fn a_switchover_to_nobody_anybody_unfit_or_oneself_is_refused() -> Result<()> {
     let group = Group::new()?;

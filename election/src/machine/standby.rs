@@ -6,8 +6,8 @@ use super::acquiring::Acquiring;
 use super::core::Core;
 use super::{Absence, Entropy, State, leave_idle, refuse_as_standby};
 use crate::clock::Instant;
-use crate::io::{Action, Input, Request};
-use crate::record::{Activation, Attempt, Claim, Member, Proof, Record, Release, Vacancy};
+use crate::io::{Action, Input, Request, Vigil};
+use crate::record::{Activation, Attempt, Claim, Foreign, Member, Proof, Record, Release, Vacancy};
 use crate::register::{Evidence, Seen, Version};
 use crate::timing::Plain;
 
@@ -19,8 +19,10 @@ const FOREIGN_FACTOR: u32 = 3;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Standby {
     sight: Option<Sight>,
-    /// No try before this: the own courtesy, or a back-off.
+    /// No try before this: a back-off.
     not_before: Instant,
+    /// The others go first until this, unless one of them names this member.
+    courteous_until: Instant,
     /// When a read that failed is tried again.
     reread_at: Option<Instant>,
     /// Until when the platform's own lock was left to others.
@@ -52,7 +54,7 @@ enum Subject {
     Held(Member, Activation, Attempt),
     Released(Release),
     Vacant(Vacancy),
-    Foreign(u64, String),
+    Foreign(Foreign),
 }
 
 impl Subject {
@@ -62,7 +64,7 @@ impl Subject {
             Some(Claim::Held(holder)) => Subject::Held(holder.member.clone(), holder.activation, holder.attempt),
             Some(Claim::Released(release)) => Subject::Released(release.clone()),
             Some(Claim::Vacant(vacancy)) => Subject::Vacant(vacancy.clone()),
-            Some(Claim::Foreign(foreign)) => Subject::Foreign(foreign.fingerprint, foreign.why.clone()),
+            Some(Claim::Foreign(foreign)) => Subject::Foreign(foreign.clone()),
         }
     }
 
@@ -70,6 +72,9 @@ impl Subject {
     fn is_news_after(&self, before: Option<&Subject>) -> bool {
         match (self, before) {
             (Subject::Held(_, now, _), Some(Subject::Held(_, then, _))) => now != then,
+            (Subject::Foreign(now), Some(Subject::Foreign(then))) => {
+                (&now.holder, &now.why) != (&then.holder, &then.why)
+            }
             (now, then) => Some(now) != then,
         }
     }
@@ -80,6 +85,12 @@ impl Standby {
     pub fn after<E: Entropy>(core: &mut Core<E>, not_before: Instant, reason: &str) -> State {
         core.read(reason);
         State::Standby(Standby { not_before, ..Standby::default() })
+    }
+
+    /// Stands by again after a planned end: the others go first until `courteous_until`.
+    pub fn courteously<E: Entropy>(core: &mut Core<E>, courteous_until: Instant, reason: &str) -> State {
+        core.read(reason);
+        State::Standby(Standby { courteous_until, ..Standby::default() })
     }
 
     /// Goes on where it was before a try that stored nothing: the lock may be the same, and its time goes on.
@@ -131,6 +142,14 @@ impl Standby {
             _ => (now, lease),
         };
         let sight = Sight { subject, since, lease, version: seen.version, evidence: seen.evidence, trusted };
+        if now < self.courteous_until && sight.calls(core) {
+            self.courteous_until = now;
+            self.stepped_back_until = now;
+            core.say(
+                Action::StepBack { pause: Duration::ZERO },
+                "named as the successor: no need to let others go first",
+            );
+        }
         if is_news {
             let wait = self.wait(core, &sight);
             core.say(Action::Note, sight.describe(wait));
@@ -167,7 +186,7 @@ impl Standby {
             // Whoever released is about to let go of the platform's own lock; a keeper that does not hangs.
             wait = wait.max(core.longest_lease);
         }
-        (sight.since + wait).max(self.not_before)
+        (sight.since + wait).max(self.not_before).max(self.courteous_until)
     }
 
     fn decide<E: Entropy>(mut self, core: &mut Core<E>, now: Instant) -> State {
@@ -200,7 +219,7 @@ impl Standby {
         }
         let ready_at = self.ready_at(core, sight);
         if core.healthy && now >= ready_at {
-            let (version, why) = (sight.version, sight.entitlement(self.fenced));
+            let (version, why) = (sight.version, sight.entitlement(self.fenced, ready_at.since(sight.since)));
             return Acquiring::begin(core, now, self, version, why);
         }
         self.leave_to_others(core, now, ready_at);
@@ -210,7 +229,8 @@ impl Standby {
     /// While it is somebody else's turn the platform's own lock must not be in the way.
     fn leave_to_others<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant, ready_at: Instant) {
         let Some(sight) = &self.sight else { return };
-        let others_turn = !core.healthy || matches!(sight.subject, Subject::Released(_)) || now < self.not_before;
+        let waits = now < self.not_before.max(self.courteous_until);
+        let others_turn = !core.healthy || matches!(sight.subject, Subject::Released(_)) || waits;
         if sight.evidence == Evidence::Busy || !others_turn || now < self.stepped_back_until {
             return;
         }
@@ -229,6 +249,13 @@ impl Standby {
             if tidies { self.tidy_at } else { self.ready_at(core, sight) }
         });
         [self.reread_at, ready_at].into_iter().flatten().min()
+    }
+
+    /// See [`super::Machine::vigil`].
+    pub fn vigil<E: Entropy>(&self, core: &Core<E>) -> Option<Vigil> {
+        let is_unproven = |sight: &&Sight| matches!(sight.subject, Subject::Vacant(_) | Subject::Foreign(_));
+        let sight = self.sight.as_ref().filter(is_unproven).filter(|sight| core.healthy && !Self::is_blocked(sight))?;
+        Some(Vigil { since: sight.since, until: self.ready_at(core, sight) })
     }
 
     pub fn holder(&self) -> Option<Member> {
@@ -274,6 +301,16 @@ impl Sight {
         self.subject == Subject::Absent && core.settings.absence == Absence::CostsALease
     }
 
+    /// Whether another member released and names this one.
+    fn calls<E: Entropy>(&self, core: &Core<E>) -> bool {
+        match &self.subject {
+            Subject::Released(release) => {
+                release.member != core.member() && release.successor.as_deref() == Some(core.settings.name.as_str())
+            }
+            _ => false,
+        }
+    }
+
     /// The proof, where the lock still names an activation of this member that has ended. A lock that went back to an
     /// older state may be somebody else's by now: a release over it would be believed at first sight.
     /// See docs/safety.md R5.
@@ -295,7 +332,7 @@ impl Sight {
     }
 
     /// Why this member may try now.
-    fn entitlement(&self, fenced: Option<Activation>) -> String {
+    fn entitlement(&self, fenced: Option<Activation>, waited: Duration) -> String {
         match (&self.subject, self.evidence) {
             (Subject::Absent, _) => "there is no record of an active member".to_owned(),
             (Subject::Vacant(_), _) => format!("the lock was absent, and then vacant for {}", Plain(self.lease)),
@@ -317,7 +354,9 @@ impl Sight {
             (Subject::Held(member, ..), _) => {
                 format!("the lease of {} ran out: nothing new for {}", member.name, Plain(self.lease))
             }
-            (Subject::Foreign(_, why), _) => format!("a foreign record ({why}) did not change for long enough"),
+            (Subject::Foreign(foreign), _) => {
+                format!("a foreign record ({}) did not change for {}", foreign.why, Plain(waited))
+            }
         }
     }
 
@@ -328,7 +367,7 @@ impl Sight {
         match (&self.subject, self.evidence) {
             (Subject::Absent, Evidence::Busy) => format!("standing by: another member holds the lock{rewound}"),
             (Subject::Absent, _) => format!("standing by: the lock is absent{rewound}"),
-            (Subject::Vacant(_), _) => format!("standing by: the lock was absent, waiting {wait}{rewound}"),
+            (Subject::Vacant(_), _) => format!("standing by: the lock was absent, waiting {wait}"),
             (Subject::Held(member, activation, _), Evidence::Busy | Evidence::None) => {
                 format!("standing by: {} is active (activation {activation}){rewound}", member.name)
             }
@@ -342,7 +381,10 @@ impl Sight {
                 Some(successor) => format!("{} released, naming {successor}{rewound}", release.member.name),
                 None => format!("{} released{rewound}", release.member.name),
             },
-            (Subject::Foreign(_, why), _) => {
+            (Subject::Foreign(Foreign { holder: Some(holder), why, .. }), _) => {
+                format!("standing by: {holder} is active, and foreign ({why}): it must be silent for {wait}{rewound}")
+            }
+            (Subject::Foreign(Foreign { why, .. }), _) => {
                 format!("standing by: the record is not ours ({why}), waiting {wait}{rewound}")
             }
         }

@@ -54,6 +54,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 snapshot.role = role;
                 snapshot.since_unix_us = unix_us();
             }
+            snapshot.vigil = self.machine.vigil();
             snapshot.due = self.machine.next_wakeup();
             snapshot.tenure = self.machine.activation().map(|(activation, token, kill_at)| Tenure {
                 activation,

@@ -9,11 +9,13 @@ pub(crate) mod contract;
 use std::future::Future;
 use std::time::Duration;
 
-use election::{Activation, Refusal, RefusalKind, Request, Seen};
+use election::{Activation, Nonce, Refusal, RefusalKind, Request, Seen};
 use serde::{Deserialize, Serialize};
 
 use super::LockError;
 use super::history::Change;
+use crate::clock::unix_us;
+use crate::settings::is_member_name;
 use crate::snapshot::Announcement;
 
 /// How long an announcement counts without a new one.
@@ -32,6 +34,8 @@ pub struct Look {
     pub history: Vec<Change>,
     /// Who is there.
     pub members: Vec<Announcement>,
+    /// When the record was written, by the wall clock: for display only.
+    pub written_unix_us: Option<u64>,
 }
 
 /// A request that an operator has put up.
@@ -129,6 +133,39 @@ pub enum Asking {
     Up,
     /// Somebody else has asked for something and waits for the answer.
     Busy(Asked),
+}
+
+impl Announcement {
+    /// Whether all of it may be believed and shown: a terminal obeys control characters.
+    pub(super) fn is_sound(&self) -> bool {
+        let Announcement { name, nonce, role, why, version, .. } = self;
+        let is_plain = |text: &String| !text.chars().any(char::is_control);
+        is_member_name(name)
+            && Nonce::parse(nonce).is_some_and(|parsed| parsed.to_string() == *nonce)
+            && [role, version].into_iter().chain(why).all(is_plain)
+    }
+
+    /// Whether it counts still, or counts already.
+    pub(super) fn is_fresh(&self) -> bool {
+        is_within(self.at_unix_ms, ANNOUNCEMENT_LIFE)
+    }
+}
+
+impl Asked {
+    /// Whether whoever asked waits for the answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        is_within(self.at_unix_ms, REQUEST_LIFE)
+    }
+}
+
+/// Whether the wall clock says that `at` is no longer than `life` ago. A clock that was set makes it old.
+fn is_within(at_unix_ms: u64, life: Duration) -> bool {
+    Duration::from_millis((unix_us() / 1000).abs_diff(at_unix_ms)) < life
+}
+
+/// In the order in which members are shown.
+pub(super) fn sort(members: &mut [Announcement]) {
+    members.sort_by(|a, b| (&a.name, &a.nonce).cmp(&(&b.name, &b.nonce)));
 }
 
 /// What may have changed. Says too much rather than too little.

@@ -2,29 +2,29 @@
 
 mod access;
 mod answer;
+mod board;
+mod calls;
 mod events;
+mod hub;
 mod lease;
 mod rule;
 mod session;
 mod watch;
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::time::Duration;
 
 use election::{Evidence, Record, Seen, Version, Write};
-use http::Method;
 use serde_json::Value;
 
-use self::answer::{Answer, Ask};
-use self::rule::Verb;
-use self::session::{Session, request};
+use self::calls::{Calls, Failed};
 use self::watch::{News, Watcher};
 use super::codec::EncodeError;
 use super::history::Change;
 use super::{Lock, LockError};
 
 pub use self::access::Access;
+pub use self::board::LeaseBoard;
 
 /// The smallest lease that is of use here: the native field holds whole seconds.
 pub const LEASE_MIN: Duration = Duration::from_secs(4);
@@ -62,10 +62,7 @@ pub fn check_lease(lease: Duration) -> Result<(), String> {
 
 /// A Lease that members share.
 pub struct KubernetesLock {
-    access: Access,
-    place: LeaseName,
-    /// Nothing after a disappointment: the next call opens a fresh one.
-    session: RefCell<Option<Rc<Session>>>,
+    calls: Calls,
     /// The Lease as it was seen last, with all that is not ours in it.
     last: RefCell<Option<(Version, Value)>>,
     /// How long to wait between two looks while there is no watch.
@@ -77,15 +74,6 @@ pub struct KubernetesLock {
     told: Cell<Option<Version>>,
 }
 
-/// How a call ended that brought no Lease.
-enum Failed {
-    Absent,
-    Conflict,
-    Denied(String),
-    Throttled(Duration),
-    Unknown(String),
-}
-
 impl KubernetesLock {
     /// Reads the credentials; nothing is asked of the API server yet. `period` passes between two looks while the Lease
     /// cannot be watched.
@@ -93,13 +81,8 @@ impl KubernetesLock {
     /// # Errors
     /// Credentials that cannot be read or must not be used.
     pub async fn open(access: Access, place: LeaseName, period: Duration) -> Result<Self, LockError> {
-        let session = Session::open(&access).await?;
-        let namespace = if place.namespace.is_empty() { session.namespace().to_owned() } else { place.namespace };
-        let place = LeaseName { namespace, name: place.name };
         Ok(Self {
-            access,
-            place,
-            session: RefCell::new(Some(Rc::new(session))),
+            calls: Calls::open(access, place).await?,
             last: RefCell::new(None),
             period,
             watcher: RefCell::new(None),
@@ -110,67 +93,37 @@ impl KubernetesLock {
 
     /// Which Lease it is, with its namespace.
     pub fn place(&self) -> &LeaseName {
-        &self.place
+        self.calls.place()
     }
 
-    /// One call and, where the credentials are not accepted, one more with fresh ones.
-    async fn ask(&self, verb: Verb, method: Method, path: String, body: Vec<u8>) -> Result<(Version, Value), Failed> {
-        let first = self.ask_once(verb, method.clone(), path.clone(), body.clone()).await?;
-        let answer = match first {
-            Answer::Unauthorized(_) => self.ask_once(verb, method, path, body).await?,
-            answer => answer,
-        };
-        match answer {
-            Answer::Lease(lease) => {
-                let version = lease::version(&lease).map_err(Failed::Unknown)?;
-                self.last.replace(Some((version, lease.clone())));
-                Ok((version, lease))
-            }
-            Answer::Absent => {
-                self.last.replace(None);
-                Err(Failed::Absent)
-            }
-            Answer::Conflict => Err(Failed::Conflict),
-            Answer::Unauthorized(why) | Answer::Denied(why) => Err(Failed::Denied(why)),
-            Answer::Throttled(after) => Err(Failed::Throttled(after)),
-            Answer::Unclear(why) => Err(Failed::Unknown(why)),
-        }
+    /// The notice board in the same Lease, which hears what this lock hears.
+    pub fn board(&self) -> LeaseBoard {
+        LeaseBoard::beside(&self.calls)
     }
 
-    /// The session goes back only after an answer that speaks for it. A call that is dropped takes it along.
-    async fn ask_once(&self, verb: Verb, method: Method, path: String, body: Vec<u8>) -> Result<Answer, Failed> {
-        let kept = self.session.take();
-        let session = match kept {
-            Some(session) => session,
-            // Nothing was sent, so nothing was stored.
-            None => Rc::new(Session::open(&self.access).await.map_err(|error| Failed::Denied(error.to_string()))?),
-        };
-        let request = request(method, path, body).map_err(Failed::Denied)?;
-        let (status, headers, bytes) = session.call(request).await.map_err(Failed::Unknown)?;
-        let answer = Ask { verb, place: &self.place }.judge(status, &headers, &bytes);
-        if !matches!(answer, Answer::Unauthorized(_) | Answer::Unclear(_)) {
-            self.session.replace(Some(session));
+    /// Remembers what an answer showed.
+    fn heard(&self, answer: Result<(Version, Value), Failed>) -> Result<(Version, Value), Failed> {
+        match &answer {
+            Ok(shown) => drop(self.last.replace(Some(shown.clone()))),
+            Err(Failed::Absent) => drop(self.last.replace(None)),
+            Err(_) => {}
         }
-        Ok(answer)
+        answer
     }
 
     /// What the watch tells; it is begun when it is asked for first.
     fn news(&self, since: Version) -> tokio::sync::watch::Receiver<News> {
         let mut slot = self.watcher.borrow_mut();
         let kept = slot.take().filter(|watcher| !watcher.is_over());
-        let watcher = kept.unwrap_or_else(|| {
-            self.known.set(0);
-            Watcher::start(self.access.clone(), self.place.clone(), since)
-        });
-        slot.insert(watcher).news()
+        slot.replace(kept.unwrap_or_else(|| Watcher::start(&self.calls, since)));
+        self.calls.hub().news()
     }
 
     /// The Lease that the watch has just woken for: a look would only cost time on the way of a handover. What was told
     /// is newer than everything seen before, and each write quotes the version that it was told at.
     fn told_lease(&self) -> Option<(Version, Value)> {
         let since = self.told.take()?;
-        let watcher = self.watcher.borrow();
-        let news = watcher.as_ref()?.news();
+        let news = self.calls.hub().news();
         let told = news.borrow();
         let found = told.lease_after(since, self.known.get())?;
         self.known.set(told.count());
@@ -179,7 +132,7 @@ impl KubernetesLock {
     }
 
     async fn get(&self) -> Result<(Version, Value), Failed> {
-        self.ask(Verb::Get, Method::GET, self.place.path(), Vec::new()).await
+        self.heard(self.calls.get().await)
     }
 
     /// The Lease at `expected`, from memory where it is the last one seen; nothing for a lock that is absent.
@@ -198,18 +151,16 @@ impl KubernetesLock {
     async fn store(&self, expected: Version, record: &Record, why: &str) -> Result<Version, Failed> {
         let before = self.at(expected).await?;
         let now = jiff::Timestamp::now();
-        let refused = |error: &dyn std::error::Error| Failed::Denied(error.to_string());
-        let lease = lease::encode(before.as_ref(), &self.place, record, why, now)
-            .map_err(|error: EncodeError| refused(&error))?;
-        let body = serde_json::to_vec(&lease).map_err(|error| refused(&error))?;
+        let lease = lease::encode(before.as_ref(), self.place(), record, why, now)
+            .map_err(|error: EncodeError| Failed::Denied(error.to_string()))?;
         // The Lease quotes its UID and resource version: only that object at that version is replaced.
-        let (verb, method, path) = match before {
-            Some(_) => (Verb::Update, Method::PUT, self.place.path()),
-            None => (Verb::Create, Method::POST, self.place.collection()),
+        let answer = match before {
+            Some(_) => self.calls.put(&lease).await,
+            None => self.calls.post(&lease).await,
         };
-        let (version, stored) = self.ask(verb, method, path, body).await?;
+        let (version, stored) = self.heard(answer)?;
         // Only what an answer shows is confirmed: something on the way may have changed or swallowed it.
-        if lease::decode(&stored) == *record {
+        if lease::decode(&stored) == lease::decode(&lease) {
             Ok(version)
         } else {
             Err(Failed::Unknown("the API server's answer shows another record than the one that was sent".into()))
@@ -225,16 +176,11 @@ impl Lock for KubernetesLock {
         }
         // Whatever was told before the question is older than its answer. A look that fails counts as well: who asks
         // decides when to look again, and must not be woken by the same news at once.
-        self.known.set(self.watcher.borrow().as_ref().map_or(0, |watcher| watcher.news().borrow().count()));
+        self.known.set(self.calls.hub().news().borrow().count());
         match self.get().await {
             Ok((version, lease)) => seen(version, Some(lease::decode(&lease))),
             Err(Failed::Absent) => seen(Version::ABSENT, None),
-            Err(Failed::Denied(why)) => Err(LockError::Denied(why)),
-            Err(Failed::Throttled(after)) => {
-                Err(LockError::Unavailable(format!("the API server asks to wait for {after:?}")))
-            }
-            Err(Failed::Conflict) => Err(LockError::Unavailable("a conflict where nothing was written".into())),
-            Err(Failed::Unknown(why)) => Err(LockError::Unavailable(why)),
+            Err(failed) => Err(failed.into()),
         }
     }
 

@@ -82,6 +82,11 @@ impl Active {
         };
         core.say(Action::Note, ended);
         core.say(Action::StepBack { pause }, "others may go first");
-        Standby::after(core, now + pause, "standing by again")
+        let (again, reason) = (now + pause, "standing by again");
+        match stop.cause {
+            Cause::Switchover => Standby::courteously(core, again, reason),
+            // Whatever went wrong may go wrong again: nobody's wish shortens that.
+            _ => Standby::after(core, again, reason),
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::Instant;
 use crate::io::Action;
 use crate::machine::core::{Core, Send};
 use crate::machine::{Entropy, State};
-use crate::record::{Attempt, Claim, Holder, Release};
+use crate::record::{Attempt, Claim, Holder, Record, Release};
 use crate::register::{Seen, Version, Write};
 use crate::timing::Timing;
 
@@ -15,8 +15,10 @@ use crate::timing::Timing;
 enum Verdict {
     /// An older answer than one that was heard already.
     Stale,
-    /// The own newest confirmed record, at a version that may be new.
+    /// The own newest confirmed record, at a version that may be new: others may keep something beside it.
     Same(Version),
+    /// The same attempt in a record that says something else than was sent.
+    Edited(Version),
     /// A send of this activation that landed.
     Landed(Version, Send),
     /// Written by hand, or by a program that names nobody else: to be rewritten.
@@ -127,7 +129,14 @@ impl Active {
             return Verdict::Stale;
         }
         match &record.claim {
-            Claim::Held(holder) if holder.activation == self.activation => self.verdict_on_own(seen.version, holder),
+            Claim::Held(holder) if holder.activation == self.activation => {
+                match self.verdict_on_own(seen.version, holder) {
+                    Verdict::Same(version) if version != self.version && self.is_edited(record) => {
+                        Verdict::Edited(version)
+                    }
+                    verdict => verdict,
+                }
+            }
             Claim::Held(holder) => Verdict::Lost(format!("the lock names {}", holder.member.name)),
             Claim::Released(release) if release.activation == self.activation => {
                 match self.sends.find(release.attempt) {
@@ -146,6 +155,12 @@ impl Active {
                 _ => Verdict::Contested(seen.version, foreign.why.clone()),
             },
         }
+    }
+
+    /// Whether a record with the confirmed attempt carries another lease than was sent. A store may keep whole
+    /// milliseconds only.
+    fn is_edited(&self, record: &Record) -> bool {
+        record.lease.abs_diff(self.confirmed.lease) >= Duration::from_millis(1)
     }
 
     // docs/safety.md R10: an attempt that was never sent is a clone's.
@@ -171,8 +186,13 @@ impl Active {
             // The store refused what it should know and shows what is older: it went back.
             Verdict::Stale if conflict => self.lose(core, "the store went back to an older state", true),
             Verdict::Stale => self.next_send = now + backoff,
-            Verdict::Same(version) if version == self.version => {}
             Verdict::Same(version) => {
+                self.version = version;
+                if conflict {
+                    self.next_send = now;
+                }
+            }
+            Verdict::Edited(version) => {
                 self.version = version;
                 self.next_send = now;
                 core.say(Action::Note, "somebody edited the lock around this activation; rewriting it");

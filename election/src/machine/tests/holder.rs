@@ -78,6 +78,27 @@ fn record_edited_around_the_own_attempt_is_rewritten_and_extends_nothing() {
 }
 
 #[test]
+fn what_others_keep_beside_the_record_costs_no_write_and_puts_off_none() {
+    let mut rig = Rig::active();
+    renew(&mut rig);
+    let (_, attempt) = rig.confirm();
+    let (due, kill_at) = (rig.machine.next_wakeup(), rig.kill_at());
+    rig.after(ms(100));
+    rig.see(Some(rig.own(attempt)));
+    assert!(rig.try_write().is_none());
+    assert_eq!((rig.machine.next_wakeup(), rig.kill_at()), (due, kill_at));
+    renew(&mut rig);
+    assert_eq!(rig.write().0, rig.version(), "the next renewal quotes the new version");
+    // Once more, and this time the renewal comes too late to know of it.
+    rig.answer(Write::Conflict);
+    assert!(rig.reads());
+    rig.set_version(rig.version().number + 1);
+    rig.read(Some(rig.own(attempt)));
+    assert_eq!(rig.write().0, rig.version(), "written again at once");
+    assert_eq!(rig.kill_at(), kill_at, "and nothing is extended before that");
+}
+
+#[test]
 fn attempt_that_was_never_sent_means_a_clone_and_stops_at_once_with_a_new_nonce() {
     let mut rig = Rig::active();
     let nonce = rig.machine.member().nonce;

@@ -209,6 +209,30 @@ fn foreign_record_that_changes_restarts_its_timer() {
 }
 
 #[test]
+fn renewals_of_a_foreign_holder_are_no_news_but_start_its_silence_anew() {
+    let notes = |rig: &Rig| rig.has(|action| matches!(action, Action::Note));
+    let renewal = |fingerprint| {
+        let mut renewal = foreign(Some("stranger"));
+        if let Claim::Foreign(foreign) = &mut renewal.claim {
+            foreign.fingerprint = fingerprint;
+        }
+        renewal
+    };
+    let mut rig = Rig::standby();
+    rig.read(Some(renewal(1)));
+    assert!(notes(&rig));
+    rig.after(ms(2_000));
+    rig.see(Some(renewal(2)));
+    assert!(!notes(&rig), "{:?}", rig.outputs);
+    let expected = Vigil { since: rig.now, until: rig.now + LEASE * 3 };
+    assert_eq!(rig.machine.vigil(), Some(expected));
+    rig.see(Some(foreign(Some("another"))));
+    assert!(notes(&rig), "another holder is news");
+    rig.see(Some(held_by("b", 1, 1)));
+    assert_eq!(rig.machine.vigil(), None, "a live member is not waited out");
+}
+
+#[test]
 fn own_name_with_another_nonce_is_another_member() {
     let mut rig = Rig::standby();
     rig.read(Some(held_by("a", 1, 1)));

@@ -1,5 +1,7 @@
 //! Switchover, pause, health, fencing by an operator.
 
+use std::time::Duration;
+
 use super::rig::*;
 use crate::*;
 
@@ -26,6 +28,36 @@ fn switchover_stops_and_the_release_names_the_successor() {
     assert!(matches!(record.claim, Claim::Released(release) if release.successor.as_deref() == Some("c")));
     rig.confirm();
     assert_eq!(rig.machine.role(), Role::Standby);
+}
+
+/// A member that has handed over to c on request, and has read what the lock says since: c released after `time`.
+fn handed_over_and_then(time: Duration, successor: Option<&str>) -> Rig {
+    let mut rig = Rig::active();
+    candidates(&mut rig, &["c"]);
+    rig.request(switchover(Some("c"))).unwrap();
+    rig.step(Input::Gone { proof: Proof::NoChildLeft, released: None });
+    let (record, _) = rig.confirm();
+    rig.read(Some(record));
+    rig.see(Some(held_by("c", 1, 1)));
+    rig.after(time);
+    rig.see(Some(release("c", successor)));
+    rig
+}
+
+#[test]
+fn who_has_just_handed_over_and_is_named_takes_over_at_once() {
+    let rig = handed_over_and_then(ms(20), Some("a"));
+    assert!(rig.try_write().is_some(), "{:?}", rig.outputs);
+    assert!(rig.has(|action| matches!(action, Action::StepBack { pause } if pause.is_zero())), "it must queue at once");
+}
+
+#[test]
+fn who_has_just_handed_over_and_is_not_named_lets_the_others_go_first() {
+    for successor in [None, Some("b")] {
+        let mut rig = handed_over_and_then(ms(20), successor);
+        assert!(rig.try_write().is_none(), "{:?}", rig.outputs);
+        assert!(rig.wake() >= ms(500), "{successor:?}");
+    }
 }
 
 #[test]

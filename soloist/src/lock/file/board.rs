@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::UNIX_EPOCH;
 
 use election::{Entropy, Nonce};
 use nix::sys::inotify::{AddWatchFlags, InotifyEvent, WatchDescriptor};
@@ -24,11 +24,9 @@ use super::deaths::Deaths;
 use super::paths::{Inode, Paths, open_to_read};
 use super::watch::Folders;
 use super::{blocking, names_no_file, seen_by_anybody, store, unreadable};
-use crate::clock::unix_us;
 use crate::elector::KernelEntropy;
 use crate::lock::LockError;
-use crate::lock::board::{ANNOUNCEMENT_LIFE, Answer, Asked, Asking, Board, Changes, Look, REQUEST_LIFE};
-use crate::settings::is_member_name;
+use crate::lock::board::{self, Answer, Asked, Asking, Board, Changes, Look};
 use crate::snapshot::Announcement;
 use crate::workload::process::{ProcessId, boot_id};
 
@@ -167,7 +165,7 @@ impl Board for FileBoard {
     }
 
     async fn asked(&self) -> Result<Option<Asked>, LockError> {
-        self.run(|files| Ok(files.request()?.filter(is_waiting))).await
+        self.run(|files| Ok(files.request()?.filter(Asked::is_waiting))).await
     }
 
     async fn answer(&self, answer: &Answer) -> Result<(), LockError> {
@@ -268,7 +266,7 @@ impl Files {
     fn announce(&self, announcement: Announcement) -> Result<(), LockError> {
         let folder = &self.paths.members;
         let why = |error: io::Error| failed("announce this member in", folder, &error);
-        if !is_sound(&announcement) {
+        if !announcement.is_sound() {
             return Err(why(io::Error::other("an announcement with a name, nonce or text that nobody would read")));
         }
         make_folder(folder).map_err(why)?;
@@ -298,16 +296,14 @@ impl Files {
         let stored = store::read_record(&self.paths).map_err(|error| unreadable(&self.paths, error))?;
         let mut fresh = self.posted()?;
         fresh.retain(|(_, posted)| self.is_fresh(posted));
-        fresh.sort_by(|(_, a), (_, b)| {
-            let key = |posted: &'_ Posted| (posted.announcement.name.clone(), posted.announcement.nonce.clone());
-            key(a).cmp(&key(b))
-        });
         let is_here = |writer: &Writer| self.own().is_some_and(|own| writer.is_visible_to(own));
         let writers = fresh.iter().filter_map(|(_, posted)| posted.writer.as_ref());
         let processes = writers.filter(|writer| is_here(writer)).map(|writer| writer.process).collect();
-        let members = fresh.into_iter().map(|(_, posted)| posted.announcement).collect();
+        let mut members: Vec<_> = fresh.into_iter().map(|(_, posted)| posted.announcement).collect();
+        board::sort(&mut members);
         let history = stored.as_ref().map(|stored| stored.document.history.clone()).unwrap_or_default();
-        Ok((Look { seen: seen_by_anybody(&self.paths, stored), history, members }, processes))
+        let written_unix_us = written_unix_us(&self.paths.record);
+        Ok((Look { seen: seen_by_anybody(&self.paths, stored), history, members, written_unix_us }, processes))
     }
 
     /// All announcements that can be read. What else lies there is named once in the log.
@@ -323,7 +319,7 @@ impl Files {
         for name in entries {
             let path = folder.join(&name);
             match read::<Posted>(&path) {
-                Ok(Some(found)) if name == *file_name(&found.announcement.nonce) && is_sound(&found.announcement) => {
+                Ok(Some(found)) if name == *file_name(&found.announcement.nonce) && found.announcement.is_sound() => {
                     posted.push((path, found));
                 }
                 // Withdrawn meanwhile.
@@ -340,7 +336,7 @@ impl Files {
     }
 
     fn is_fresh(&self, posted: &Posted) -> bool {
-        let is_young = is_within(posted.announcement.at_unix_ms, ANNOUNCEMENT_LIFE);
+        let is_young = posted.announcement.is_fresh();
         let visible = posted.writer.as_ref().filter(|writer| self.own().is_some_and(|own| writer.is_visible_to(own)));
         is_young && visible.is_none_or(|writer| writer.process.is_alive())
     }
@@ -386,7 +382,7 @@ impl Files {
                 }
                 // Whoever answers takes the request down a moment later, and may have no time left for it.
                 let answered = self.last_answer()?.map(|answer| answer.id);
-                let waits = |up: &Asked| is_waiting(up) && answered.as_ref() != Some(&up.id);
+                let waits = |up: &Asked| up.is_waiting() && answered.as_ref() != Some(&up.id);
                 if let Some(first) = self.request()?.filter(waits) {
                     return Ok(Asking::Busy(first));
                 }
@@ -449,22 +445,9 @@ fn file_name(nonce: &str) -> String {
     format!("{nonce}{SUFFIX}")
 }
 
-/// Whether all of it may be believed and shown: a terminal obeys control characters.
-fn is_sound(announcement: &Announcement) -> bool {
-    let Announcement { name, nonce, role, why, version, .. } = announcement;
-    let is_plain = |text: &String| !text.chars().any(char::is_control);
-    is_member_name(name)
-        && Nonce::parse(nonce).is_some_and(|parsed| parsed.to_string() == *nonce)
-        && [role, version].into_iter().chain(why).all(is_plain)
-}
-
-/// Whether the wall clock says that `at` is no longer than `life` ago. A clock that was set makes it old.
-fn is_within(at_unix_ms: u64, life: Duration) -> bool {
-    Duration::from_millis((unix_us() / 1000).abs_diff(at_unix_ms)) < life
-}
-
-fn is_waiting(asked: &Asked) -> bool {
-    is_within(asked.at_unix_ms, REQUEST_LIFE)
+fn written_unix_us(record: &Path) -> Option<u64> {
+    let modified = record.metadata().ok()?.modified().ok()?;
+    u64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok()
 }
 
 /// Made by the first who announces itself. As readable as the record.

@@ -160,6 +160,8 @@ impl Queue {
         if matches!(state.place, Place::Won(_)) {
             self.inner.leave(&mut state, if in_force { Place::Away } else { Place::Waiting });
         }
+        // Without a pause it queues at once, also where it was to wait before.
+        self.inner.turn.notify_all();
     }
 
     /// The own activation is not in force any more: lets go of the flock if it is still here, and queues behind others.

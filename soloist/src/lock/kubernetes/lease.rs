@@ -101,6 +101,12 @@ pub fn history(lease: &Value) -> Vec<Change> {
     annotation(lease, RECORD).map(|text| codec::decode(text.as_bytes()).history).unwrap_or_default()
 }
 
+/// When the native fields say that it was written, in microseconds since 1970: for people.
+pub fn written_unix_us(lease: &Value) -> Option<u64> {
+    let at: jiff::Timestamp = lease["spec"]["renewTime"].as_str()?.parse().ok()?;
+    u64::try_from(at.as_microsecond()).ok()
+}
+
 /// Whether another activation begins than the one that was recorded last.
 fn begins(earlier: Option<&Claim>, claim: &Claim) -> bool {
     match (earlier, claim) {
@@ -257,12 +263,13 @@ fn never_used() -> Record {
     Record { claim, lease: Duration::from_secs(1), paused_until_unix_ms: None }
 }
 
-fn annotation<'a>(lease: &'a Value, name: &str) -> Option<&'a str> {
+/// The text of an annotation.
+pub fn annotation<'a>(lease: &'a Value, name: &str) -> Option<&'a str> {
     lease["metadata"]["annotations"][name].as_str()
 }
 
 /// The object in a field, taken out; an empty one where there is none.
-fn take_object(parent: &mut Map<String, Value>, name: &str) -> Map<String, Value> {
+pub fn take_object(parent: &mut Map<String, Value>, name: &str) -> Map<String, Value> {
     match parent.remove(name) {
         Some(Value::Object(fields)) => fields,
         _ => Map::new(),

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use election::Claim;
+use http::Method;
 use serde_json::json;
 
+use super::session::{Session, request};
 use super::*;
 use crate::lock::contract::{self, held, released, written};
 
@@ -29,7 +31,7 @@ impl Cluster {
     async fn connect() -> Self {
         let Some(kubeconfig) = std::env::var_os("KUBECONFIG").filter(|_| std::env::var_os("TESTBED_DIR").is_some())
         else {
-            panic!("no real API server is there: run this by make testbed-test");
+            panic!("no real API server is there: run this by make cluster");
         };
         let kubeconfig = PathBuf::from(kubeconfig);
         let access = Access { kubeconfig: Some(kubeconfig.clone()), context: None };
@@ -153,7 +155,7 @@ impl std::io::Write for Logged {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn keeps_the_contract() {
     let cluster = Cluster::connect().await;
     contract::suite(async || {
@@ -164,7 +166,7 @@ async fn keeps_the_contract() {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn every_change_is_told_soon() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
@@ -185,7 +187,7 @@ async fn every_change_is_told_soon() {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn get_create_and_update_will_do_and_the_missing_rule_is_named_once() {
     let cluster = Cluster::connect().await;
     let (logged, _guard) = Logged::begin();
@@ -208,7 +210,7 @@ async fn get_create_and_update_will_do_and_the_missing_rule_is_named_once() {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn the_documented_role_for_one_lease_by_name_is_enough() {
     let cluster = Cluster::connect().await;
     let (logged, _guard) = Logged::begin();
@@ -246,7 +248,7 @@ async fn the_documented_role_for_one_lease_by_name_is_enough() {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn a_token_may_rotate_without_a_failed_call() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
@@ -280,7 +282,7 @@ async fn a_token_may_rotate_without_a_failed_call() {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn what_others_do_to_the_lease_is_seen_for_what_it_is() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
@@ -324,7 +326,7 @@ async fn what_others_do_to_the_lease_is_seen_for_what_it_is() {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn the_mark_of_a_manifest_means_nothing_once_the_lease_was_used() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
@@ -351,7 +353,7 @@ async fn the_mark_of_a_manifest_means_nothing_once_the_lease_was_used() {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn a_namespace_that_is_missing_is_named() {
     let cluster = Cluster::connect().await;
     let lock = cluster.lock(&LeaseName { namespace: "nowhere".into(), name: "app".into() }).await;
@@ -363,7 +365,7 @@ async fn a_namespace_that_is_missing_is_named() {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn the_watch_outlives_a_restart_of_the_api_server() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
@@ -423,7 +425,7 @@ async fn looks(cluster: &Cluster) -> f64 {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn a_standby_that_may_watch_looks_at_nothing_else() {
     const RENEWALS: u64 = 100;
     let cluster = Cluster::connect().await;
@@ -446,7 +448,7 @@ async fn a_standby_that_may_watch_looks_at_nothing_else() {
 
 /// Prints how long the parts of a handover take: nothing is asserted but that it works.
 #[tokio::test]
-#[ignore = "needs the testbed: make testbed-test"]
+#[ignore = "needs the testbed: make cluster"]
 async fn measures_a_handover_through_the_store() {
     const ROUNDS: u64 = 300;
     let cluster = Cluster::connect().await;

@@ -11,14 +11,14 @@ use super::*;
 use crate::lock::contract::held;
 
 /// Longer than any answer of the server takes.
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// Long enough to believe that nothing happens.
-const A_WHILE: Duration = Duration::from_millis(200);
+pub(super) const A_WHILE: Duration = Duration::from_millis(200);
 
 /// What the server does with one request.
 #[derive(Clone, Debug)]
-enum Reply {
+pub(super) enum Reply {
     Say(u16, &'static [(&'static str, &'static str)], String),
     /// The Lease that came, with the next version.
     Store,
@@ -31,7 +31,7 @@ enum Reply {
     ShortWatch(Vec<Value>),
 }
 
-fn event(kind: &str, number: u64) -> Value {
+pub(super) fn event(kind: &str, number: u64) -> Value {
     json!({"type": kind, "object": {"metadata": {"name": "app", "uid": "u", "resourceVersion": number.to_string()}}})
 }
 
@@ -39,20 +39,20 @@ fn at(number: u64) -> Version {
     lease::version(&event("", number)["object"]).unwrap()
 }
 
-fn say(status: u16, body: Value) -> Reply {
+pub(super) fn say(status: u16, body: Value) -> Reply {
     Reply::Say(status, &[], body.to_string())
 }
 
-fn status(reason: &str) -> Value {
+pub(super) fn status(reason: &str) -> Value {
     json!({"kind": "Status", "reason": reason, "message": "told to", "details": {"kind": "leases", "name": "app"}})
 }
 
 #[derive(Clone, Debug)]
-struct Request {
-    connection: usize,
-    line: String,
-    token: String,
-    body: Value,
+pub(super) struct Request {
+    pub connection: usize,
+    pub line: String,
+    pub token: String,
+    pub body: Value,
 }
 
 /// What the server was told: for watches, and for everything else.
@@ -63,17 +63,17 @@ struct Replies {
 }
 
 /// A server that answers its requests one after the other as it was told, then goes silent.
-struct Server {
+pub(super) struct Server {
     folder: tempfile::TempDir,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
-    async fn start(replies: Vec<Reply>) -> Self {
+    pub async fn start(replies: Vec<Reply>) -> Self {
         Self::watched(Vec::new(), replies).await
     }
 
-    async fn watched(watches: Vec<Reply>, others: Vec<Reply>) -> Self {
+    pub async fn watched(watches: Vec<Reply>, others: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "first").unwrap();
@@ -97,12 +97,12 @@ impl Server {
         Self { folder, requests }
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("config")
     }
 
     /// Where nothing may depend on looks between notices.
-    async fn lock(&self) -> KubernetesLock {
+    pub async fn lock(&self) -> KubernetesLock {
         self.lock_that_looks_each(SOON * 2).await
     }
 
@@ -115,7 +115,7 @@ impl Server {
         std::fs::write(self.folder.path().join("token"), token).unwrap();
     }
 
-    fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -210,7 +210,7 @@ async fn hear(stream: &mut TcpStream, connection: usize) -> Option<Request> {
     })
 }
 
-async fn write(lock: &KubernetesLock, expected: Version, attempt: u64) -> Write {
+pub(super) async fn write(lock: &KubernetesLock, expected: Version, attempt: u64) -> Write {
     tokio::time::timeout(SOON, lock.write(expected, &held(1, attempt), "why")).await.expect("an answer")
 }
 
@@ -242,6 +242,15 @@ async fn a_write_names_what_it_replaces() {
     assert_eq!(requests[1].body["metadata"]["resourceVersion"], "1");
     assert_eq!(requests[1].body["metadata"]["uid"], "u");
     assert_eq!(requests[1].connection, requests[0].connection, "a good connection is kept");
+}
+
+#[tokio::test]
+async fn a_lease_with_a_fraction_of_a_millisecond_is_stored_all_the_same() {
+    let server = Server::start(vec![Reply::Store]).await;
+    let lock = server.lock().await;
+    let mut paused = held(1, 1);
+    paused.lease += Duration::from_nanos(1);
+    written(lock.write(Version::ABSENT, &paused, "why").await);
 }
 
 #[tokio::test]
@@ -484,7 +493,7 @@ async fn a_lock_that_goes_takes_its_watch_along() {
     let server = Server::watched(vec![Reply::Watch(vec![event("MODIFIED", 5)]), Reply::Watch(vec![])], vec![]).await;
     let lock = server.lock().await;
     changed(&lock, at(3)).await;
-    let handle = lock.watcher.borrow().as_ref().map(|watcher| watcher.news()).unwrap();
+    let handle = lock.calls.hub().news();
     drop(lock);
     let mut news = handle;
     tokio::time::timeout(SOON, async { while news.changed().await.is_ok() {} }).await.expect("the task is gone");

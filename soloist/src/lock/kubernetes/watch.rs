@@ -4,20 +4,22 @@
 //! Without `list` in the Role there is nothing to list: where the server cannot go on from a known version, whoever
 //! waits is told to look, and the watch begins at the newest state.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use election::{Entropy, Version};
 use http::{Method, StatusCode, header::RETRY_AFTER};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LeaseName;
 use super::access::{Access, chain};
 use super::answer::{Answer, Ask, retry_after};
+use super::calls::Calls;
 use super::events::{Event, Lines, parse};
+use super::hub::Hub;
 use super::rule::Verb;
 use super::session::{BODY_MAX, Session, request};
 use crate::elector::KernelEntropy;
@@ -84,7 +86,8 @@ impl News {
         told.lease.clone().map(|lease| (told.version, lease))
     }
 
-    fn tell(&mut self, version: Version, number: u64, lease: Option<Value>) {
+    /// Takes in one more state.
+    pub(super) fn tell(&mut self, version: Version, number: u64, lease: Option<Value>) {
         self.count += 1;
         self.reached = number;
         self.latest = Some(Told { version, number, count: self.count, lease });
@@ -104,22 +107,18 @@ impl Told {
 
 /// The watch at work; it ends when this is dropped.
 pub struct Watcher {
-    news: watch::Receiver<News>,
     task: JoinHandle<()>,
 }
 
 impl Watcher {
-    /// Watches from `since` on.
-    pub fn start(access: Access, place: LeaseName, since: Version) -> Self {
-        let (sender, news) = watch::channel(News { reached: since.number, ..News::default() });
+    /// Watches from `since` on, and tells the hub of `calls`.
+    pub fn start(calls: &Calls, since: Version) -> Self {
+        let hub = Arc::clone(calls.hub());
+        hub.update_news(|news| (news.reached, news.is_live) = (since.number, false));
         let from = (since != Version::ABSENT).then_some(since.number);
-        let task = Task { access, place, news: sender, from, session: None, trouble: Trouble::None };
-        Self { news, task: tokio::spawn(task.run()) }
-    }
-
-    /// What is told from now on.
-    pub fn news(&self) -> watch::Receiver<News> {
-        self.news.clone()
+        let (access, place) = (calls.access().clone(), calls.place().clone());
+        let task = Task { access, place, hub, from, session: None, trouble: Trouble::None };
+        Self { task: tokio::spawn(task.run()) }
     }
 
     /// Whether nothing will ever be told again.
@@ -156,7 +155,7 @@ enum End {
 struct Task {
     access: Access,
     place: LeaseName,
-    news: watch::Sender<News>,
+    hub: Arc<Hub>,
     /// The version after which everything is news; nothing for the newest state and everything after it.
     from: Option<u64>,
     /// Apart from that of reads and writes: a watch must never be in their way.
@@ -176,14 +175,14 @@ impl Task {
             let is_over = matches!(end, End::Over);
             if !is_over {
                 self.session = None;
-                self.news.send_modify(|news| news.is_live = false);
+                self.hub.update_news(|news| news.is_live = false);
             }
             let pause = match end {
                 End::Over if began.elapsed() >= GOOD => Duration::ZERO,
                 End::Over => backoff,
                 End::Gap(why) => {
                     self.from = None;
-                    self.news.send_modify(News::miss);
+                    self.hub.update_news(News::miss);
                     self.report(&why);
                     backoff
                 }
@@ -223,7 +222,7 @@ impl Task {
             tracing::info!("the watch of the Lease {:?} is back", self.place.name);
             self.trouble = Trouble::None;
         }
-        self.news.send_modify(|news| news.is_live = true);
+        self.hub.update_news(|news| news.is_live = true);
     }
 
     /// One watch from its request to its end.
@@ -304,12 +303,12 @@ impl Task {
         match parse(line, &self.place) {
             Ok(Event::Now { version, number, lease }) => {
                 self.from = Some(number);
-                self.news.send_modify(|news| news.tell(version, number, lease));
+                self.hub.tell(version, number, lease);
                 None
             }
             Ok(Event::Bookmark { number }) => {
                 self.from = Some(number);
-                self.news.send_modify(|news| news.reached = number);
+                self.hub.update_news(|news| news.reached = number);
                 None
             }
             Ok(Event::Expired) => Some(End::Gap("the server has forgotten that version".into())),

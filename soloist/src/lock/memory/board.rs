@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::{MemoryStore, State};
-use crate::clock::unix_us;
 use crate::lock::LockError;
-use crate::lock::board::{ANNOUNCEMENT_LIFE, Answer, Asked, Asking, Board, Changes, Look, REQUEST_LIFE};
+use crate::lock::board::{self, Answer, Asked, Asking, Board, Changes, Look};
 use crate::snapshot::Announcement;
 
 /// What is on the board, and how often each part of it has changed.
@@ -65,7 +63,7 @@ impl MemoryBoard {
 impl Board for MemoryBoard {
     async fn announce(&self, own: &Announcement) -> Result<(), LockError> {
         self.store.post(|posts| {
-            posts.members.retain(|_, member| is_fresh(member));
+            posts.members.retain(|_, member| member.is_fresh());
             posts.members.insert(own.nonce.clone(), own.clone());
             posts.members_changes += 1;
         });
@@ -84,13 +82,13 @@ impl Board for MemoryBoard {
         let seen = self.store.seen();
         let state = self.store.state();
         let history = state.history.clone();
-        let mut members: Vec<_> = state.posts.members.values().filter(|member| is_fresh(member)).cloned().collect();
-        members.sort_by(|a, b| (&a.name, &a.nonce).cmp(&(&b.name, &b.nonce)));
-        Ok(Look { seen, history, members })
+        let mut members: Vec<_> = state.posts.members.values().filter(|member| member.is_fresh()).cloned().collect();
+        board::sort(&mut members);
+        Ok(Look { seen, history, members, written_unix_us: None })
     }
 
     async fn asked(&self) -> Result<Option<Asked>, LockError> {
-        Ok(self.store.state().posts.request.clone().filter(is_waiting))
+        Ok(self.store.state().posts.request.clone().filter(Asked::is_waiting))
     }
 
     async fn answer(&self, answer: &Answer) -> Result<(), LockError> {
@@ -105,7 +103,7 @@ impl Board for MemoryBoard {
     }
 
     async fn ask(&self, asked: &Asked) -> Result<Asking, LockError> {
-        let first = self.store.state().posts.request.clone().filter(is_waiting);
+        let first = self.store.state().posts.request.clone().filter(Asked::is_waiting);
         if let Some(first) = first {
             return Ok(Asking::Busy(first));
         }
@@ -131,18 +129,6 @@ impl Board for MemoryBoard {
             }
         }
     }
-}
-
-fn is_fresh(member: &Announcement) -> bool {
-    is_within(member.at_unix_ms, ANNOUNCEMENT_LIFE)
-}
-
-fn is_waiting(asked: &Asked) -> bool {
-    is_within(asked.at_unix_ms, REQUEST_LIFE)
-}
-
-fn is_within(at_unix_ms: u64, life: Duration) -> bool {
-    Duration::from_millis((unix_us() / 1000).abs_diff(at_unix_ms)) < life
 }
 
 #[cfg(test)]

@@ -1,0 +1,155 @@
+//! The same on a Lease of a real API server, within `testbed/run control-plane`: handovers beside the raw limit on that
+//! server, memory, and what members ask of the server while nothing happens.
+
+mod cluster;
+mod raw;
+mod requests;
+mod trio;
+
+use std::fmt;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use testkit::ends::End;
+use testkit::group::binary;
+
+use self::cluster::Cluster;
+use self::raw::{Parts, Raw};
+use self::requests::{Footprint, PER_MINUTE_MAX};
+use self::trio::Trio;
+use crate::report::{BINARY_MAX_BYTES, Host, PSS_MAX_KB, Row, Target, heads};
+
+/// The ends after which a proof is there at once, measured by turns with the raw limit.
+const ENDS: [End; 2] = [End::Term, End::WorkloadKilled];
+
+/// Nothing is left of a member whose PID 1 is killed, so the others wait for its lease: a short one is bearable.
+const SHORT_LEASE: Duration = Duration::from_secs(4);
+const KILLED_ROUNDS_MAX: usize = 20;
+
+const P50_RATIO_MAX: f64 = 1.5;
+const P99_RATIO_MAX: f64 = 3.0;
+const AFTER_LEASE_MAX: Duration = Duration::from_millis(500);
+
+/// A whole run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Where it ran.
+    pub host: Host,
+    /// How long nobody was active.
+    pub gaps: Vec<Row>,
+    /// The raw limit and its parts.
+    pub raw: Vec<Row>,
+    /// What members cost and ask for.
+    pub footprint: Footprint,
+    /// What must never be.
+    pub violations: Vec<String>,
+    /// What had to be reached.
+    pub targets: Vec<Target>,
+}
+
+impl Report {
+    /// Measures everything, `rounds` handovers of each kind among it.
+    pub fn measure(rounds: usize, quick: bool) -> Result<Self> {
+        let cluster = Cluster::of_the_testbed()?;
+        let before = Host::load_now();
+        let mut trio = Trio::start(&cluster, Duration::from_secs(15))?;
+        let (mut gaps, raw) = by_turns(&cluster, &mut trio, rounds)?;
+        let mut violations = trio.violations();
+        drop(trio);
+
+        let mut short = Trio::start(&cluster, SHORT_LEASE)?;
+        let mut killed = Vec::new();
+        for round in 1..=rounds.min(KILLED_ROUNDS_MAX) {
+            eprintln!("{}, round {round}", End::ElectorKilled);
+            killed.push(short.round(End::ElectorKilled)?);
+        }
+        gaps.push(Row::of(format!("PID 1 killed, lease {} s", SHORT_LEASE.as_secs()), &killed));
+        violations.extend(short.violations());
+        drop(short);
+
+        let footprint = Footprint::measure(&cluster, Duration::from_secs(if quick { 10 } else { 60 }))?;
+        let binary_bytes = std::fs::metadata(binary("soloist")?).context("failed to look at soloist")?.len();
+        let targets = targets(&gaps, &raw, &footprint, binary_bytes, &violations);
+        Ok(Self { host: Host::here("a Lease".to_owned(), before), gaps, raw, footprint, violations, targets })
+    }
+
+    /// Whether everything was reached.
+    pub fn is_met(&self) -> bool {
+        self.targets.iter().all(|target| target.met)
+    }
+}
+
+/// Everything that is compared, by turns: what else the host does meets all of it alike.
+fn by_turns(cluster: &Cluster, trio: &mut Trio, rounds: usize) -> Result<(Vec<Row>, Vec<Row>)> {
+    let mut limit = Raw::start(cluster)?;
+    let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
+    let mut parts = Vec::with_capacity(rounds);
+    for round in 1..=rounds {
+        eprintln!("handovers on a Lease, round {round} of {rounds}");
+        for (end, gaps) in ENDS.iter().zip(&mut soloist) {
+            gaps.push(trio.round(*end)?);
+        }
+        parts.push(limit.round()?);
+        sleep(Duration::from_millis(10));
+    }
+    let rows = ENDS.iter().zip(&soloist).map(|(end, gaps)| Row::of(format!("soloist: {end}"), gaps)).collect();
+    Ok((rows, raw_rows(&parts)))
+}
+
+fn raw_rows(parts: &[Parts]) -> Vec<Row> {
+    type Part = fn(&Parts) -> u64;
+    let columns: [(&str, Part); 4] = [
+        ("raw limit: PUT, notice, PUT", |part| part.total_ns),
+        ("  the first PUT", |part| part.release_ns),
+        ("  its notice, from the answer on", |part| part.notice_ns),
+        ("  the second PUT", |part| part.acquire_ns),
+    ];
+    columns.map(|(name, of)| Row::of_times(name, parts.iter().map(of).collect())).into()
+}
+
+fn targets(gaps: &[Row], raw: &[Row], footprint: &Footprint, binary_bytes: u64, violations: &[String]) -> Vec<Target> {
+    let limit = raw.first().map(|row| row.gap).unwrap_or_default();
+    let ratio = |us: u64, limit_us: u64| us as f64 / limit_us.max(1) as f64;
+    let mut targets = Vec::new();
+    for (end, row) in ENDS.iter().zip(gaps) {
+        targets.push(Target::new(format!("{end}: p50 / raw p50"), ratio(row.gap.p50_us, limit.p50_us), P50_RATIO_MAX));
+        targets.push(Target::new(format!("{end}: p99 / raw p99"), ratio(row.gap.p99_us, limit.p99_us), P99_RATIO_MAX));
+    }
+    if let Some(killed) = gaps.get(ENDS.len()) {
+        let at_most = (SHORT_LEASE + AFTER_LEASE_MAX).as_micros() as f64;
+        targets.push(Target::new("PID 1 killed: max, us", killed.gap.max_us as f64, at_most));
+    }
+    let Footprint { active, standby, watched_seconds, .. } = footprint;
+    let scale = *watched_seconds as f64 / 60.0;
+    let counts = [
+        ("PSS of elector and guard, active, kB", footprint.pss_active_kb as f64, PSS_MAX_KB as f64),
+        ("PSS of elector and guard, standby, kB", footprint.pss_standby_kb as f64, PSS_MAX_KB as f64),
+        ("binary, bytes", binary_bytes as f64, BINARY_MAX_BYTES as f64),
+        ("overlaps and other violations", violations.len() as f64, 0.0),
+        ("standby: watches at once", standby.open_watches as f64, 1.0),
+        ("standby: requests beside the watch", standby.others() as f64, PER_MINUTE_MAX),
+        ("active: PUTs", active.puts as f64, (footprint.renewals_per_minute() * scale).ceil() + 1.0),
+        ("active: requests beside PUTs and the watch", (active.others() - active.puts) as f64, PER_MINUTE_MAX),
+    ];
+    targets.extend(counts.map(|(what, got, at_most)| Target::new(what, got, at_most)));
+    targets
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n\n{}", self.host, heads())?;
+        for row in self.gaps.iter().chain(&self.raw) {
+            writeln!(f, "{}", row.to_string().trim_end())?;
+        }
+        writeln!(f, "\n{}\n", self.footprint)?;
+        for violation in &self.violations {
+            writeln!(f, "VIOLATION: {violation}")?;
+        }
+        for target in &self.targets {
+            writeln!(f, "{target}")?;
+        }
+        Ok(())
+    }
+}

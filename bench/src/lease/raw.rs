@@ -1,0 +1,125 @@
+//! The raw limit: a PUT, its notice to somebody who watches, and a PUT of theirs. The same client stack and records as
+//! soloist's, in one process, with nothing to stop, to prove or to start.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use election::{Activation, Attempt, Claim, Holder, Member, Nonce, Proof, Record, Release, Token, Version, Write};
+use soloist::lock::Lock;
+use soloist::lock::kubernetes::{Access, KubernetesLock, LeaseName};
+use testkit::stamp;
+use tokio::runtime::Runtime;
+use tokio::time::{sleep, timeout};
+
+use super::cluster::Cluster;
+use crate::steps::{LIMIT, SETTLE};
+
+/// How often a lock looks that may not watch: never here.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// One raw handover, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    /// The first PUT.
+    pub release_ns: u64,
+    /// From its answer to the notice of it; nothing if the notice was there first.
+    pub notice_ns: u64,
+    /// The second PUT.
+    pub acquire_ns: u64,
+    /// From the begin of the first PUT to the answer to the second.
+    pub total_ns: u64,
+}
+
+/// Two who hand a Lease of their own to and fro.
+pub struct Raw {
+    from: KubernetesLock,
+    to: KubernetesLock,
+    version: Version,
+    round: u64,
+    runtime: Runtime,
+}
+
+impl Raw {
+    /// Connects both.
+    pub fn start(cluster: &Cluster) -> Result<Self> {
+        let (namespace, name) = ("default", "raw");
+        cluster.free_lease(namespace, name)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let open = || {
+            let place = LeaseName { namespace: namespace.into(), name: name.into() };
+            runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD))
+        };
+        let (from, to) = (open()?, open()?);
+        let version = runtime.block_on(async {
+            let seen = from.read().await?;
+            written(from.write(seen.version, &held(0), "raw").await)
+        })?;
+        Ok(Self { from, to, version, round: 0, runtime })
+    }
+
+    /// Hands over once.
+    pub fn round(&mut self) -> Result<Parts> {
+        self.round += 1;
+        let (from, to, version, round) = (&self.from, &self.to, self.version, self.round);
+        let release = async {
+            // Until the watch is there, and the last notice has been heard.
+            sleep(SETTLE).await;
+            let began = stamp::now();
+            written(from.write(version, &released(round - 1), "raw").await)?;
+            anyhow::Ok((began, stamp::now()))
+        };
+        let take = async {
+            to.read().await?;
+            to.changed(version).await?;
+            let told = stamp::now();
+            let seen = to.read().await?;
+            let version = written(to.write(seen.version, &held(round), "raw").await)?;
+            anyhow::Ok((version, told, stamp::now()))
+        };
+        let both = async { timeout(LIMIT, async { tokio::try_join!(release, take) }).await };
+        let both = self.runtime.block_on(both).context("a raw handover takes too long")?;
+        let ((began, answered), (version, told, ended)) = both?;
+        self.version = version;
+        std::mem::swap(&mut self.from, &mut self.to);
+        Ok(Parts {
+            release_ns: answered - began,
+            notice_ns: told.saturating_sub(answered),
+            acquire_ns: ended - told,
+            total_ns: ended - began,
+        })
+    }
+}
+
+fn written(outcome: Write) -> Result<Version> {
+    match outcome {
+        Write::Written(version) => Ok(version),
+        other => bail!("a raw write failed: {other:?}"),
+    }
+}
+
+fn member(round: u64) -> Member {
+    Member { name: "raw".into(), nonce: Nonce(round.into()) }
+}
+
+fn record(claim: Claim) -> Record {
+    Record { claim, lease: Duration::from_secs(15), paused_until_unix_ms: None }
+}
+
+fn held(round: u64) -> Record {
+    record(Claim::Held(Holder {
+        member: member(round),
+        activation: Activation(round.into()),
+        attempt: Attempt { count: 1, random: round },
+        token: Some(Token(round)),
+    }))
+}
+
+fn released(round: u64) -> Record {
+    record(Claim::Released(Release {
+        member: member(round),
+        activation: Activation(round.into()),
+        attempt: Attempt { count: 2, random: round },
+        proof: Proof::NoChildLeft,
+        successor: None,
+    }))
+}

@@ -1,0 +1,154 @@
+//! Single calls to the API server about one Lease. What their answers show goes to the [`Hub`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use election::Version;
+use http::Method;
+use serde_json::Value;
+
+use super::LeaseName;
+use super::access::Access;
+use super::answer::{Answer, Ask};
+use super::hub::Hub;
+use super::lease;
+use super::rule::Verb;
+use super::session::{Session, request};
+use crate::lock::LockError;
+
+/// How a call ended that brought no Lease.
+pub enum Failed {
+    /// It does not exist.
+    Absent,
+    /// It is another version or another object, or exists already.
+    Conflict,
+    /// Not done, and asking again will not help.
+    Denied(String),
+    /// Not done: ask again after this.
+    Throttled(Duration),
+    /// Nobody knows what happened.
+    Unknown(String),
+}
+
+/// Who calls, on a connection of its own.
+pub struct Calls {
+    access: Access,
+    place: LeaseName,
+    /// Nothing after a disappointment: the next call opens a fresh one.
+    session: Mutex<Option<Session>>,
+    hub: Arc<Hub>,
+}
+
+impl Calls {
+    /// Reads the credentials; nothing is asked of the API server yet.
+    ///
+    /// # Errors
+    /// Credentials that cannot be read or must not be used.
+    pub async fn open(access: Access, place: LeaseName) -> Result<Self, LockError> {
+        let session = Session::open(&access).await?;
+        let namespace = if place.namespace.is_empty() { session.namespace().to_owned() } else { place.namespace };
+        let place = LeaseName { namespace, name: place.name };
+        Ok(Self { access, place, session: Mutex::new(Some(session)), hub: Arc::default() })
+    }
+
+    /// One more caller, on another connection: neither is in the way of the other.
+    pub fn beside(&self) -> Self {
+        Self {
+            access: self.access.clone(),
+            place: self.place.clone(),
+            session: Mutex::default(),
+            hub: Arc::clone(&self.hub),
+        }
+    }
+
+    /// How the API server is reached.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Which Lease it is, with its namespace.
+    pub fn place(&self) -> &LeaseName {
+        &self.place
+    }
+
+    /// What is known of the Lease.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// One quorum read.
+    pub async fn get(&self) -> Result<(Version, Value), Failed> {
+        self.ask(Verb::Get, Method::GET, self.place.path(), Vec::new()).await
+    }
+
+    /// Replaces the Lease whose UID and resource version `lease` quotes.
+    pub async fn put(&self, lease: &Value) -> Result<(Version, Value), Failed> {
+        self.ask(Verb::Update, Method::PUT, self.place.path(), bytes(lease)?).await
+    }
+
+    /// Creates the Lease.
+    pub async fn post(&self, lease: &Value) -> Result<(Version, Value), Failed> {
+        self.ask(Verb::Create, Method::POST, self.place.collection(), bytes(lease)?).await
+    }
+
+    /// One call and, where the credentials are not accepted, one more with fresh ones.
+    async fn ask(&self, verb: Verb, method: Method, path: String, body: Vec<u8>) -> Result<(Version, Value), Failed> {
+        let first = self.ask_once(verb, method.clone(), path.clone(), body.clone()).await?;
+        let answer = match first {
+            Answer::Unauthorized(_) => self.ask_once(verb, method, path, body).await?,
+            answer => answer,
+        };
+        match answer {
+            Answer::Lease(lease) => {
+                let version = lease::version(&lease).map_err(Failed::Unknown)?;
+                self.hub.note(version.number, Some(&lease));
+                Ok((version, lease))
+            }
+            Answer::Absent => {
+                self.hub.note_absence();
+                Err(Failed::Absent)
+            }
+            Answer::Conflict => Err(Failed::Conflict),
+            Answer::Unauthorized(why) | Answer::Denied(why) => Err(Failed::Denied(why)),
+            Answer::Throttled(after) => Err(Failed::Throttled(after)),
+            Answer::Unclear(why) => Err(Failed::Unknown(why)),
+        }
+    }
+
+    /// The session goes back only after an answer that speaks for it. A call that is dropped takes it along.
+    async fn ask_once(&self, verb: Verb, method: Method, path: String, body: Vec<u8>) -> Result<Answer, Failed> {
+        let kept = self.swap_session(None);
+        let session = match kept {
+            Some(session) => session,
+            // Nothing was sent, so nothing was stored.
+            None => Session::open(&self.access).await.map_err(|error| Failed::Denied(error.to_string()))?,
+        };
+        let request = request(method, path, body).map_err(Failed::Denied)?;
+        let (status, headers, bytes) = session.call(request).await.map_err(Failed::Unknown)?;
+        let answer = Ask { verb, place: &self.place }.judge(status, &headers, &bytes);
+        if !matches!(answer, Answer::Unauthorized(_) | Answer::Unclear(_)) {
+            self.swap_session(Some(session));
+        }
+        Ok(answer)
+    }
+
+    fn swap_session(&self, session: Option<Session>) -> Option<Session> {
+        std::mem::replace(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner), session)
+    }
+}
+
+fn bytes(lease: &Value) -> Result<Vec<u8>, Failed> {
+    serde_json::to_vec(lease).map_err(|error| Failed::Denied(error.to_string()))
+}
+
+impl From<Failed> for LockError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Absent => LockError::Unavailable("the Lease does not exist".into()),
+            Failed::Conflict => LockError::Unavailable("somebody else wrote the Lease at the same time".into()),
+            Failed::Denied(why) => LockError::Denied(why),
+            Failed::Throttled(after) => LockError::Unavailable(format!("the API server asks to wait for {after:?}")),
+            Failed::Unknown(why) => LockError::Unavailable(why),
+        }
+    }
+}

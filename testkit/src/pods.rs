@@ -1,0 +1,179 @@
+//! Members as real pods on the two nodes of the testbed, with a workload that stamps into a folder of this machine.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::history::{History, Span};
+use crate::stamp;
+use crate::wait::wait_for;
+
+/// Longer than anything takes that works; pods take seconds to start.
+pub const LIMIT: Duration = Duration::from_secs(90);
+
+/// The image that `testbed/test-image` makes.
+const IMAGE: &str = "localhost/soloist-test:testbed";
+
+/// Who has stamped this recently is alive; pods stamp every half millisecond, on two busy processors.
+const FRESH: Duration = Duration::from_millis(50);
+
+/// The cluster, and where the pods stamp.
+#[derive(Debug)]
+pub struct Pods {
+    kubectl: PathBuf,
+    stamps: TempDir,
+}
+
+impl Pods {
+    /// The cluster that the testbed has started.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn new() -> Result<Self> {
+        let kubectl = std::env::var_os("KUBECTL").filter(|_| std::env::var_os("TESTBED_NODE2").is_some());
+        let kubectl = PathBuf::from(kubectl.context("this test needs two nodes: make nodes")?);
+        let stamps = tempfile::Builder::new().prefix("soloist-test-").tempdir_in("/dev/shm")?;
+        for folder in ["", "slots", "slots/old"] {
+            let path = stamps.path().join(folder);
+            std::fs::create_dir_all(&path)?;
+            // The pods run as another user.
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+        }
+        Ok(Self { kubectl, stamps })
+    }
+
+    /// Runs kubectl, which must succeed; what it printed.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(arguments, "")
+    }
+
+    fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut child = Command::new(&self.kubectl)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("failed to start kubectl")?;
+        child.stdin.take().context("no stdin")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl {}: {}", arguments.join(" "), message.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Applies a manifest, with `change` made to each object; Deployments get the image and the folder of the tests.
+    pub fn apply(&self, manifest: &Path, change: impl Fn(&mut Value)) -> Result<()> {
+        let path = manifest.display().to_string();
+        let text = self.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", &path])?;
+        for object in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
+            for mut object in items(object?) {
+                if object["kind"] == "Deployment" {
+                    self.fit(&mut object["spec"]["template"]["spec"]);
+                }
+                change(&mut object);
+                self.create(&object)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates one object.
+    pub fn create(&self, object: &Value) -> Result<()> {
+        self.kubectl_with(&["create", "-f", "-"], &object.to_string()).map(drop)
+    }
+
+    /// What tests change in every pod.
+    fn fit(&self, pod: &mut Value) {
+        // No name server runs in the testbed.
+        pod["dnsPolicy"] = "Default".into();
+        pod["volumes"] = json!([{"name": "stamps", "hostPath": {"path": self.stamps.path()}}]);
+        for container in pod["containers"].as_array_mut().into_iter().flatten() {
+            container["image"] = IMAGE.into();
+            container["volumeMounts"] = json!([{"name": "stamps", "mountPath": "/stamps"}]);
+        }
+    }
+
+    /// Evicts a pod, as a drain does.
+    pub fn evict(&self, pod: &str) -> Result<()> {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
+        let path = format!("/api/v1/namespaces/default/pods/{pod}/eviction");
+        self.kubectl_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string()).map(drop)
+    }
+
+    /// The node that a pod runs on.
+    pub fn node_of(&self, pod: &str) -> Result<String> {
+        self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"])
+    }
+
+    /// Everything that was stamped.
+    pub fn history(&self) -> History {
+        History::of(stamp::read_page(&self.stamps.path().join("slots")))
+    }
+
+    /// Waits for an activation with a larger token that stamps; its member is the pod's name.
+    pub fn wait_active_after(&self, token: u64, limit: Duration) -> Result<Span> {
+        let found = wait_for(&format!("somebody active after token {token}"), limit, || {
+            let fresh = stamp::now().saturating_sub(u64::try_from(FRESH.as_nanos()).unwrap_or(u64::MAX));
+            self.history().spans.into_iter().find(|span| span.token > token && span.last > fresh)
+        });
+        found.with_context(|| self.logs())
+    }
+
+    /// Checks all that was stamped: no overlaps, tokens in order, at least so many activations.
+    pub fn check(&self, activations: usize) -> Result<()> {
+        let history = self.history();
+        history.check(activations, 2).with_context(|| format!("{history}{}", self.logs()))
+    }
+
+    /// What all pods are, and what they wrote last, for the message of a failure.
+    pub fn logs(&self) -> String {
+        let pods = self.kubectl(&["get", "pods", "-o", "wide"]).unwrap_or_else(|error| error.to_string());
+        let names = self.kubectl(&["get", "pods", "-o", "name"]).unwrap_or_default();
+        let log = |name: &str| {
+            let text = self.kubectl(&["logs", "--tail=30", name]).unwrap_or_else(|error| error.to_string());
+            format!("--- {name}\n{text}")
+        };
+        format!("\n{pods}{}", names.lines().map(log).collect::<String>())
+    }
+}
+
+/// The objects of a list, or the object itself.
+fn items(mut object: Value) -> Vec<Value> {
+    match object["items"].take() {
+        Value::Array(items) => items,
+        _ => {
+            // Asking for what is not there leaves a null behind.
+            object.as_object_mut().map(|fields| fields.remove("items"));
+            vec![object]
+        }
+    }
+}
+
+/// A node without its network, until this is dropped.
+#[derive(Debug)]
+pub struct CutOff(String);
+
+impl CutOff {
+    /// Takes the network of `node` away.
+    pub fn new(node: &str) -> Result<Self> {
+        link(node, "down").map(|()| Self(node.to_owned()))
+    }
+}
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        if let Err(error) = link(&self.0, "up") {
+            eprintln!("{} stays cut off: {error:#}", self.0);
+        }
+    }
+}
+
+fn link(node: &str, state: &str) -> Result<()> {
+    crate::root::run(&["ip", "link", "set", node, state])
+}
