@@ -3,10 +3,12 @@
 //! the same protocol on virtual time. Never shipped.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod ends;
 pub mod group;
 pub mod history;
 pub mod http;
+pub mod lease_group;
 pub mod member;
 pub mod pods;
 pub mod process;
