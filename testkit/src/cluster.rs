@@ -24,7 +24,7 @@ impl Cluster {
     pub fn connect() -> Result<Self> {
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let found = variable("TESTBED_API").and_then(|_| Some((variable("KUBECTL")?, variable("KUBECONFIG")?)));
-        let (kubectl, kubeconfig) = found.context("this test needs a real API server: make testbed-test")?;
+        let (kubectl, kubeconfig) = found.context("this test needs a real API server: make cluster")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let file = Kubeconfig::read_from(kubeconfig).context("failed to read the testbed's kubeconfig")?;
         let config = runtime.block_on(kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()));

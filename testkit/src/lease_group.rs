@@ -75,13 +75,19 @@ impl LeaseGroup {
         options: &[&str],
     ) -> Result<Member> {
         if !self.relays.contains_key(name) {
-            let relay = cluster.relay(*user == json!({}))?;
-            relay.write_kubeconfig(&self.kubeconfig(name), user)?;
-            self.relays.insert(name.to_owned(), relay);
+            self.add_relay(cluster, name, user)?;
         }
         let access: [OsString; 2] = ["--kubeconfig".into(), self.kubeconfig(name).into()];
         let starter = self.group.member(name).wrapper(wrapper).options(access);
         starter.options(options.iter().copied()).probe::<&str>(&[])
+    }
+
+    /// Makes the relay of a member that is not started yet, and its kubeconfig.
+    pub fn add_relay(&mut self, cluster: &Cluster, name: &str, user: &Value) -> Result<()> {
+        let relay = cluster.relay(*user == json!({}))?;
+        relay.write_kubeconfig(&self.kubeconfig(name), user)?;
+        self.relays.insert(name.to_owned(), relay);
+        Ok(())
     }
 
     /// The kubeconfig of a member.

@@ -149,6 +149,11 @@ impl Relay {
         self.requests().iter().filter(|(name, _)| of_verb(name)).map(|(_, count)| count).sum()
     }
 
+    /// How many of the server's answers had this status.
+    pub fn answered(&self, status: u16) -> u64 {
+        self.shared.answered(status)
+    }
+
     /// When the server last said that it stored something, in nanoseconds of CLOCK_BOOTTIME.
     pub fn last_stored(&self) -> Option<u64> {
         self.shared.last_stored()

@@ -36,6 +36,7 @@ pub struct Shared {
     plan: Mutex<Option<Plan>>,
     held: Mutex<Vec<Whole>>,
     requests: Mutex<BTreeMap<String, u64>>,
+    answers: Mutex<BTreeMap<u16, u64>>,
     fired: AtomicU64,
     last_stored: AtomicU64,
 }
@@ -47,6 +48,7 @@ impl Shared {
             plan: Mutex::default(),
             held: Mutex::default(),
             requests: Mutex::default(),
+            answers: Mutex::default(),
             fired: AtomicU64::new(0),
             last_stored: AtomicU64::new(0),
         }
@@ -66,6 +68,10 @@ impl Shared {
 
     pub fn requests(&self) -> BTreeMap<String, u64> {
         lock(&self.requests).clone()
+    }
+
+    pub fn answered(&self, status: u16) -> u64 {
+        lock(&self.answers).get(&status).copied().unwrap_or(0)
     }
 
     pub fn last_stored(&self) -> Option<u64> {
@@ -120,6 +126,7 @@ impl Shared {
     async fn send(&self, line: &Line, request: Whole) -> Result<Reply> {
         let is_write = request.method() != Method::GET;
         let answer = line.send(request).await?;
+        *lock(&self.answers).entry(answer.status().as_u16()).or_default() += 1;
         if is_write && answer.status().is_success() {
             self.last_stored.store(stamp::now(), Ordering::Relaxed);
         }

@@ -130,6 +130,7 @@ async fn what_nothing_is_done_to_passes_and_is_counted() {
     let counted: Vec<(String, u64)> = scene.relay.requests().into_iter().collect();
     assert_eq!(counted, [("GET /lease".to_owned(), 1), ("PUT /lease".to_owned(), 1), ("WATCH /lease".to_owned(), 1)]);
     assert_eq!((scene.relay.asked("PUT"), scene.relay.asked("WATCH"), scene.relay.fired()), (1, 1, 0));
+    assert_eq!(scene.relay.answered(200), 3);
     assert!(scene.relay.last_stored().is_some());
 }
 
