@@ -130,9 +130,9 @@ impl LeaseGroup {
         self.relays.get(name).with_context(|| format!("{name} was never started"))
     }
 
-    /// When the last write of a member was stored, in nanoseconds of CLOCK_BOOTTIME: the others saw it then.
+    /// When the last renewal of a member was stored, in nanoseconds of CLOCK_BOOTTIME: the others saw it then.
     pub fn last_sight(&self, name: &str) -> Result<u64> {
-        self.relay(name)?.last_stored().with_context(|| format!("{name} has never written"))
+        self.relay(name)?.last_renewed().with_context(|| format!("{name} has never renewed"))
     }
 
     /// The Lease as it is.

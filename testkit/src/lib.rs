@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod documents;
 pub mod ends;
 pub mod group;
 pub mod history;

@@ -154,9 +154,9 @@ impl Relay {
         self.shared.answered(status)
     }
 
-    /// When the server last said that it stored something, in nanoseconds of CLOCK_BOOTTIME.
-    pub fn last_stored(&self) -> Option<u64> {
-        self.shared.last_stored()
+    /// When the server last stored a Lease with another `renewTime`, in nanoseconds of CLOCK_BOOTTIME.
+    pub fn last_renewed(&self) -> Option<u64> {
+        self.shared.last_renewed()
     }
 }
 

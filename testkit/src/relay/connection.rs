@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -38,7 +39,8 @@ pub struct Shared {
     requests: Mutex<BTreeMap<String, u64>>,
     answers: Mutex<BTreeMap<u16, u64>>,
     fired: AtomicU64,
-    last_stored: AtomicU64,
+    /// The `renewTime` that was stored last, and when that was.
+    renewed: Mutex<Option<(Value, u64)>>,
 }
 
 impl Shared {
@@ -50,7 +52,7 @@ impl Shared {
             requests: Mutex::default(),
             answers: Mutex::default(),
             fired: AtomicU64::new(0),
-            last_stored: AtomicU64::new(0),
+            renewed: Mutex::default(),
         }
     }
 
@@ -74,8 +76,18 @@ impl Shared {
         lock(&self.answers).get(&status).copied().unwrap_or(0)
     }
 
-    pub fn last_stored(&self) -> Option<u64> {
-        Some(self.last_stored.load(Ordering::Relaxed)).filter(|at| *at > 0)
+    pub fn last_renewed(&self) -> Option<u64> {
+        lock(&self.renewed).as_ref().map(|(_, at)| *at)
+    }
+
+    /// Others write in a Lease as well, without renewing anything.
+    fn note_stored(&self, lease: &[u8]) {
+        let lease: Value = serde_json::from_slice(lease).unwrap_or_default();
+        let time = &lease["spec"]["renewTime"];
+        let mut renewed = lock(&self.renewed);
+        if renewed.as_ref().is_none_or(|(known, _)| known != time) {
+            *renewed = Some((time.clone(), stamp::now()));
+        }
     }
 
     fn count<B>(&self, request: &Request<B>) {
@@ -94,7 +106,7 @@ impl Shared {
     /// One request of the member.
     async fn pass(&self, line: &Line, request: Request<Incoming>) -> Result<Reply> {
         let (head, body) = request.into_parts();
-        let request = Request::from_parts(head, Full::new(body.collect().await?.to_bytes()));
+        let request = Request::from_parts(head, body.collect().await?.to_bytes());
         self.count(&request);
         match self.draw(&request) {
             None | Some(Fault::Fail { .. }) => self.send(line, request).await,
@@ -125,10 +137,11 @@ impl Shared {
 
     async fn send(&self, line: &Line, request: Whole) -> Result<Reply> {
         let is_write = request.method() != Method::GET;
+        let sent = request.body().clone();
         let answer = line.send(request).await?;
         *lock(&self.answers).entry(answer.status().as_u16()).or_default() += 1;
         if is_write && answer.status().is_success() {
-            self.last_stored.store(stamp::now(), Ordering::Relaxed);
+            self.note_stored(&sent);
         }
         Ok(answer.map(BodyExt::boxed))
     }

@@ -94,16 +94,16 @@ async fn serve(listener: tokio::net::TcpListener, tls: tokio_rustls::TlsAcceptor
     }
 }
 
-fn put(body: &'static str) -> Request<Full<Bytes>> {
-    Request::put("/lease").body(Full::new(Bytes::from(body))).unwrap()
+fn put(body: &'static str) -> Request<Bytes> {
+    Request::put("/lease").body(Bytes::from(body)).unwrap()
 }
 
-fn get(path: &str) -> Request<Full<Bytes>> {
-    Request::get(path).body(Full::default()).unwrap()
+fn get(path: &str) -> Request<Bytes> {
+    Request::get(path).body(Bytes::new()).unwrap()
 }
 
 /// The whole answer, or nothing where the connection broke.
-async fn answer(member: &Line, request: Request<Full<Bytes>>) -> Option<(StatusCode, String)> {
+async fn answer(member: &Line, request: Request<Bytes>) -> Option<(StatusCode, String)> {
     let answer = member.send(request).await.ok()?;
     let status = answer.status();
     let body = answer.into_body().collect().await.ok()?.to_bytes();
@@ -115,7 +115,7 @@ fn ok(body: &str) -> Option<(StatusCode, String)> {
 }
 
 /// Fails if an answer comes.
-async fn silent(member: &Line, request: Request<Full<Bytes>>) {
+async fn silent(member: &Line, request: Request<Bytes>) {
     assert!(timeout(SILENCE, answer(member, request)).await.is_err());
 }
 
@@ -131,7 +131,20 @@ async fn what_nothing_is_done_to_passes_and_is_counted() {
     assert_eq!(counted, [("GET /lease".to_owned(), 1), ("PUT /lease".to_owned(), 1), ("WATCH /lease".to_owned(), 1)]);
     assert_eq!((scene.relay.asked("PUT"), scene.relay.asked("WATCH"), scene.relay.fired()), (1, 1, 0));
     assert_eq!(scene.relay.answered(200), 3);
-    assert!(scene.relay.last_stored().is_some());
+}
+
+#[tokio::test]
+async fn only_another_time_of_renewal_counts_as_one() {
+    let scene = Scene::new().await;
+    let member = scene.member().await;
+    let first = r#"{"spec":{"renewTime":"1"}}"#;
+    assert_eq!(answer(&member, put(first)).await, ok("1"));
+    let renewed = scene.relay.last_renewed();
+    assert!(renewed.is_some());
+    assert_eq!(answer(&member, put(r#"{"metadata":{},"spec":{"renewTime":"1"}}"#)).await, ok("2"));
+    assert_eq!(scene.relay.last_renewed(), renewed);
+    assert_eq!(answer(&member, put(r#"{"spec":{"renewTime":"2"}}"#)).await, ok("3"));
+    assert!(scene.relay.last_renewed() > renewed);
 }
 
 #[tokio::test]

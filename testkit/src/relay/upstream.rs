@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
 /// A request that has come whole.
-pub type Whole = Request<Full<Bytes>>;
+pub type Whole = Request<Bytes>;
 
 /// A server, and how it is trusted.
 #[derive(Clone)]
@@ -84,7 +84,7 @@ impl Line {
             },
             None => self.upstream.connect().await?,
         };
-        let answer = sender.send_request(request).await?;
+        let answer = sender.send_request(request.map(Full::new)).await?;
         *slot = Some(sender);
         Ok(answer)
     }

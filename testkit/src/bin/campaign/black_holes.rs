@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Hole {
     /// When it began, in nanoseconds of CLOCK_BOOTTIME.
     pub at: u64,
-    /// When the last write of the old active member was stored.
+    /// When the last renewal of the old active member was stored.
     pub last_sight: u64,
     /// The last stamp of the old activation.
     pub old_last: u64,
@@ -98,7 +98,7 @@ impl Site {
             let what = Process::read(pid).map(|process| process.command.join(" ")).unwrap_or_default();
             self.left_behind.push(format!("{pid} of token {}: {what}", active.token));
         }
-        let last_sight = relay.last_stored().context("the old one has never written")?;
+        let last_sight = relay.last_renewed().context("the old one has never renewed")?;
         relay.heal();
         wait_until("the old one to stand by", LIMIT, || old.is_standby())?;
         let ended = || group.history().spans.into_iter().find(|span| span.token == active.token);
