@@ -82,7 +82,7 @@ impl Report {
 }
 
 /// Everything that is compared, by turns: what else the host does meets all of it alike.
-fn by_turns(cluster: &Cluster, trio: &mut Trio, rounds: usize) -> Result<(Vec<Row>, Vec<Row>)> {
+fn by_turns(cluster: &Cluster, trio: &mut Trio<'_>, rounds: usize) -> Result<(Vec<Row>, Vec<Row>)> {
     let mut limit = Raw::start(cluster)?;
     let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
     let mut parts = Vec::with_capacity(rounds);

@@ -32,7 +32,7 @@ const PROBE_PACE_US: &str = "100";
 /// What the testbed tells about itself.
 fn testbed(name: &str) -> Result<PathBuf> {
     let value = std::env::var_os(name).filter(|_| std::env::var_os("TESTBED_DIR").is_some());
-    Ok(value.context("no real API server is there: run this by make testbed-test")?.into())
+    Ok(value.context("no real API server is there: run this by make cluster")?.into())
 }
 
 fn kubectl(words: &[&str]) -> Result<String> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The namespace in which the testbed writes down every request.
@@ -38,6 +39,21 @@ impl Cluster {
             "metadata": {"namespace": namespace, "name": name, "annotations": {"soloist.dev/initial": "true"}},
         }))?;
         Ok(format!("kubernetes://{namespace}/{name}"))
+    }
+
+    /// Who has announced itself on a Lease.
+    pub fn members(&self, namespace: &str, name: &str) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Member {
+            name: String,
+        }
+        let path = r"jsonpath={.metadata.annotations.soloist\.dev/members}";
+        let text = self.kubectl(&["--namespace", namespace, "get", "lease", name, "--output", path], "")?;
+        let members: Vec<Member> = match text.is_empty() {
+            true => Vec::new(),
+            false => serde_json::from_str(&text).context("failed to understand the members")?,
+        };
+        Ok(members.into_iter().map(|member| member.name).collect())
     }
 
     /// A service account with the documented role for one Lease; its kubeconfig.
