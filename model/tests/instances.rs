@@ -52,7 +52,7 @@ fn lock_deleted_twice() {
 
 #[test]
 fn writes_of_strangers() {
-    holds("strangers", 363_841);
+    holds("strangers", 364_255);
 }
 
 #[test]

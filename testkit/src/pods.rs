@@ -67,25 +67,26 @@ impl Pods {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Applies a manifest, with `change` made to each object; Deployments get the image and the folder of the tests.
+    /// Applies a manifest as [`Pods::fitted`] makes it.
     pub fn apply(&self, manifest: &Path, change: impl Fn(&mut Value)) -> Result<()> {
-        let path = manifest.display().to_string();
-        let text = self.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", &path])?;
-        for object in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
-            for mut object in items(object?) {
-                if object["kind"] == "Deployment" {
-                    self.fit(&mut object["spec"]["template"]["spec"]);
-                }
-                change(&mut object);
-                self.create(&object)?;
-            }
-        }
-        Ok(())
+        self.kubectl_with(&["apply", "-f", "-"], &self.fitted(manifest, change)?).map(drop)
     }
 
-    /// Creates one object.
-    pub fn create(&self, object: &Value) -> Result<()> {
-        self.kubectl_with(&["create", "-f", "-"], &object.to_string()).map(drop)
+    /// A manifest with `change` made to each object; Deployments get the image and the folder of the tests.
+    pub fn fitted(&self, manifest: &Path, change: impl Fn(&mut Value)) -> Result<String> {
+        let path = manifest.display().to_string();
+        let text = self.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", &path])?;
+        let mut objects = Vec::new();
+        for object in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
+            objects.extend(items(object?));
+        }
+        for object in &mut objects {
+            if object["kind"] == "Deployment" {
+                self.fit(&mut object["spec"]["template"]["spec"]);
+            }
+            change(object);
+        }
+        Ok(json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
     }
 
     /// What tests change in every pod.
@@ -140,6 +141,17 @@ impl Pods {
             format!("--- {name}\n{text}")
         };
         format!("\n{pods}{}", names.lines().map(log).collect::<String>())
+    }
+}
+
+/// The next test finds an empty cluster. What the cluster itself provides says so in a label.
+impl Drop for Pods {
+    fn drop(&mut self) {
+        let kinds = "deployments,pods,services,poddisruptionbudgets,leases,roles,rolebindings";
+        let gone = self.kubectl(&["delete", kinds, "--selector=!provider", "--timeout=60s"]);
+        if let Err(error) = gone {
+            eprintln!("something is left in the cluster: {error:#}");
+        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! A Lease of Kubernetes as a lock: compare-and-set by resource version, change notices by one watch.
 
 mod access;
-mod answer;
+pub(crate) mod answer;
 mod board;
 mod calls;
 mod events;
 mod hub;
 mod lease;
 mod rule;
-mod session;
+pub(crate) mod session;
 mod watch;
 
 use std::cell::{Cell, RefCell};

@@ -187,10 +187,11 @@ impl Active {
             Verdict::Stale if conflict => self.lose(core, "the store went back to an older state", true),
             Verdict::Stale => self.next_send = now + backoff,
             Verdict::Same(version) => {
-                self.version = version;
                 if conflict {
-                    self.next_send = now;
+                    // Refused although nothing has moved: not to be repeated at full speed.
+                    self.next_send = if version == self.version { now + backoff } else { now };
                 }
+                self.version = version;
             }
             Verdict::Edited(version) => {
                 self.version = version;

@@ -15,6 +15,8 @@ pub struct Access {
     pub kubeconfig: Option<PathBuf>,
     /// The context in the kubeconfig; else its current one.
     pub context: Option<String>,
+    /// The pod's own credentials and nothing else, whatever `KUBECONFIG` says.
+    pub pod_only: bool,
 }
 
 impl Access {
@@ -49,6 +51,9 @@ impl Access {
         if let Some(path) = &self.kubeconfig {
             let file = Kubeconfig::read_from(path).map_err(|error| denied(&error))?;
             return Config::from_custom_kubeconfig(file, &options).await.map_err(|error| denied(&error));
+        }
+        if self.pod_only {
+            return Config::incluster().map_err(|error| denied(&error));
         }
         let is_named = self.context.is_some() || std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
         if !is_named && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
@@ -85,7 +90,7 @@ mod tests {
              namespace: prod}}}}]}}"
         );
         std::fs::write(&path, text).unwrap();
-        let access = Access { kubeconfig: Some(path), context: None };
+        let access = Access { kubeconfig: Some(path), ..Access::default() };
         access.load().await.map_err(|error| error.to_string())
     }
 
@@ -107,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missing_is_named() {
-        let access = Access { kubeconfig: Some("/does/not/exist".into()), context: None };
+        let access = Access { kubeconfig: Some("/does/not/exist".into()), ..Access::default() };
         let why = access.load().await.unwrap_err().to_string();
         assert!(why.contains("/does/not/exist"), "{why}");
         let access = Access { context: Some("other".into()), ..access };

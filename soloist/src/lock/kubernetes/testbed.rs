@@ -34,7 +34,7 @@ impl Cluster {
             panic!("no real API server is there: run this by make cluster");
         };
         let kubeconfig = PathBuf::from(kubeconfig);
-        let access = Access { kubeconfig: Some(kubeconfig.clone()), context: None };
+        let access = Access { kubeconfig: Some(kubeconfig.clone()), ..Access::default() };
         let session = Session::open(&access).await.expect("the testbed's kubeconfig");
         Self { kubeconfig, session }
     }
@@ -111,7 +111,7 @@ impl Cluster {
 }
 
 async fn lock_as(kubeconfig: &Path, place: &LeaseName) -> KubernetesLock {
-    let access = Access { kubeconfig: Some(kubeconfig.to_owned()), context: None };
+    let access = Access { kubeconfig: Some(kubeconfig.to_owned()), ..Access::default() };
     KubernetesLock::open(access, place.clone(), PERIOD).await.unwrap()
 }
 
