@@ -4,19 +4,17 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::Group;
+use testkit::lease_group;
 use testkit::member::Member;
 use testkit::wait;
 
-use super::cluster::Cluster;
+use super::cluster::{QUIET, members};
 use crate::beat;
 use crate::handover::{self, page};
 use crate::steps::{Gap, LIMIT, SETTLE};
-
-/// Where the Lease is.
-const NAMESPACE: &str = "default";
-const OWN_PIDS: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
 
 /// A group of three.
 pub struct Trio<'a> {
@@ -36,7 +34,8 @@ impl<'a> Trio<'a> {
     pub fn start(cluster: &'a Cluster, lease: Duration) -> Result<Self> {
         let name = format!("bench-{}", lease.as_secs());
         let mut group = handover::group(&format!("{}s", lease.as_secs()))?;
-        group.set_lock(cluster.free_lease(NAMESPACE, &name)?.into());
+        cluster.initial_lease(QUIET, &name)?;
+        group.set_lock_url(&format!("kubernetes://{QUIET}/{name}"));
         let mut trio =
             Self { cluster, lease: name, members: Vec::new(), killed: Vec::new(), started: 0, last: 0, group };
         let first = trio.spawn()?;
@@ -44,7 +43,7 @@ impl<'a> Trio<'a> {
         trio.members.push(first);
         for _ in 1..3 {
             let member = trio.spawn()?;
-            stands_by(&member)?;
+            member.wait_standby(LIMIT)?;
             trio.members.push(member);
         }
         Ok(trio)
@@ -54,7 +53,7 @@ impl<'a> Trio<'a> {
     fn spawn(&mut self) -> Result<Member> {
         self.started += 1;
         let workload = beat::command(&page(&self.group))?;
-        self.group.member(&format!("m{}", self.started)).wrapper(OWN_PIDS).run(&workload)
+        self.group.member(&format!("m{}", self.started)).wrapper(lease_group::NAMESPACE).run(&workload)
     }
 
     /// Ends the active one in this way, waits for the next, and makes it three again.
@@ -73,7 +72,7 @@ impl<'a> Trio<'a> {
             self.killed.push(active.member.clone());
         }
         let member = self.spawn()?;
-        stands_by(&member)?;
+        member.wait_standby(LIMIT)?;
         // It takes its announcement down before it leaves.
         self.members[index].wait_exit(LIMIT)?;
         drop(std::mem::replace(&mut self.members[index], member));
@@ -90,10 +89,10 @@ impl<'a> Trio<'a> {
             self.members.iter().all(is_named) && others.all(is_there)
         };
         wait::wait_for("the members to announce themselves", LIMIT, || {
-            let named = self.cluster.members(NAMESPACE, &self.lease);
+            let named = members(self.cluster, QUIET, &self.lease);
             named.as_ref().map_or(true, is_settled).then_some(named)
         })
-        .with_context(|| format!("announced: {:?}", self.cluster.members(NAMESPACE, &self.lease)))??;
+        .with_context(|| format!("announced: {:?}", members(self.cluster, QUIET, &self.lease)))??;
         sleep(SETTLE);
         Ok(())
     }
@@ -102,10 +101,4 @@ impl<'a> Trio<'a> {
     pub fn violations(&self) -> Vec<String> {
         self.group.history().violations().iter().map(ToString::to_string).collect()
     }
-}
-
-/// Waits until a member has seen who is active.
-pub fn stands_by(member: &Member) -> Result<()> {
-    wait::wait_until("it to stand by", LIMIT, || member.log().contains("is active (activation"))
-        .with_context(|| format!("the log of {}:\n{}", member.name(), member.log()))
 }
