@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::dropin::k8s_await_election;
 use crate::error::{Code, Failure};
 
 /// Keeps exactly one member of a group active and the others ready.
@@ -65,6 +66,13 @@ enum Verb {
     Demo(demo::Arguments),
     #[command(hide = true, about = "The workload of the demo")]
     DemoServer(demo::ServerArguments),
+    /// Stand in for k8s-await-election, whose variables K8S_AWAIT_ELECTION_* say all the rest
+    #[command(disable_help_flag = true)]
+    K8sAwaitElection {
+        /// The command and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
     /// Print a completion script
     Completions {
         /// For which shell
@@ -94,6 +102,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Failover(arguments) => failover::main(&arguments),
         Verb::Demo(arguments) => demo::main(&arguments),
         Verb::DemoServer(arguments) => demo::serve(&arguments),
+        Verb::K8sAwaitElection { command } => Ok(k8s_await_election::main(command)),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "soloist", &mut std::io::stdout());
             Ok(0)

@@ -2,6 +2,7 @@
 
 mod count;
 mod publish;
+mod traffic;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -20,10 +21,12 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
+use crate::route::Routing;
 use crate::snapshot::{Announcement, Health, Publisher};
 use crate::workload::{Event, Launch, LocalRelease, Workload};
 
 use self::count::Count;
+use self::traffic::{Departure, Traffic};
 
 /// Randomness of the kernel, asked for each time: a cloned process draws other bits.
 /// See docs/safety.md R10.
@@ -107,6 +110,7 @@ pub struct Elector<E, L, W, C> {
     /// Why the present activation ends, once it does.
     end: Option<String>,
     count: Count,
+    traffic: Traffic,
     /// A workload was started and is not gone.
     runs: bool,
     /// The workload's size is to be looked at.
@@ -141,6 +145,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             stays_unfit: false,
             end: None,
             count: Count::new(Metrics::default()),
+            traffic: Traffic::default(),
             runs: false,
             measure_due: false,
         }
@@ -150,6 +155,13 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     #[must_use]
     pub fn counting(mut self, metrics: Metrics) -> Self {
         self.count = Count::new(metrics);
+        self
+    }
+
+    /// Sends traffic to the active member by `routing`.
+    #[must_use]
+    pub fn routed(mut self, routing: Routing) -> Self {
+        self.traffic = Traffic::of(routing);
         self
     }
 
@@ -166,8 +178,12 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             self.note_unfit();
             self.note_end(&outputs);
             self.count.outputs(self.clock.now(), &outputs, self.machine.role(), self.machine.timing());
+            if self.machine.role() != Role::Active {
+                self.traffic.leave();
+            }
             for output in outputs {
                 if let Some(exit) = self.perform(output) {
+                    self.traffic.settle().await;
                     return exit;
                 }
             }
@@ -209,7 +225,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     /// Waits for one thing; nothing when it is of no interest to the machine.
     async fn wait(&mut self) -> Option<Input> {
         // What the guard said comes before what the store shows of it.
-        if let Some(event) = self.workload.try_next() {
+        if let Some(event) = self.workload.try_next().or_else(|| self.traffic.event()) {
             return self.on_event(event);
         }
         if let Some(input) = self.answer.take().or_else(|| self.measure()) {
@@ -237,6 +253,10 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 None
             }
             order = self.orders.recv() => self.on_order(order),
+            departure = self.traffic.next() => {
+                self.depart(departure);
+                None
+            }
             () = timer => Some(Input::Wake),
             _ = pending_or(&mut self.watch) => {
                 self.watch = None;
@@ -337,6 +357,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 self.start(activation, token, kill_at, successor);
             }
             Action::Extend { kill_at } => {
+                self.traffic.extend(kill_at);
                 self.workload.extend(kill_at);
                 self.measure_due = true;
             }
@@ -386,9 +407,16 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             stop_grace: self.command.stop_grace,
             local_release,
         };
-        self.runs = true;
         self.granted = None;
-        self.workload.start(launch, self.lock.descriptor());
+        let departure = self.traffic.lead((launch, self.lock.descriptor()));
+        self.depart(departure);
+    }
+
+    fn depart(&mut self, departure: Option<Departure>) {
+        if let Some((launch, descriptor)) = departure {
+            self.runs = true;
+            self.workload.start(launch, descriptor);
+        }
     }
 }
 

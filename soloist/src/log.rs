@@ -1,10 +1,14 @@
 //! Logs: one line a change, to stderr, never in the way.
 
+pub mod logrus;
+
 use std::io::IsTerminal;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
+
+use self::logrus::Logrus;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -14,6 +18,9 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+    /// As logrus writes it: for the front doors of programs that use it.
+    #[value(skip)]
+    Logrus,
 }
 
 /// Lines that wait for a reader who does not read; more are dropped.
@@ -30,6 +37,7 @@ pub fn start(format: Format) -> WorkerGuard {
     match format {
         Format::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
         Format::Json => builder.json().flatten_event(true).init(),
+        Format::Logrus => builder.with_ansi(false).event_format(Logrus).init(),
     }
     guard
 }

@@ -3,11 +3,12 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use election::{Absence, Exit, Machine, Nonce};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::{BootClock, unix_us};
@@ -19,6 +20,7 @@ use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
 use crate::lock::kubernetes::{KubernetesLock, LeaseName, Recorder};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
+use crate::route::Routing;
 use crate::settings::{FilePlace, Place, Settings};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
@@ -43,19 +45,50 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
+/// Takes part in a group, on a runtime of its own.
+///
+/// # Errors
+/// As [`take_part`].
+pub fn run(settings: Settings, front: Front) -> Result<Exit, Failure> {
+    // One thread: small, and the guard's parent-death signal is bound to the thread that starts it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Internal, format!("failed to start the runtime: {error}")))?;
+    let exit = runtime.block_on(take_part(settings, front));
+    // Threads that wait for a disk or a lock must not keep the process.
+    runtime.shutdown_background();
+    exit
+}
+
 /// Takes part in a group until the machine decides to leave.
 ///
 /// # Errors
 /// Something could not be started, or something around the elector ended; the workload is gone then.
-pub async fn take_part(settings: Settings) -> Result<Exit, Failure> {
+pub async fn take_part(settings: Settings, front: Front) -> Result<Exit, Failure> {
     match settings.lock.clone() {
-        Place::File(place) => on_a_file(settings, place).await,
-        Place::Lease(place) => on_a_lease(settings, place).await,
+        Place::File(place) => on_a_file(settings, front, place).await,
+        Place::Lease(place) => on_a_lease(settings, front, place).await,
     }
 }
 
-async fn on_a_file(settings: Settings, place: FilePlace) -> Result<Exit, Failure> {
-    let mut member = Member::start(settings)?;
+/// What one way to call soloist adds to a member.
+#[derive(Default)]
+pub struct Front {
+    /// Who gets the group's traffic.
+    pub routing: Option<Routing>,
+    /// What reads snapshots, with its name. None of them ends before the elector.
+    pub readers: Vec<(&'static str, Reader)>,
+}
+
+/// Begins to read snapshots.
+pub type Reader = Box<dyn FnOnce(watch::Receiver<Snapshot>) -> std::io::Result<Reading>>;
+
+/// Reads snapshots until the elector has ended.
+pub type Reading = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result<Exit, Failure> {
+    let mut member = Member::start(settings, front)?;
     let keepers = Keepers {
         elector: ProcessId::own().map_err(internal("read the own start time"))?,
         guard: member.keeper.guard(),
@@ -81,8 +114,8 @@ async fn on_a_file(settings: Settings, place: FilePlace) -> Result<Exit, Failure
     member.elect(lock, around_the_lock).await
 }
 
-async fn on_a_lease(settings: Settings, place: LeaseName) -> Result<Exit, Failure> {
-    let mut member = Member::start(settings)?;
+async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Result<Exit, Failure> {
+    let mut member = Member::start(settings, front)?;
     let (access, period) = (member.settings.access.clone(), member.settings.timing.period());
     let asks_kubelet = member.settings.asks_kubelet;
     let lock = KubernetesLock::open(access, place, period, asks_kubelet).await.map_err(misconfigured)?;
@@ -114,6 +147,7 @@ struct AroundTheLock<B> {
 /// What every member has, whatever its lock is.
 struct Member {
     settings: Settings,
+    front: Front,
     http: Option<serve::Bound>,
     around: Around,
     sender: mpsc::Sender<Order>,
@@ -126,7 +160,7 @@ struct Member {
 
 impl Member {
     /// Starts the guard, and what listens. Nothing has asked the lock yet.
-    fn start(settings: Settings) -> Result<Self, Failure> {
+    fn start(settings: Settings, front: Front) -> Result<Self, Failure> {
         // An address that is in use is refused before anything is started.
         let http = settings.http.as_ref().map(serve::bind).transpose()?;
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
@@ -136,7 +170,7 @@ impl Member {
         let base = contain();
         let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
         let commands = Commands::new(keeper.guard());
-        Ok(Self { settings, http, around, sender, orders, clock, base, keeper, commands })
+        Ok(Self { settings, front, http, around, sender, orders, clock, base, keeper, commands })
     }
 
     /// Takes part in the election over `lock` until the machine decides to leave.
@@ -145,7 +179,7 @@ impl Member {
         lock: L,
         around_the_lock: AroundTheLock<B>,
     ) -> Result<Exit, Failure> {
-        let Self { settings, http, mut around, sender, orders, clock, base, keeper, commands } = self;
+        let Self { settings, front, http, mut around, sender, orders, clock, base, keeper, commands } = self;
         let AroundTheLock { board, absence, local_lock, recorder } = around_the_lock;
         if settings.fail_fast {
             first_look(&lock).await?;
@@ -169,8 +203,14 @@ impl Member {
             let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
             around.add("http", serving.map_err(internal("serve http"))?);
         }
+        for (name, reader) in front.readers {
+            around.add(name, reader(publisher.subscribe()).map_err(internal("start what reads snapshots"))?);
+        }
 
-        let elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
+        let mut elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
+        if let Some(routing) = front.routing {
+            elector = elector.routed(routing);
+        }
         let exit = around.keep(elector.run(), &sender).await;
         attend::withdraw(&*board, nonce).await;
         if let Some(base) = base {
@@ -295,7 +335,8 @@ async fn first_look(lock: &impl Lock) -> Result<(), Failure> {
     Err(Failure::new(Code::Unavailable, result).hint("without --fail-fast soloist would wait for it"))
 }
 
-fn misconfigured(error: LockError) -> Failure {
+/// Credentials that cannot be used.
+pub fn misconfigured(error: LockError) -> Failure {
     Failure::new(Code::Configuration, error.to_string())
         .hint("--kubeconfig PATH and --context NAME, or run it in a pod with a service account")
 }

@@ -8,6 +8,7 @@ mod events;
 mod listener;
 mod peer;
 mod petitions;
+pub mod probe;
 mod problem;
 mod routes;
 mod states;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
+use axum::Router;
 use rustix::process::{getpriority_process, setpriority_process};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -109,24 +111,37 @@ impl Bound {
         metrics: Metrics,
     ) -> io::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
         let Self { listener, address, token_file, file } = self;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (end, ended) = oneshot::channel();
         let (sender, events) = watch::channel(Event::of(&snapshots.borrow().clone()));
         let connections = Arc::new(Connections::new(limits));
         let forward = events::forward(snapshots.clone(), sender, Arc::clone(&connections));
-        let site = Site { view: View::new(snapshots), orders, metrics, token_file, events, connections };
-        let work = move || {
-            let served = work(listener, Arc::new(site), forward, stopped);
-            // Nobody listens if the member has ended.
-            let _ = end.send(served);
-        };
-        thread::Builder::new().name("http".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
+        let view = View::new(snapshots);
+        let site = Site { view, orders, metrics, token_file, events, connections: Arc::clone(&connections) };
+        let serving = serve_on_a_thread(listener, file, routes::router(Arc::new(site)), connections, forward)?;
         tracing::info!("serving http on {address}");
-        Ok(async move {
-            let _held = (stop, file);
-            ended.await.context("the thread ended")?
-        })
+        Ok(serving)
     }
+}
+
+/// Serves `router` until the future that is returned is dropped; `beside` runs on the same thread.
+fn serve_on_a_thread(
+    listener: Listener,
+    file: Option<SocketFile>,
+    router: Router,
+    connections: Arc<Connections>,
+    beside: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (end, ended) = oneshot::channel();
+    let work = move || {
+        let served = work(listener, router, connections, beside, stopped);
+        // Nobody listens if the member has ended.
+        let _ = end.send(served);
+    };
+    thread::Builder::new().name("http".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
+    Ok(async move {
+        let _held = (stop, file);
+        ended.await.context("the thread ended")?
+    })
 }
 
 /// Lets as many connections in as the limit on descriptors bears, once it is as high as it can be.
@@ -142,18 +157,18 @@ fn raise_limit() -> Limits {
 /// The thread's work, until it is stopped.
 fn work(
     listener: Listener,
-    site: Arc<Site>,
-    forward: impl Future<Output = ()> + Send + 'static,
+    router: Router,
+    connections: Arc<Connections>,
+    beside: impl Future<Output = ()> + Send + 'static,
     stopped: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
     // A thread may make itself nicer, always.
     let _ = getpriority_process(None).and_then(|priority| setpriority_process(None, priority + NICER_BY));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        tokio::spawn(forward);
-        let connections = Arc::clone(&site.connections);
+        tokio::spawn(beside);
         tokio::select! {
-            served = connections::accept(listener, routes::router(site), connections) => served,
+            served = connections::accept(listener, router, connections) => served,
             _ = stopped => Ok(()),
         }
     })

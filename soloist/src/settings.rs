@@ -19,6 +19,7 @@ use crate::lock::kubernetes::{Access, check_lease};
 
 pub use http::{Address, Http};
 pub use lock_url::{FilePlace, Place, only_one, place};
+pub(crate) use lock_url::{is_label, is_subdomain};
 pub use variables::warn_about_unknown_variables;
 
 /// What a person typed for `soloist run`, in words.

@@ -70,20 +70,26 @@ impl Pods {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Applies a manifest, with `change` made to each object; Deployments get the image and the folder of the tests.
+    /// Applies a manifest as [`Pods::fitted`] makes it.
     pub fn apply(&self, manifest: &Path, change: impl Fn(&mut Value)) -> Result<()> {
+        self.kubectl_with(&["apply", "-f", "-"], &self.fitted(manifest, change)?).map(drop)
+    }
+
+    /// A manifest with `change` made to each object; Deployments get the image and the folder of the tests.
+    pub fn fitted(&self, manifest: &Path, change: impl Fn(&mut Value)) -> Result<String> {
         let path = manifest.display().to_string();
         let text = self.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", &path])?;
+        let mut objects = Vec::new();
         for object in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
-            for mut object in items(object?) {
-                if object["kind"] == "Deployment" {
-                    self.fit(&mut object["spec"]["template"]["spec"]);
-                }
-                change(&mut object);
-                self.create(&object)?;
-            }
+            objects.extend(items(object?));
         }
-        Ok(())
+        for object in &mut objects {
+            if object["kind"] == "Deployment" {
+                self.fit(&mut object["spec"]["template"]["spec"]);
+            }
+            change(object);
+        }
+        Ok(json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
     }
 
     /// Creates one object.
@@ -206,6 +212,17 @@ impl End {
         let _ = self.kubectl.kill();
         self.kubectl.wait()?;
         listener.join().ok().flatten().context("kubectl ended without the kubelet's word")
+    }
+}
+
+/// The next test finds an empty cluster. What the cluster itself provides says so in a label.
+impl Drop for Pods {
+    fn drop(&mut self) {
+        let kinds = "deployments,pods,services,poddisruptionbudgets,leases,roles,rolebindings";
+        let gone = self.kubectl(&["delete", kinds, "--selector=!provider", "--timeout=60s"]);
+        if let Err(error) = gone {
+            eprintln!("something is left in the cluster: {error:#}");
+        }
     }
 }
 

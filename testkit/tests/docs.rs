@@ -2,39 +2,19 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests fail where they stand")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::documents::{self, root, shown_lines};
 use testkit::group::binary;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
-}
-
-/// The lines of all fenced blocks, with the document they stand in.
-fn shown_lines() -> Vec<(String, String)> {
-    let mut documents = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
-    let folder = std::fs::read_dir(root().join("docs")).expect("docs");
-    documents
-        .extend(folder.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "md")));
-    let mut lines = Vec::new();
-    for document in documents {
-        let text = std::fs::read_to_string(&document).expect("a document");
-        let name = document.display().to_string();
-        for block in text.split("\n```").skip(1).step_by(2) {
-            lines.extend(block.lines().skip(1).map(|line| (name.clone(), line.trim().to_owned())));
-        }
-    }
-    lines
-}
-
+/// What the documents show of `program`, other than what needs a cluster.
 fn commands(program: &str) -> Vec<(String, String)> {
-    let prefix = format!("{program} ");
-    shown_lines().into_iter().filter(|(_, line)| line.starts_with(&prefix)).collect()
+    documents::commands(program).into_iter().filter(|(_, line)| !documents::needs_a_cluster(line)).collect()
 }
 
 fn shell(folder: &Path, line: &str) -> Command {

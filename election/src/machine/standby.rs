@@ -359,8 +359,12 @@ impl Sight {
             (Subject::Held(member, ..), _) => {
                 format!("the lease of {} ran out: nothing new for {}", member.name, Plain(self.lease))
             }
-            (Subject::Foreign(foreign), _) => {
-                format!("a foreign record ({}) did not change for {}", foreign.why, Plain(waited))
+            // Whoever is foreign has promised nothing: its workload may run on without its lock.
+            (Subject::Foreign(Foreign { holder: Some(holder), why, .. }), _) => {
+                format!("unproven: {holder} is foreign ({why}) and was silent for {}", Plain(waited))
+            }
+            (Subject::Foreign(Foreign { why, .. }), _) => {
+                format!("unproven: a foreign record ({why}) named nobody and stood for {}", Plain(waited))
             }
         }
     }

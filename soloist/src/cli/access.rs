@@ -21,6 +21,6 @@ pub(super) struct Arguments {
 impl From<Arguments> for Access {
     fn from(arguments: Arguments) -> Self {
         let Arguments { kubeconfig, context } = arguments;
-        Self { kubeconfig, context }
+        Self { kubeconfig, context, pod_only: false }
     }
 }

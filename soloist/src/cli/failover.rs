@@ -55,7 +55,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     }
     let target = arguments.place.target()?;
     let format = arguments.place.output;
-    let done = operate::block_on(async { fail_over(&target, &target.board()?, format).await })?;
+    let done = operate::block_on(async { fail_over(&target, &target.board().await?, format).await })?;
     format.print(&done, || done.text());
     Ok(0)
 }
@@ -83,7 +83,7 @@ async fn fail_over(target: &Target, board: &impl Board, format: Format) -> Resul
     Ok(Done {
         schema: SCHEMA,
         group: target.group.clone(),
-        lock: target.lock.display().to_string(),
+        lock: target.lock.to_string(),
         previous: old.member.name,
         holder: new.member.name,
         fencing_token: new.token.map(|token| token.0),
@@ -96,7 +96,8 @@ async fn refuse_if_it_renews(board: &impl Board, first: &Look, old: &Holder) -> 
     let lease = first.seen.record.as_ref().map_or(Duration::ZERO, |record| record.lease);
     let moved = asking::until(board, (lease / LEASE_PART + SLACK).min(OBSERVATION_MAX), async || {
         let look = asking::look(board).await?;
-        Ok((look.seen.version != first.seen.version).then_some(look))
+        let attempt = |look: &Look| asking::attempt_of(look.seen.record.as_ref());
+        Ok((attempt(&look) != attempt(first)).then_some(look))
     })
     .await?;
     let Some(look) = moved else { return Ok(()) };
@@ -119,15 +120,23 @@ impl Done {
 
 #[cfg(test)]
 mod tests {
-    use super::operate::fake::{Fake, held, released};
+    use super::operate::fake::{Fake, held, released, target_at};
     use super::*;
 
     async fn run(fake: &Fake) -> Result<Done, Failure> {
-        let target = Target { group: "app".to_owned(), lock: "/srv/app.lock".into() };
+        let target = target_at("/srv/app.lock");
         fail_over(&target, fake, Format::Json).await
     }
 
     fn renewed(mut look: Look) -> Look {
+        if let Some(election::Claim::Held(holder)) = look.seen.record.as_mut().map(|record| &mut record.claim) {
+            holder.attempt.count += 1;
+        }
+        look
+    }
+
+    /// As a standby does it that announces itself in the same object.
+    fn written_beside(mut look: Look) -> Look {
         look.seen.version.number += 100;
         look
     }
@@ -153,8 +162,8 @@ mod tests {
     async fn a_silent_holder_is_replaced_on_the_word_of_whoever_asked() {
         let mut fake = Fake::new(held("a", 1));
         // The looks of the observation.
-        for _ in 0..40 {
-            fake = fake.then(held("a", 1));
+        for _ in 0..20 {
+            fake = fake.then(held("a", 1)).then(written_beside(held("a", 1)));
         }
         let fake = fake.then(held("b", 2));
         fake.answers(None);

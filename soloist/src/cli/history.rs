@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 /// Prints the last changes.
 pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     let target = arguments.place.target_to_look_at()?;
-    let look = operate::block_on(async { asking::readable(asking::look(&target.board()?).await?) })?;
+    let look = operate::block_on(async { asking::readable(asking::look(&target.board().await?).await?) })?;
     let history = History::of(&target, &look.history);
     arguments.place.output.print(&history, || history.text());
     Ok(0)
@@ -60,7 +60,7 @@ impl History {
         Self {
             schema: SCHEMA,
             group: target.group.clone(),
-            lock: target.lock.display().to_string(),
+            lock: target.lock.to_string(),
             changes: changes.iter().zip(before).map(|(change, before)| Entry::of(change, before)).collect(),
         }
     }
@@ -111,13 +111,13 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use super::operate::fake::change;
+    use super::operate::fake::{change, target_at};
     use super::*;
 
     const T: u64 = 1_700_000_000_000_000;
 
     fn history(changes: &[Change]) -> History {
-        History::of(&Target { group: "app".to_owned(), lock: "/srv/app.lock".into() }, changes)
+        History::of(&target_at("/srv/app.lock"), changes)
     }
 
     #[test]

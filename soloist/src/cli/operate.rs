@@ -3,43 +3,35 @@
 pub(super) mod asking;
 #[cfg(test)]
 pub(super) mod fake;
+mod place;
 pub(super) mod print;
 
 use std::future::Future;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use clap::Args;
 use nix::unistd::{Uid, User, gethostname};
 
 use self::print::Format;
+use super::access;
 use crate::error::{Code, Failure};
-use crate::lock::board::Board;
-use crate::lock::file::FileBoard;
-use crate::settings::{self, FilePlace, Place};
+use crate::settings::{self, Place};
+
+pub(super) use self::place::Target;
 
 /// Which lock, and how to show what comes of it.
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// The lock: a path, or file:///path/app.lock
+    /// The lock: a path, file:///path/app.lock or kubernetes://NAMESPACE/NAME
     #[arg(long, env = "SOLOIST_LOCK", value_name = "URL")]
     lock: Option<String>,
     /// The group's name; without --lock the lock is GROUP.lock in the state folder
     #[arg(long, env = "SOLOIST_GROUP")]
     group: Option<String>,
+    #[command(flatten)]
+    access: access::Arguments,
     /// A table for people, or JSON for programs
     #[arg(long, env = "SOLOIST_OUTPUT", default_value = "table", value_name = "FORMAT")]
     pub output: Format,
-}
-
-/// The lock that a verb is about.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    /// The group's name.
-    pub group: String,
-    /// The lock file.
-    pub lock: PathBuf,
 }
 
 impl Common {
@@ -60,49 +52,8 @@ impl Common {
         self.group.as_deref().map(settings::group_name).transpose()
     }
 
-    fn there(&self, place: Place) -> Result<Target, Failure> {
-        let group = self.group.clone().unwrap_or_else(|| place.name());
-        let Place::File(FilePlace { path: lock, .. }) = place else {
-            let what = format!("--lock {place}: this version can run members on a Lease, but not steer them from here");
-            return Err(Failure::new(Code::Configuration, what));
-        };
-        let target = Target { group, lock };
-        if !(is_there(&target.lock)? || is_there(&target.record())?) {
-            let what = format!("there is no lock at {}", target.lock.display());
-            let hint = "its first member makes it; is the path the one that the members were started with?";
-            return Err(Failure::new(Code::Unavailable, what).hint(hint));
-        }
-        Ok(target)
-    }
-}
-
-fn is_there(path: &Path) -> Result<bool, Failure> {
-    match path.symlink_metadata() {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
-        Err(error) => {
-            let code = if error.kind() == ErrorKind::PermissionDenied { Code::Permission } else { Code::Unavailable };
-            Err(Failure::new(code, format!("failed to look at {}: {error}", path.display())))
-        }
-    }
-}
-
-impl Target {
-    fn record(&self) -> PathBuf {
-        let mut path = self.lock.clone().into_os_string();
-        path.push(".record");
-        path.into()
-    }
-
-    /// When the record was last written, by the wall clock: for display only.
-    pub fn written_unix_us(&self) -> Option<u64> {
-        let modified = self.record().metadata().ok()?.modified().ok()?;
-        u64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok()
-    }
-
-    /// The board beside the lock. Inside a runtime only.
-    pub fn board(&self) -> Result<impl Board + use<>, Failure> {
-        FileBoard::open(&self.lock).map_err(asking::failed)
+    fn there(&self, lock: Place) -> Result<Target, Failure> {
+        Target::new(self.group.clone(), lock, self.access.clone().into())
     }
 }
 

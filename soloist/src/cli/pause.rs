@@ -53,7 +53,7 @@ pub(super) fn resume(arguments: &ResumeArguments) -> Result<i32, Failure> {
 
 fn carry_out(place: &operate::Common, length: Option<Duration>) -> Result<i32, Failure> {
     let target = place.target()?;
-    let paused = operate::block_on(async { set(&target, &target.board()?, length).await })?;
+    let paused = operate::block_on(async { set(&target, &target.board().await?, length).await })?;
     place.output.print(&paused, || paused.text());
     Ok(0)
 }
@@ -83,7 +83,7 @@ async fn set(target: &Target, board: &impl Board, length: Option<Duration>) -> R
     Ok(Paused {
         schema: SCHEMA,
         group: target.group.clone(),
-        lock: target.lock.display().to_string(),
+        lock: target.lock.to_string(),
         holder: holder.member.name,
         paused_until,
         lease: Lease::new(lease),
@@ -133,7 +133,7 @@ impl Paused {
 
 #[cfg(test)]
 mod tests {
-    use super::operate::fake::{Fake, held};
+    use super::operate::fake::{Fake, held, target_at};
     use super::*;
     use crate::clock::unix_us;
     use crate::error::Code;
@@ -141,7 +141,7 @@ mod tests {
     const LENGTH: Duration = Duration::from_secs(1800);
 
     fn target() -> Target {
-        Target { group: "app".to_owned(), lock: "/srv/app.lock".into() }
+        target_at("/srv/app.lock")
     }
 
     fn paused(by: Duration) -> Look {

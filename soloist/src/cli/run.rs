@@ -11,8 +11,9 @@ use election::{Exit, OnExit, OnLoss};
 
 use super::access::Arguments as AccessArguments;
 use crate::error::{Code, Failure};
+use crate::log;
+use crate::member::{self, Front};
 use crate::settings::{FilePlace, Place, Raw, Settings, warn_about_unknown_variables};
-use crate::{log, member};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -144,14 +145,7 @@ pub(super) fn main(arguments: Arguments) -> Result<i32, Failure> {
     if let Place::File(FilePlace { path, is_default: true }) = &settings.lock {
         tracing::info!("the lock is {}", path.display());
     }
-    // One thread: small, and the guard's parent-death signal is bound to the thread that starts it.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Internal, format!("failed to start the runtime: {error}")))?;
-    let exit = runtime.block_on(member::take_part(settings));
-    // Threads that wait for a disk or a lock must not keep the process.
-    runtime.shutdown_background();
+    let exit = member::run(settings, Front::default());
     Ok(match exit? {
         Exit::StoodBy => 0,
         Exit::Workload(code) => code,

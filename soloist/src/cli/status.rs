@@ -34,9 +34,9 @@ pub(super) struct Arguments {
 /// One look; 1 when nobody is active.
 pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     let target = arguments.place.target_to_look_at()?;
-    let look = operate::block_on(async { asking::look(&target.board()?).await })?;
+    let look = operate::block_on(async { asking::look(&target.board().await?).await })?;
     let now = unix_us();
-    let status = Status::of(&target, &look, target.written_unix_us(), now);
+    let status = Status::of(&target, &look, now);
     arguments.place.output.print(&status, || status.text(now));
     Ok(status.code())
 }
@@ -100,8 +100,8 @@ struct Member {
 }
 
 impl Status {
-    fn of(target: &Target, look: &Look, written: Option<u64>, now: u64) -> Self {
-        let record = look.seen.record.as_ref();
+    fn of(target: &Target, look: &Look, now: u64) -> Self {
+        let (record, written) = (look.seen.record.as_ref(), look.written_unix_us);
         let claim = record.map(|record| &record.claim);
         let last = look.history.last();
         let holder = match claim {
@@ -116,7 +116,7 @@ impl Status {
         Self {
             schema: SCHEMA,
             group: target.group.clone(),
-            lock: target.lock.display().to_string(),
+            lock: target.lock.to_string(),
             state: state(claim),
             holder: holder.map(|holder| holder.member.name.clone()),
             fencing_token: holder.and_then(|holder| holder.token).map(|token| token.0),
@@ -275,14 +275,15 @@ fn role(announced: &str, is_active: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::operate::fake::{change, foreign, held, released, with_history, with_members};
+    use super::operate::fake::{change, foreign, held, released, target_at, with_history, with_members};
     use super::*;
 
     const NOW: u64 = 1_700_000_000_000_000;
 
     fn status(look: &Look) -> Status {
-        let target = Target { group: "app".to_owned(), lock: "/srv/app.lock".into() };
-        Status::of(&target, look, Some(NOW - 1_200_000), NOW)
+        let target = target_at("/srv/app.lock");
+        let look = Look { written_unix_us: Some(NOW - 1_200_000), ..look.clone() };
+        Status::of(&target, &look, NOW)
     }
 
     #[test]

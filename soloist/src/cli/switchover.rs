@@ -1,6 +1,5 @@
 //! `soloist switchover`: the active member stops, proves it, and another one takes over.
 
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +8,7 @@ use serde::Serialize;
 
 use super::history::gap_ms;
 use super::operate::asking::{self, no};
-use super::operate::print::{Colour, Format, SCHEMA, coloured, from_to_us, ms, quoted};
+use super::operate::print::{Colour, Format, SCHEMA, coloured, from_to_us, ms};
 use super::operate::{self, Target};
 use crate::error::Failure;
 use crate::lock::board::{Board, Look, Wish};
@@ -40,7 +39,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     let timeout = settings::duration("--timeout", &arguments.timeout)?;
     let target = arguments.place.target()?;
     let (format, to) = (arguments.place.output, arguments.to.as_deref());
-    let done = operate::block_on(async { switch_over(&target, &target.board()?, to, timeout, format).await })?;
+    let done = operate::block_on(async { switch_over(&target, &target.board().await?, to, timeout, format).await })?;
     format.print(&done, || done.text());
     Ok(0)
 }
@@ -165,13 +164,13 @@ impl Done {
         Self {
             schema: SCHEMA,
             group: target.group.clone(),
-            lock: target.lock.display().to_string(),
+            lock: target.lock.to_string(),
             previous: old.member.name.clone(),
             holder: new.member.name.clone(),
             fencing_token: new.token.map(|token| token.0),
             stop_ms: until.map(|until| ms(from_to_us(asked_unix_us, until))),
             gap_ms: before.zip(after).and_then(|(before, after)| gap_ms(before, after)),
-            undo: undo(&target.lock, &old.member.name),
+            undo: undo(target, &old.member.name),
         }
     }
 
@@ -192,19 +191,19 @@ fn is_of(change: &crate::lock::history::Change, holder: &Holder) -> bool {
     change.member == holder.member.name && change.token == holder.token.map(|token| token.0)
 }
 
-fn undo(lock: &Path, to: &str) -> String {
-    format!("soloist switchover --lock {} --to {to}", quoted(&lock.to_string_lossy()))
+fn undo(target: &Target, to: &str) -> String {
+    format!("soloist switchover {} --to {to}", target.arguments())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::operate::fake::{Fake, change, held, released, with_history, with_members};
+    use super::operate::fake::{Fake, change, held, released, target_at, with_history, with_members};
     use super::*;
     use crate::clock::unix_us;
     use crate::error::Code;
 
     fn target() -> Target {
-        Target { group: "app".to_owned(), lock: "/srv/my app.lock".into() }
+        target_at("/srv/my app.lock")
     }
 
     async fn run(fake: &Fake, to: Option<&str>) -> Result<Done, Failure> {

@@ -119,7 +119,9 @@ impl Count {
             (Claim::Held(_), Evidence::Gone(_)) => (Grade::Kernel, true),
             (Claim::Held(holder), _) if self.fenced == Some(holder.activation) => (Grade::Operator, true),
             (Claim::Held(_), Evidence::Unproven | Evidence::Busy) => (Grade::Lease, false),
-            (Claim::Held(_) | Claim::Foreign(_), _) => (Grade::Lease, true),
+            (Claim::Held(_), _) => (Grade::Lease, true),
+            // Nobody has promised that what ran under it ends with it.
+            (Claim::Foreign(_), _) => (Grade::Lease, false),
         }
     }
 }
@@ -142,6 +144,10 @@ mod tests {
     fn held() -> Claim {
         let attempt = Attempt { count: 1, random: 1 };
         Claim::Held(Holder { member: other(), activation: ACTIVATION, attempt, token: Some(Token(1)) })
+    }
+
+    fn foreign(fingerprint: u64) -> Claim {
+        Claim::Foreign(Foreign { holder: Some("x".to_owned()), fingerprint, why: "no digest".to_owned() })
     }
 
     fn seen(number: u64, claim: Claim, evidence: Evidence) -> Input {
@@ -190,6 +196,7 @@ mod tests {
             ("kubelet", 0, vec![seen(1, held(), Evidence::Gone(Proof::Terminated))]),
             ("lease", 0, vec![seen(1, held(), Evidence::None)]),
             ("lease", 1, vec![seen(1, held(), Evidence::Unproven)]),
+            ("lease", 1, vec![seen(1, foreign(1), Evidence::None)]),
             ("absent", 0, vec![]),
         ];
         for (grade, unproven, inputs) in cases {
@@ -210,9 +217,6 @@ mod tests {
 
     #[test]
     fn rewinds_and_foreigners_are_counted_once_each() {
-        let foreign = |fingerprint| {
-            Claim::Foreign(Foreign { holder: Some("x".to_owned()), fingerprint, why: "no digest".to_owned() })
-        };
         let inputs = [
             seen(5, held(), Evidence::None),
             seen(3, held(), Evidence::None),

@@ -1,7 +1,7 @@
 //! A Lease of Kubernetes as a lock: compare-and-set by resource version, change notices by one watch.
 
 mod access;
-mod answer;
+pub(crate) mod answer;
 mod board;
 mod calls;
 mod container;
@@ -13,7 +13,7 @@ mod kubelet;
 mod lease;
 mod recorder;
 mod rule;
-mod session;
+pub(crate) mod session;
 mod watch;
 mod witness;
 

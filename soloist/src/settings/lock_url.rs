@@ -157,22 +157,26 @@ fn lease(lock: &str, place: &str) -> Result<LeaseName, Failure> {
         return refuse("contains a variable that nobody expanded");
     }
     let Some((namespace, name)) = place.split_once('/') else { return refuse("names no Lease") };
-    if !namespace.is_empty() && (!is_dns(namespace, LABEL_MAX) || namespace.contains('.')) {
+    if !namespace.is_empty() && !is_label(namespace) {
         return refuse("has a namespace that is not a DNS-1123 label (a-z, 0-9, '-', at most 63)");
     }
-    if !is_dns(name, SUBDOMAIN_MAX) {
+    if !is_subdomain(name) {
         return refuse("has a name that is not a DNS-1123 subdomain (a-z, 0-9, '-', '.', at most 253)");
     }
     Ok(LeaseName { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
-/// Labels of lower-case letters, digits and inner hyphens, with dots between them.
-fn is_dns(name: &str, length_max: usize) -> bool {
-    let is_label = |label: &str| {
-        let allowed = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        allowed && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
-    };
-    name.len() <= length_max && name.split('.').all(is_label)
+/// Whether a namespace or a port could have this name: a DNS-1123 label.
+pub(crate) fn is_label(name: &str) -> bool {
+    let allowed = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    allowed && !name.is_empty() && name.len() <= LABEL_MAX && !name.starts_with('-') && !name.ends_with('-')
+}
+
+/// Whether most other things could have this name: DNS-1123 labels with dots between them.
+pub(crate) fn is_subdomain(name: &str) -> bool {
+    let allowed = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
+    let is_part = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.ends_with('-');
+    allowed && name.len() <= SUBDOMAIN_MAX && name.split('.').all(is_part)
 }
 
 /// Members may be started in different folders, and the record names the path to the guard.

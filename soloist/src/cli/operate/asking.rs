@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use election::{Activation, Claim, Entropy, Holder, Nonce, Record};
+use election::{Activation, Attempt, Claim, Entropy, Holder, Nonce, Record};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::oneself;
@@ -37,8 +37,9 @@ async fn bounded<T>(what: &str, call: impl Future<Output = Result<T, LockError>>
 /// A store that does not do what it is asked for.
 pub(in crate::cli) fn failed(error: LockError) -> Failure {
     match error {
-        LockError::Denied(_) => Failure::new(Code::Permission, error.to_string())
-            .hint("run it as the user of the members: a request is a file beside the lock"),
+        LockError::Denied(_) => Failure::new(Code::Permission, error.to_string()).hint(
+            "run it as the user of the members, or with what their Role allows: a request is put up beside the lock",
+        ),
         LockError::Unavailable(_) => Failure::new(Code::Unavailable, error.to_string()),
     }
 }
@@ -81,7 +82,7 @@ pub(in crate::cli) fn holder(look: &Look) -> Result<&Holder, Failure> {
 /// A record that says nothing that could be acted on.
 fn unreadable(why: &str) -> Failure {
     Failure::new(Code::Data, format!("the lock's record is unreadable or somebody else's: {why}"))
-        .hint("its members deal with that; docs/file-lock.md says how")
+        .hint("its members deal with that: they wait it out, and write it anew")
 }
 
 /// The same look, unless its record says nothing.
@@ -96,6 +97,14 @@ pub(in crate::cli) fn readable(look: Look) -> Result<Look, Failure> {
 pub(in crate::cli) fn activation_of(record: Option<&Record>) -> Option<Activation> {
     match &record?.claim {
         Claim::Held(holder) => Some(holder.activation),
+        Claim::Released(_) | Claim::Vacant(_) | Claim::Foreign(_) => None,
+    }
+}
+
+/// What only a holder changes: other members may write beside the record.
+pub(in crate::cli) fn attempt_of(record: Option<&Record>) -> Option<(Activation, Attempt)> {
+    match &record?.claim {
+        Claim::Held(holder) => Some((holder.activation, holder.attempt)),
         Claim::Released(_) | Claim::Vacant(_) | Claim::Foreign(_) => None,
     }
 }

@@ -8,9 +8,12 @@ use election::{
     Activation, Attempt, Claim, Evidence, Holder, Member, Nonce, Proof, Record, Release, Seen, Token, Version,
 };
 
+use super::Target;
 use crate::lock::LockError;
 use crate::lock::board::{Answer, Asked, Asking, Board, Changes, Look, Refused};
 use crate::lock::history::Change;
+use crate::lock::kubernetes::Access;
+use crate::settings::{FilePlace, Place};
 use crate::snapshot::Announcement;
 
 #[derive(Default)]
@@ -113,6 +116,12 @@ impl Board for Fake {
         tokio::time::sleep(Duration::from_millis(100)).await;
         Ok(Changes::ALL)
     }
+}
+
+/// The group `app` with a lock file that nobody looks for.
+pub(in crate::cli) fn target_at(lock: &str) -> Target {
+    let lock = Place::File(FilePlace { path: lock.into(), is_default: false });
+    Target { group: "app".to_owned(), lock, access: Access::default() }
 }
 
 fn member(name: &str) -> Member {

@@ -8,6 +8,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::lock::LockError;
 
+/// Where a pod finds the files of its service account.
+const POD_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// What the user said about it.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
@@ -15,6 +18,8 @@ pub struct Access {
     pub kubeconfig: Option<PathBuf>,
     /// The context in the kubeconfig; else its current one.
     pub context: Option<String>,
+    /// The pod's own credentials and nothing else, whatever `KUBECONFIG` says.
+    pub pod_only: bool,
 }
 
 impl Access {
@@ -50,9 +55,16 @@ impl Access {
             let file = Kubeconfig::read_from(path).map_err(|error| denied(&error))?;
             return Config::from_custom_kubeconfig(file, &options).await.map_err(|error| denied(&error));
         }
+        let in_the_pod = || {
+            let refuse = |error| LockError::Denied(format!("the credentials in {POD_ACCOUNT}: {}", chain(&error)));
+            Config::incluster().map_err(refuse)
+        };
+        if self.pod_only {
+            return in_the_pod();
+        }
         let is_named = self.context.is_some() || std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
         if !is_named && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-            return Config::incluster().map_err(|error| denied(&error));
+            return in_the_pod();
         }
         Config::from_kubeconfig(&options).await.map_err(|error| denied(&error))
     }
@@ -85,7 +97,7 @@ mod tests {
              namespace: prod}}}}]}}"
         );
         std::fs::write(&path, text).unwrap();
-        let access = Access { kubeconfig: Some(path), context: None };
+        let access = Access { kubeconfig: Some(path), ..Access::default() };
         access.load().await.map_err(|error| error.to_string())
     }
 
@@ -107,7 +119,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missing_is_named() {
-        let access = Access { kubeconfig: Some("/does/not/exist".into()), context: None };
+        let access = Access { kubeconfig: Some("/does/not/exist".into()), ..Access::default() };
         let why = access.load().await.unwrap_err().to_string();
         assert!(why.contains("/does/not/exist"), "{why}");
         let access = Access { context: Some("other".into()), ..access };

@@ -114,7 +114,7 @@ impl Server {
     }
 
     async fn lock_that_looks_each(&self, period: Duration) -> KubernetesLock {
-        let access = Access { kubeconfig: Some(self.kubeconfig()), context: None };
+        let access = Access { kubeconfig: Some(self.kubeconfig()), ..Access::default() };
         KubernetesLock::open(access, LeaseName { namespace: String::new(), name: "app".into() }, period, false)
             .await
             .unwrap()

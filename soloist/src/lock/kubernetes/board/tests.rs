@@ -26,7 +26,7 @@ fn stored(record: &election::Record, number: u64) -> Value {
 }
 
 async fn alone(server: &Server) -> LeaseBoard {
-    let access = Access { kubeconfig: Some(server.kubeconfig()), context: None };
+    let access = Access { kubeconfig: Some(server.kubeconfig()), ..Access::default() };
     LeaseBoard::open(access, LeaseName { namespace: String::new(), name: "app".into() }).await.unwrap()
 }
 

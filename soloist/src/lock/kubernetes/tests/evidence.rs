@@ -20,7 +20,7 @@ fn next(run: &Container) -> Container {
 /// A member in `container`.
 async fn lock_in(server: &Server, container: Container, asks_kubelet: bool) -> KubernetesLock {
     let mut lock = server.lock().await;
-    let access = Access { kubeconfig: Some(server.kubeconfig()), context: None };
+    let access = Access { kubeconfig: Some(server.kubeconfig()), ..Access::default() };
     lock.witness = Witness::of(Some(container), &access, lock.place(), asks_kubelet);
     lock
 }
@@ -125,7 +125,7 @@ async fn the_kubelets_word_wakes_at_once_and_nothing_else_is_asked() {
     .await;
     // Elsewhere than in a pod, pods can be watched as well.
     let mut lock = server.lock().await;
-    let access = Access { kubeconfig: Some(server.kubeconfig()), context: None };
+    let access = Access { kubeconfig: Some(server.kubeconfig()), ..Access::default() };
     lock.witness = Witness::of(None, &access, lock.place(), true);
     let seen = lock.read().await.unwrap();
     assert_eq!(seen.evidence, Evidence::None);

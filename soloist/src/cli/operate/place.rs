@@ -1,0 +1,181 @@
+//! Which lock a verb is about, and the board that belongs to it: the only place that knows the kinds of locks.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::asking;
+use super::print::quoted;
+use crate::error::{Code, Failure};
+use crate::lock::LockError;
+use crate::lock::board::{Answer, Asked, Asking, Board, Changes, Look};
+use crate::lock::file::FileBoard;
+use crate::lock::kubernetes::{Access, LeaseBoard};
+use crate::member::misconfigured;
+use crate::settings::{FilePlace, Place};
+use crate::snapshot::Announcement;
+
+/// The lock that a verb is about.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Target {
+    /// The group's name.
+    pub group: String,
+    /// The lock.
+    pub lock: Place,
+    /// How the API server is reached, for a lock that is there.
+    pub access: Access,
+}
+
+impl Target {
+    /// # Errors
+    /// A lock file that is not there. A Lease is looked for by the first look.
+    pub fn new(group: Option<String>, lock: Place, access: Access) -> Result<Self, Failure> {
+        if let Place::File(FilePlace { path, .. }) = &lock {
+            require_file(path)?;
+        }
+        Ok(Self { group: group.unwrap_or_else(|| lock.name()), lock, access })
+    }
+
+    /// The board beside the lock. Inside a runtime only.
+    pub async fn board(&self) -> Result<AnyBoard, Failure> {
+        match &self.lock {
+            Place::File(file) => FileBoard::open(&file.path).map(AnyBoard::File).map_err(asking::failed),
+            Place::Lease(lease) => {
+                let board = LeaseBoard::open(self.access.clone(), lease.clone()).await;
+                board.map(AnyBoard::Lease).map_err(misconfigured)
+            }
+        }
+    }
+
+    /// What names this lock on a command line.
+    pub fn arguments(&self) -> String {
+        let mut text = format!("--lock {}", quoted(&self.lock.to_string()));
+        if let (Place::Lease(_), Access { kubeconfig, context, .. }) = (&self.lock, &self.access) {
+            let kubeconfig = kubeconfig.as_ref().map(|path| path.to_string_lossy().into_owned());
+            for (flag, value) in [("--kubeconfig", kubeconfig.as_ref()), ("--context", context.as_ref())] {
+                if let Some(value) = value {
+                    text.push_str(&format!(" {flag} {}", quoted(value)));
+                }
+            }
+        }
+        text
+    }
+}
+
+fn require_file(lock: &Path) -> Result<(), Failure> {
+    let mut record = lock.to_owned().into_os_string();
+    record.push(".record");
+    if is_there(lock)? || is_there(Path::new(&record))? {
+        return Ok(());
+    }
+    let what = format!("there is no lock at {}", lock.display());
+    let hint = "its first member makes it; is the path the one that the members were started with?";
+    Err(Failure::new(Code::Unavailable, what).hint(hint))
+}
+
+fn is_there(path: &Path) -> Result<bool, Failure> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => {
+            let code = if error.kind() == ErrorKind::PermissionDenied { Code::Permission } else { Code::Unavailable };
+            Err(Failure::new(code, format!("failed to look at {}: {error}", path.display())))
+        }
+    }
+}
+
+/// The board of a lock of any kind.
+pub(in crate::cli) enum AnyBoard {
+    File(FileBoard),
+    Lease(LeaseBoard),
+}
+
+/// The same call of whichever board it is.
+macro_rules! of_either {
+    ($board:expr, $inner:ident => $call:expr) => {
+        match $board {
+            AnyBoard::File($inner) => $call.await,
+            AnyBoard::Lease($inner) => $call.await,
+        }
+    };
+}
+
+impl Board for AnyBoard {
+    async fn announce(&self, own: &Announcement) -> Result<(), LockError> {
+        of_either!(self, board => board.announce(own))
+    }
+
+    async fn withdraw(&self, nonce: &str) -> Result<(), LockError> {
+        of_either!(self, board => board.withdraw(nonce))
+    }
+
+    async fn look(&self) -> Result<Look, LockError> {
+        let look = of_either!(self, board => board.look())?;
+        match self {
+            AnyBoard::Lease(board) if look.seen.record.is_none() => {
+                let (name, namespace) = (&board.place().name, &board.place().namespace);
+                Err(LockError::Unavailable(format!("there is no Lease {name:?} in namespace {namespace:?}")))
+            }
+            _ => Ok(look),
+        }
+    }
+
+    async fn asked(&self) -> Result<Option<Asked>, LockError> {
+        of_either!(self, board => board.asked())
+    }
+
+    async fn answer(&self, answer: &Answer) -> Result<(), LockError> {
+        of_either!(self, board => board.answer(answer))
+    }
+
+    async fn ask(&self, asked: &Asked) -> Result<Asking, LockError> {
+        of_either!(self, board => board.ask(asked))
+    }
+
+    async fn answered(&self, id: &str) -> Result<Option<Answer>, LockError> {
+        of_either!(self, board => board.answered(id))
+    }
+
+    async fn changed(&self) -> Result<Changes, LockError> {
+        of_either!(self, board => board.changed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::kubernetes::LeaseName;
+
+    #[test]
+    fn a_lock_is_named_as_it_was_given() {
+        let lease = Place::Lease(LeaseName { namespace: String::new(), name: "app".to_owned() });
+        let access = Access {
+            kubeconfig: Some("/my kube/config".into()),
+            context: Some("prod".to_owned()),
+            ..Access::default()
+        };
+        let target = Target::new(None, lease, access.clone()).unwrap();
+        assert_eq!(target.group, "app");
+        assert_eq!(
+            target.arguments(),
+            "--lock kubernetes:///app --kubeconfig '/my kube/config' --context prod",
+            "what was given is given again"
+        );
+        let target = Target { lock: operate_on("/srv/my app.lock"), ..target };
+        assert_eq!(target.arguments(), "--lock '/srv/my app.lock'");
+    }
+
+    fn operate_on(path: &str) -> Place {
+        Place::File(FilePlace { path: path.into(), is_default: false })
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.lock");
+        let place = Place::File(FilePlace { path: path.clone(), is_default: false });
+        let failure = Target::new(None, place.clone(), Access::default()).unwrap_err();
+        assert_eq!(failure.code, Code::Unavailable);
+        std::fs::write(path, "").unwrap();
+        assert_eq!(Target::new(Some("g".to_owned()), place, Access::default()).unwrap().group, "g");
+    }
+}

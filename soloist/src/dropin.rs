@@ -1,0 +1,30 @@
+//! Front doors that behave like the programs which soloist replaces: one file each. They translate flags, variables,
+//! output and exit codes; no protocol lives here.
+
+pub mod k8s_await_election;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// Runs a front door with its arguments, and returns its exit code.
+pub type Door = fn(Vec<OsString>) -> i32;
+
+/// The front door that this binary is called as, if it is one: by a link, or under its name in another image.
+pub fn called_as(name: &OsStr) -> Option<Door> {
+    (Path::new(name).file_name()? == k8s_await_election::NAME).then_some(k8s_await_election::main)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_alone_decides_wherever_the_link_is() {
+        for name in ["k8s-await-election", "/k8s-await-election", "./bin/k8s-await-election"] {
+            assert!(called_as(OsStr::new(name)).is_some(), "{name}");
+        }
+        for name in ["", "/", "soloist", "k8s-await-election/soloist", "k8s-await-election-x"] {
+            assert!(called_as(OsStr::new(name)).is_none(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Publishes an activation before its workload is started, and withdraws it when its stop begins.
+//!
+//! The launch waits here while the elector goes on renewing. If its time is up before the route has answered, it ends
+//! without having begun.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use election::{Instant, Proof, Token};
+use tokio::time::{sleep, timeout};
+
+use crate::route::{Pending, Routing, Unpublished};
+use crate::workload::{Ending, Event, Launch};
+
+/// A route that has not answered by then has failed. The lease is renewed meanwhile.
+const PUBLISH_LIMIT: Duration = Duration::from_secs(15);
+/// The release does not wait for a withdrawal, but the exit of the process does.
+const WITHDRAW_LIMIT: Duration = Duration::from_secs(5);
+/// Between two tries to publish.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The launch of an activation, and what goes along with it.
+pub(super) type Departure = (Launch, Option<OwnedFd>);
+
+/// The traffic of one member.
+#[derive(Default)]
+pub(super) struct Traffic {
+    routing: Option<Routing>,
+    /// The launch that waits for its publication.
+    waiting: Option<Departure>,
+    /// The activation that is published, or may be.
+    published: Option<Token>,
+    operation: Option<Pending>,
+    /// What is to be said of launches that never happened.
+    events: VecDeque<Event>,
+}
+
+impl Traffic {
+    pub(super) fn of(routing: Routing) -> Self {
+        Self { routing: Some(routing), ..Self::default() }
+    }
+
+    /// Publishes the activation; gives the launch back at once where there is no route.
+    pub(super) fn lead(&mut self, departure: Departure) -> Option<Departure> {
+        let Some(routing) = &self.routing else { return Some(departure) };
+        let token = departure.0.token;
+        self.operation = Some(publish(routing.clone(), token));
+        self.published = Some(token);
+        self.waiting = Some(departure);
+        None
+    }
+
+    /// The deadline of a launch that waits moves like any other.
+    pub(super) fn extend(&mut self, kill_at: Instant) {
+        if let Some((launch, _)) = &mut self.waiting {
+            launch.kill_at = kill_at;
+        }
+    }
+
+    /// Sends traffic away from a member that is not active any more. A launch that still waits never happens.
+    pub(super) fn leave(&mut self) {
+        if self.waiting.take().is_some() {
+            self.events.push_back(Event::Gone { proof: Proof::NeverStarted, released: None });
+        }
+        if let (Some(token), Some(routing)) = (self.published.take(), &self.routing) {
+            self.operation = Some(withdraw(routing, token));
+        }
+    }
+
+    /// What happened to a launch that was held back here.
+    pub(super) fn event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Waits for the operation under way; the launch that may begin then. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Departure> {
+        let Some(operation) = &mut self.operation else { return std::future::pending().await };
+        let result = operation.await;
+        self.operation = None;
+        match result {
+            Ok(()) => self.waiting.take(),
+            Err(why) => {
+                self.fail(why);
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        if self.waiting.take().is_none() {
+            tracing::warn!("traffic may still go to this member: {why}");
+            return;
+        }
+        self.events.push_back(Event::Failed(format!("failed to send traffic to this member: {why}")));
+        self.events.push_back(Event::Exited(Ending::NotStarted(1)));
+        self.events.push_back(Event::Gone { proof: Proof::NeverStarted, released: None });
+    }
+
+    /// Waits for the end of a withdrawal.
+    pub(super) async fn settle(mut self) {
+        self.leave();
+        if self.operation.is_some() {
+            self.next().await;
+        }
+    }
+}
+
+fn publish(routing: Routing, token: Token) -> Pending {
+    Box::pin(async move {
+        loop {
+            let why = match within(PUBLISH_LIMIT, routing.route.publish(token)).await {
+                Ok(()) => return Ok(()),
+                Err(why) => why,
+            };
+            if routing.unpublished == Unpublished::Ends {
+                return Err(why);
+            }
+            tracing::warn!("the workload waits until traffic can be sent to this member: {why}");
+            sleep(RETRY_PAUSE).await;
+        }
+    })
+}
+
+fn withdraw(routing: &Routing, token: Token) -> Pending {
+    Box::pin(within(WITHDRAW_LIMIT, routing.route.withdraw(token)))
+}
+
+async fn within(limit: Duration, operation: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    timeout(limit, operation).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+}

@@ -1,0 +1,42 @@
+//! Routes: who gets the group's traffic. A route follows the elector and decides nothing.
+
+pub mod endpoints;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use election::Token;
+
+/// A route operation under way; why it failed is one sentence. May be dropped at any time.
+pub type Pending = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// Sends traffic to the active member.
+///
+/// Each change is a compare-and-set that quotes the fencing token: a larger one wins, so that what an older activation
+/// sent, however late it arrives, never replaces what a newer one published.
+pub trait Route {
+    /// Sends all traffic to this member. Asked before its workload is started, and true once it succeeded.
+    fn publish(&self, token: Token) -> Pending;
+
+    /// Sends no more traffic to this member, unless somebody else has published meanwhile. Asked when the stop begins.
+    fn withdraw(&self, token: Token) -> Pending;
+}
+
+/// What becomes of an activation that cannot be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpublished {
+    /// It is tried again, and the workload waits.
+    Retried,
+    /// It ends, as if its workload had ended with 1.
+    Ends,
+}
+
+/// The route of a member.
+#[derive(Clone)]
+pub struct Routing {
+    /// Which.
+    pub route: Rc<dyn Route>,
+    /// What to do when it fails.
+    pub unpublished: Unpublished,
+}

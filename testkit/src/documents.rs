@@ -1,0 +1,39 @@
+//! What the documents show, so that tests can try it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// The lines of all fenced blocks, with the document they stand in.
+pub fn shown_lines() -> Vec<(String, String)> {
+    let root = root();
+    let mut documents = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    let pages = fs::read_dir(root.join("docs")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut pages: Vec<_> = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
+    pages.sort();
+    documents.extend(pages);
+    documents.iter().flat_map(|document| lines_of(document)).collect()
+}
+
+fn lines_of(document: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(document).unwrap_or_default();
+    let name = document.display().to_string();
+    let blocks = text.split("\n```").skip(1).step_by(2);
+    blocks.flat_map(|block| block.lines().skip(1)).map(|line| (name.clone(), line.trim().to_owned())).collect()
+}
+
+/// The lines that call `program`.
+pub fn commands(program: &str) -> Vec<(String, String)> {
+    let prefix = format!("{program} ");
+    shown_lines().into_iter().filter(|(_, line)| line.starts_with(&prefix)).collect()
+}
+
+/// Whether a shown line can only be tried where a Kubernetes is.
+pub fn needs_a_cluster(line: &str) -> bool {
+    line.starts_with("kubectl ") || line.contains("kubernetes://")
+}
