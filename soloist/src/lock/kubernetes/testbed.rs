@@ -114,7 +114,7 @@ impl Cluster {
 
 async fn lock_as(kubeconfig: &Path, place: &LeaseName) -> KubernetesLock {
     let access = Access { kubeconfig: Some(kubeconfig.to_owned()), ..Access::default() };
-    KubernetesLock::open(access, place.clone(), PERIOD).await.unwrap()
+    KubernetesLock::open(access, place.clone(), PERIOD, false).await.unwrap()
 }
 
 async fn changed(lock: &KubernetesLock, since: Version) {
