@@ -70,6 +70,8 @@ struct Shared {
     target: Target,
     /// Nothing after a disappointment: the next call opens a fresh one.
     session: RefCell<Option<Rc<Session>>>,
+    /// The object as it was found last, if it was there, for the next publication.
+    found: RefCell<Option<Option<Value>>>,
     /// The object as this member has published it.
     last: RefCell<Option<Value>>,
 }
@@ -96,11 +98,26 @@ enum Found {
 impl Endpoints {
     /// Nothing is read or asked yet.
     pub fn new(access: Access, target: Target) -> Self {
-        Self(Rc::new(Shared { access, target, session: RefCell::default(), last: RefCell::default() }))
+        Self(Rc::new(Shared {
+            access,
+            target,
+            session: RefCell::default(),
+            found: RefCell::default(),
+            last: RefCell::default(),
+        }))
     }
 }
 
 impl Route for Endpoints {
+    fn prepare(&self) -> Pending {
+        let shared = Rc::clone(&self.0);
+        Box::pin(async move {
+            let found = shared.get().await?;
+            shared.found.replace(Some(found));
+            Ok(())
+        })
+    }
+
     fn publish(&self, token: Token) -> Pending {
         let shared = Rc::clone(&self.0);
         Box::pin(async move { shared.publish(token).await })
@@ -116,7 +133,11 @@ impl Shared {
     async fn publish(&self, token: Token) -> Result<(), String> {
         self.last.replace(None);
         for _ in 0..TRIES_MAX {
-            let before = self.get().await?;
+            let found = self.found.take();
+            let before = match found {
+                Some(before) => before,
+                None => self.get().await?,
+            };
             let newer = before.as_ref().and_then(token_of).filter(|published| *published > token);
             if let Some(newer) = newer {
                 return Err(format!("{self} is published with token {newer}, which is newer than {token}"));
