@@ -30,6 +30,8 @@ pub struct Group {
     // In memory where there is such a place: a probe that waits for a disk does not stamp.
     probes: TempDir,
     lock: PathBuf,
+    /// A lock that is no file.
+    url: Option<String>,
     settings: BTreeMap<&'static str, String>,
     binaries: Option<PathBuf>,
     fresh: Duration,
@@ -46,6 +48,7 @@ impl Group {
         let settings = [("--group", "test"), ("--lease", "2s"), ("--stop-grace", "1s")];
         Ok(Self {
             lock: folder.path().join("app.lock"),
+            url: None,
             settings: settings.into_iter().map(|(option, value)| (option, value.to_owned())).collect(),
             binaries: None,
             fresh: FRESH,
@@ -63,6 +66,11 @@ impl Group {
     /// Puts the lock elsewhere.
     pub fn set_lock(&mut self, lock: PathBuf) {
         self.lock = lock;
+    }
+
+    /// Takes a lock that is no file.
+    pub fn set_lock_url(&mut self, url: &str) {
+        self.url = Some(url.to_owned());
     }
 
     /// Counts a workload that stamped within `fresh` as alive: for probes that are starved on purpose.
@@ -83,6 +91,11 @@ impl Group {
         }
         self.binaries = Some(binaries);
         Ok(())
+    }
+
+    /// The lock file, unless the lock is none.
+    pub(crate) fn lock_file(&self) -> Option<&Path> {
+        self.url.is_none().then_some(&self.lock)
     }
 
     /// The lock file.
@@ -114,7 +127,8 @@ impl Group {
 
     /// The options that say which lock, which group and how long.
     pub fn options(&self) -> Vec<OsString> {
-        let mut options = vec!["--lock".into(), self.lock.clone().into_os_string()];
+        let lock = self.url.as_ref().map_or_else(|| self.lock.clone().into_os_string(), OsString::from);
+        let mut options = vec!["--lock".into(), lock];
         for (option, value) in &self.settings {
             options.extend([OsString::from(option), value.into()]);
         }

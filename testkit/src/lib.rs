@@ -3,15 +3,18 @@
 //! the same protocol on virtual time. Never shipped.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod documents;
 pub mod ends;
 pub mod group;
 pub mod history;
 pub mod http;
+pub mod lease_group;
 pub mod member;
 pub mod pods;
 pub mod process;
 pub mod quantiles;
+pub mod relay;
 pub mod root;
 pub mod scenario;
 pub mod sim;

@@ -117,13 +117,15 @@ impl<'a> Starter<'a> {
         let mut command = Command::new(program);
         command.args(arguments).env(MARK, self.group.folder()).env(MEMBER_MARK, &mark);
         command.stdin(self.stdin).stdout(or_file(self.stdout, &output)?).stderr(or_file(self.stderr, &log)?);
+        let log_before = fs::metadata(&log).map_or(0, |file| usize::try_from(file.len()).unwrap_or(0));
         let child = command.spawn().with_context(|| format!("failed to start {}", program.display()))?;
         Ok(Member {
             name: self.name,
             mark: format!("{MEMBER_MARK}={mark}"),
             child,
             log,
-            lock: self.group.lock().to_owned(),
+            log_before,
+            lock: self.group.lock_file().map(Path::to_owned),
         })
     }
 }
@@ -145,7 +147,9 @@ pub struct Member {
     mark: String,
     child: Child,
     log: PathBuf,
-    lock: PathBuf,
+    /// What earlier members of this name had logged, in bytes.
+    log_before: usize,
+    lock: Option<PathBuf>,
 }
 
 impl Member {
@@ -176,9 +180,26 @@ impl Member {
             .with_context(|| format!("stamped until now:\n{}{}", group.history(), group.logs()))
     }
 
-    /// Whether it queues for the lock: its elector has it open, which an active one's has not.
+    /// Whether it queues for the lock: its elector has the file open, which an active one's has not; on another lock
+    /// its log says so last.
     pub fn is_standby(&self) -> bool {
-        self.elector().is_some_and(|elector| elector.has_open(&self.lock))
+        match &self.lock {
+            Some(lock) => self.elector().is_some_and(|elector| elector.has_open(lock)),
+            None => self.role().is_some_and(|role| role == "standby"),
+        }
+    }
+
+    /// The role that its log told last.
+    pub fn role(&self) -> Option<String> {
+        let log = self.own_log();
+        let (_, role) = log.rsplit_once(" role=")?;
+        role.split_whitespace().next().map(str::to_owned)
+    }
+
+    /// What it has logged, without what earlier members of its name have.
+    pub fn own_log(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(log.get(self.log_before..).unwrap_or_default()).into_owned()
     }
 
     /// Waits until it queues for the lock.

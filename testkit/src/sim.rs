@@ -11,7 +11,7 @@ mod history;
 mod inject;
 mod member;
 mod network;
-mod random;
+pub mod random;
 mod register;
 mod report;
 mod scenario;

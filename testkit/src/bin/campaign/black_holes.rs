@@ -1,0 +1,110 @@
+//! Groups on Leases side by side, whose active member is cut off from the API server again and again: bytes are held,
+//! connections stay. Needs the testbed: `testbed/run control-plane -- campaign --lock kubernetes`.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use election::Timing;
+use testkit::cluster::Cluster;
+use testkit::history::History;
+use testkit::lease_group::LeaseGroup;
+use testkit::member::Member;
+use testkit::process::Process;
+use testkit::sim::random::Random;
+use testkit::stamp;
+use testkit::wait::{holds_for, wait_for, wait_until};
+
+/// Longer than anything takes that works, a default lease included.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One black hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// When it began, in nanoseconds of CLOCK_BOOTTIME.
+    pub at: u64,
+    /// When the last renewal of the old active member was stored.
+    pub last_sight: u64,
+    /// The last stamp of the old activation.
+    pub old_last: u64,
+    /// The first stamp of the next one.
+    pub new_first: u64,
+}
+
+/// What came of one group.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its black holes.
+    pub holes: Vec<Hole>,
+    /// Everything that it stamped.
+    pub history: History,
+    /// Processes that were still there when the next one was active.
+    pub left_behind: Vec<String>,
+}
+
+/// Cuts the active members of `groups` groups off until `rounds` were, all in all.
+pub fn run(rounds: usize, groups: usize, timing: &Timing, seed: u64) -> Result<Vec<Outcome>> {
+    let cluster = Cluster::connect()?;
+    let left = AtomicUsize::new(rounds);
+    let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).ok();
+    let run_one = |number: usize| -> Result<Outcome> {
+        let mut site = Site::start(&cluster, timing).with_context(|| format!("failed to start group {number}"))?;
+        let (mut holes, mut random) = (Vec::new(), Random::stream(seed, number as u64));
+        while let Some(left) = take() {
+            // Anywhere between two renewals.
+            let phase_us = random.below(u64::try_from(timing.period().as_micros() * 2).unwrap_or(0));
+            let hole = site
+                .hole(Duration::from_micros(phase_us))
+                .with_context(|| format!("failed in group {number}\n{}", site.group.group.logs()))?;
+            eprintln!("group {number}: black hole, {left} to go");
+            holes.push(hole);
+        }
+        Ok(Outcome { holes, history: site.group.group.history(), left_behind: site.left_behind })
+    };
+    std::thread::scope(|scope| {
+        let run_one = &run_one;
+        let threads: Vec<_> = (0..groups).map(|number| scope.spawn(move || run_one(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a group's thread panicked"))).collect()
+    })
+}
+
+/// One group at work.
+struct Site {
+    group: LeaseGroup,
+    members: Vec<Member>,
+    last: u64,
+    left_behind: Vec<String>,
+}
+
+impl Site {
+    fn start(cluster: &Cluster, timing: &Timing) -> Result<Self> {
+        let mut group = LeaseGroup::with_lease(cluster, &format!("{}ms", timing.lease().as_millis()))?;
+        let (members, _) = group.start(cluster, &["a", "b"])?;
+        Ok(Self { group, members, last: 0, left_behind: Vec::new() })
+    }
+
+    /// After `phase` of quiet, cuts the active one off, waits for the next, and lets the old one come back.
+    fn hole(&mut self, phase: Duration) -> Result<Hole> {
+        let group = &self.group.group;
+        let active = group.wait_active_after(self.last, LIMIT)?;
+        let stays = || group.history().spans.last().is_some_and(|span| span.token == active.token);
+        holds_for("nobody else becomes active", phase, stays)?;
+        let relay = self.group.relay(&active.member)?;
+        relay.black_hole();
+        let at = stamp::now();
+        let next = group.wait_active_after(active.token, LIMIT)?;
+        let old = self.members.iter().find(|member| member.name() == active.member).context("no such member")?;
+        for pid in old.workload_pids(&active) {
+            let what = Process::read(pid).map(|process| process.command.join(" ")).unwrap_or_default();
+            self.left_behind.push(format!("{pid} of token {}: {what}", active.token));
+        }
+        let last_sight = relay.last_renewed().context("the old one has never renewed")?;
+        relay.heal();
+        wait_until("the old one to stand by", LIMIT, || old.is_standby())?;
+        let ended = || group.history().spans.into_iter().find(|span| span.token == active.token);
+        let old_last = wait_for("the old activation", LIMIT, ended)?.last;
+        group.archive_before(active.token)?;
+        self.last = active.token;
+        Ok(Hole { at, last_sight, old_last, new_first: next.first })
+    }
+}

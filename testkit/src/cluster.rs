@@ -1,0 +1,101 @@
+//! The Kubernetes of the testbed, as its administrator.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+
+use crate::relay::{Relay, Upstream};
+
+/// The API server that `testbed/run control-plane` has started around this process.
+#[derive(Debug)]
+pub struct Cluster {
+    kubectl: PathBuf,
+    service: PathBuf,
+    config: kube::Config,
+}
+
+impl Cluster {
+    /// The one that the environment names.
+    pub fn connect() -> Result<Self> {
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let found = variable("TESTBED_API").and_then(|_| Some((variable("KUBECTL")?, variable("KUBECONFIG")?)));
+        let (kubectl, kubeconfig) = found.context("this test needs a real API server: make cluster")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let file = Kubeconfig::read_from(kubeconfig).context("failed to read the testbed's kubeconfig")?;
+        let config = runtime.block_on(kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()));
+        let service = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../testbed/service"));
+        Ok(Self { kubectl, service, config: config.context("failed to use the testbed's kubeconfig")? })
+    }
+
+    /// A namespace that nobody has used in this run.
+    pub fn namespace(&self) -> Result<String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
+        Ok(name)
+    }
+
+    /// What `kubectl` prints; fails if it does.
+    pub fn kubectl(&self, words: &[&str]) -> Result<String> {
+        self.kubectl_with(words, "")
+    }
+
+    /// Creates or changes an object.
+    pub fn apply(&self, object: &Value) -> Result<()> {
+        self.kubectl_with(&["apply", "-f", "-"], &object.to_string()).map(drop)
+    }
+
+    fn kubectl_with(&self, words: &[&str], input: &str) -> Result<String> {
+        let mut command = Command::new(&self.kubectl);
+        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("failed to run {}", self.kubectl.display()))?;
+        // Closed behind the input, so that kubectl finds its end.
+        child.stdin.take().context("no stdin")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl {} failed: {}", words.join(" "), message.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// A Lease that is free at first sight, as manifests bring it along.
+    pub fn initial_lease(&self, namespace: &str, name: &str) -> Result<()> {
+        let metadata = json!({"name": name, "namespace": namespace, "annotations": {"soloist.dev/initial": "true"}});
+        self.apply(&json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}))
+    }
+
+    /// A ServiceAccount that may do what `verbs` say with one Lease of its namespace.
+    pub fn account(&self, namespace: &str, account: &str, lease: &str, verbs: &[&str]) -> Result<()> {
+        let metadata = json!({"name": account, "namespace": namespace});
+        let group = "rbac.authorization.k8s.io";
+        let rule = json!({
+            "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease], "verbs": verbs,
+        });
+        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+            {"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": metadata, "rules": [rule]},
+            {"apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": metadata,
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": account},
+                "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]},
+        ]}))
+    }
+
+    /// A new token of a ServiceAccount.
+    pub fn token(&self, namespace: &str, account: &str) -> Result<String> {
+        Ok(self.kubectl(&["create", "token", account, "-n", namespace])?.trim().to_owned())
+    }
+
+    /// A relay before the API server; the member behind it is the administrator, or who its token says.
+    pub fn relay(&self, as_administrator: bool) -> Result<Relay> {
+        Relay::start(Upstream::of(&self.config, as_administrator)?)
+    }
+
+    /// Does something to one of the servers: `kill`, `start`, `pause`, `resume`.
+    pub fn service(&self, verb: &str, server: &str) -> Result<()> {
+        crate::root::run(&[self.service.as_os_str(), verb.as_ref(), server.as_ref()])
+    }
+}

@@ -1,0 +1,158 @@
+//! A group on a Lease of the testbed: each member reaches the API server through a relay of its own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::group::Group;
+use crate::history::Span;
+use crate::member::Member;
+use crate::relay::Relay;
+use crate::scenario::{Handover, LIMIT};
+
+/// The lease of [`LeaseGroup::new`]: the shortest that a Lease of Kubernetes can carry.
+pub const LEASE: Duration = Duration::from_secs(4);
+
+/// How much more than a lease the next one may take, counted from the last sight of the old one.
+const BEYOND: Duration = Duration::from_millis(500);
+
+/// The watch may tell of a write before its writer's answer is here.
+const AHEAD: Duration = Duration::from_millis(50);
+
+/// What is put before a command that shall be PID 1 of a PID namespace of its own, as in a container.
+pub const NAMESPACE: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
+
+/// Members that share a Lease.
+#[derive(Debug)]
+pub struct LeaseGroup {
+    /// The namespace of the Lease.
+    pub namespace: String,
+    /// Its name.
+    pub lease: String,
+    relays: BTreeMap<String, Relay>,
+    /// What every group has.
+    pub group: Group,
+}
+
+impl LeaseGroup {
+    /// A group with the shortest lease and a Lease that is free at first sight.
+    pub fn new(cluster: &Cluster) -> Result<Self> {
+        Self::with_lease(cluster, "4s")
+    }
+
+    /// A group with another lease.
+    pub fn with_lease(cluster: &Cluster, lease: &str) -> Result<Self> {
+        let (namespace, name) = (cluster.namespace()?, "app".to_owned());
+        cluster.initial_lease(&namespace, &name)?;
+        let mut group = Group::new()?;
+        group.set("--lease", lease);
+        group.set_lock_url(&format!("kubernetes://{namespace}/{name}"));
+        Ok(Self { namespace, lease: name, relays: BTreeMap::new(), group })
+    }
+
+    /// Starts a member as the administrator, behind a relay of its own.
+    pub fn spawn(&mut self, cluster: &Cluster, name: &str, options: &[&str]) -> Result<Member> {
+        self.spawn_as(cluster, name, &json!({}), &[], options)
+    }
+
+    /// Starts a member in a PID namespace of its own.
+    pub fn spawn_pid1(&mut self, cluster: &Cluster, name: &str) -> Result<Member> {
+        self.spawn_as(cluster, name, &json!({}), &NAMESPACE, &[])
+    }
+
+    /// Starts a member with `user` in its kubeconfig: `{}` is the administrator.
+    pub fn spawn_as(
+        &mut self,
+        cluster: &Cluster,
+        name: &str,
+        user: &Value,
+        wrapper: &[&str],
+        options: &[&str],
+    ) -> Result<Member> {
+        if !self.relays.contains_key(name) {
+            self.add_relay(cluster, name, user)?;
+        }
+        let access: [OsString; 2] = ["--kubeconfig".into(), self.kubeconfig(name).into()];
+        let starter = self.group.member(name).wrapper(wrapper).options(access);
+        starter.options(options.iter().copied()).probe::<&str>(&[])
+    }
+
+    /// Makes the relay of a member that is not started yet, and its kubeconfig.
+    pub fn add_relay(&mut self, cluster: &Cluster, name: &str, user: &Value) -> Result<()> {
+        let relay = cluster.relay(*user == json!({}))?;
+        relay.write_kubeconfig(&self.kubeconfig(name), user)?;
+        self.relays.insert(name.to_owned(), relay);
+        Ok(())
+    }
+
+    /// The kubeconfig of a member.
+    pub fn kubeconfig(&self, name: &str) -> PathBuf {
+        self.group.folder().join(format!("{name}.kubeconfig"))
+    }
+
+    /// Starts members, the first active and the others standing by when this returns.
+    pub fn start(&mut self, cluster: &Cluster, names: &[&str]) -> Result<(Vec<Member>, Span)> {
+        self.settle(names, |group, name| group.spawn(cluster, name, &[]))
+    }
+
+    /// The same, each in a PID namespace of its own.
+    pub fn start_pid1(&mut self, cluster: &Cluster, names: &[&str]) -> Result<(Vec<Member>, Span)> {
+        self.settle(names, |group, name| group.spawn_pid1(cluster, name))
+    }
+
+    /// Starts one after the other by `spawn`; the first active and the others standing by when this returns.
+    pub fn settle(
+        &mut self,
+        names: &[&str],
+        mut spawn: impl FnMut(&mut Self, &str) -> Result<Member>,
+    ) -> Result<(Vec<Member>, Span)> {
+        let mut members: Vec<Member> = Vec::new();
+        for name in names {
+            let member = spawn(self, name)?;
+            match members.is_empty() {
+                true => member.wait_active(&self.group, LIMIT).map(drop)?,
+                false => member.wait_standby(LIMIT)?,
+            }
+            members.push(member);
+        }
+        let first = members.first().context("no members")?;
+        let active = first.wait_active(&self.group, LIMIT)?;
+        Ok((members, active))
+    }
+
+    /// The relay of a member.
+    pub fn relay(&self, name: &str) -> Result<&Relay> {
+        self.relays.get(name).with_context(|| format!("{name} was never started"))
+    }
+
+    /// When the last renewal of a member was stored, in nanoseconds of CLOCK_BOOTTIME: the others saw it then.
+    pub fn last_sight(&self, name: &str) -> Result<u64> {
+        self.relay(name)?.last_renewed().with_context(|| format!("{name} has never renewed"))
+    }
+
+    /// The Lease as it is.
+    pub fn read(&self, cluster: &Cluster) -> Result<Value> {
+        let text = cluster.kubectl(&["get", "lease", &self.lease, "-n", &self.namespace, "-o", "json"])?;
+        serde_json::from_str(&text).context("kubectl printed no JSON")
+    }
+
+    /// Merges `patch` into the Lease by hand.
+    pub fn patch(&self, cluster: &Cluster, patch: &Value) -> Result<()> {
+        let text = patch.to_string();
+        cluster.kubectl(&["patch", "lease", &self.lease, "-n", &self.namespace, "--type=merge", "-p", &text])?;
+        Ok(())
+    }
+}
+
+/// Fails unless the next one started a lease after the `last_sight` of the old one, and not much later.
+pub fn came_after_a_lease(handover: &Handover, last_sight: u64, lease: Duration) -> Result<()> {
+    let waited = Duration::from_nanos(handover.new.first.saturating_sub(last_sight));
+    ensure!(waited + AHEAD >= lease, "{waited:?} after the last sight is too early: {}", handover.why);
+    ensure!(waited <= lease + BEYOND, "{waited:?} after the last sight is too late: {}", handover.why);
+    Ok(())
+}

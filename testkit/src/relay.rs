@@ -1,0 +1,175 @@
+//! A relay between one member and the API server, which does to what passes what networks and busy servers do: it ends
+//! the TLS of the member, so that it sees requests and answers, and speaks TLS of its own to the server.
+//!
+//! One relay serves one member. Each connection of the member has one of its own to the server.
+
+mod authority;
+mod connection;
+mod faults;
+mod gate;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::authority::Authority;
+use self::connection::{Connections, Shared};
+use self::faults::Plan;
+use self::gate::Gates;
+
+pub use self::faults::{Answer, Fault, Scope, Which};
+pub use self::upstream::Upstream;
+
+/// How many held requests may wait to be delivered.
+const HELD_MAX: usize = 64;
+
+/// A relay at work; it ends, with all its connections, when this is dropped.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    /// The authority that its certificate is from.
+    authority: String,
+    shared: Arc<Shared>,
+    gates: watch::Sender<Gates>,
+    deliveries: mpsc::Sender<oneshot::Sender<Vec<u16>>>,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    /// Starts a relay before a server, on a free port of the loopback address.
+    pub fn start(upstream: Upstream) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("failed to start the relay's runtime")?;
+        let authority = Authority::new().context("failed to make a certificate")?;
+        let listener = TcpListener::bind("127.0.0.1:0").context("failed to bind the relay")?;
+        listener.set_nonblocking(true).context("failed to prepare the relay's socket")?;
+        let address = listener.local_addr().context("failed to find the relay's port")?;
+        let gates = watch::Sender::new(Gates::default());
+        let shared = Arc::new(Shared::new(upstream));
+        let (deliveries, asked) = mpsc::channel(1);
+        let (end, ended) = oneshot::channel();
+        let connections = Connections { shared: Arc::clone(&shared), gates: gates.subscribe(), tls: authority.tls() };
+        let thread = std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = connections.accept(listener, asked) => {}
+                    _ = ended => {}
+                }
+            });
+        });
+        let thread = Some(thread.context("failed to start the relay's thread")?);
+        Ok(Self { address, authority: authority.pem(), shared, gates, deliveries, end: Some(end), thread })
+    }
+
+    /// Writes a kubeconfig that leads here, with `user` as the credentials: `{}`, or such as `{"tokenFile": PATH}`.
+    pub fn write_kubeconfig(&self, path: &Path, user: &serde_json::Value) -> Result<()> {
+        let trusted = path.with_extension("ca");
+        fs::write(&trusted, &self.authority).with_context(|| format!("failed to write {}", trusted.display()))?;
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "relay",
+            "clusters": [{"name": "relay", "cluster": {
+                "server": format!("https://{}", self.address), "certificate-authority": trusted,
+            }}],
+            "users": [{"name": "member", "user": user}],
+            "contexts": [{"name": "relay", "context": {"cluster": "relay", "user": "member"}}],
+        });
+        fs::write(path, config.to_string()).with_context(|| format!("failed to write {}", path.display()))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Nothing passes any more, and nobody is told: bytes wait, connections stay, new ones are taken and stay silent.
+    pub fn black_hole(&self) {
+        self.gates.send_modify(|gates| (gates.in_closed, gates.out_closed) = (true, true));
+    }
+
+    /// Requests pass, answers wait, the watch's events included.
+    pub fn hold_answers(&self) {
+        self.gates.send_modify(|gates| gates.out_closed = true);
+    }
+
+    /// Ends all connections and lets no new one live.
+    pub fn cut(&self) {
+        self.gates.send_modify(|gates| gates.cut = true);
+    }
+
+    /// Does `fault` to all requests of `scope` from now on, in place of what it did before.
+    pub fn inject(&self, scope: Scope, fault: Fault) {
+        self.shared.plan(Some(Plan::new(scope, fault, u64::MAX)));
+    }
+
+    /// Does `fault` to the next `times` requests of `scope`.
+    pub fn inject_times(&self, scope: Scope, fault: Fault, times: u64) {
+        self.shared.plan(Some(Plan::new(scope, fault, times)));
+    }
+
+    /// Everything passes again; what waited goes on, except for held requests.
+    pub fn heal(&self) {
+        self.shared.plan(None);
+        self.gates.send_replace(Gates::default());
+    }
+
+    /// Sends all requests that [`Fault::Hold`] kept, in their order; returns the server's answers' status codes.
+    pub fn deliver_held(&self) -> Result<Vec<u16>> {
+        let (reply, answers) = oneshot::channel();
+        self.deliveries.blocking_send(reply).context("the relay has ended")?;
+        answers.blocking_recv().context("the relay has ended")
+    }
+
+    /// How many requests wait for [`Relay::deliver_held`].
+    pub fn held(&self) -> usize {
+        self.shared.held()
+    }
+
+    /// How many requests a fault was done to. A test whose fault never happened proves nothing.
+    pub fn fired(&self) -> u64 {
+        self.shared.fired()
+    }
+
+    /// How many requests came, by `VERB PATH`; a watch has the verb WATCH.
+    pub fn requests(&self) -> BTreeMap<String, u64> {
+        self.shared.requests()
+    }
+
+    /// How many requests of this verb came.
+    pub fn asked(&self, verb: &str) -> u64 {
+        let of_verb = |name: &str| name.split(' ').next() == Some(verb);
+        self.requests().iter().filter(|(name, _)| of_verb(name)).map(|(_, count)| count).sum()
+    }
+
+    /// How many of the server's answers had this status.
+    pub fn answered(&self, status: u16) -> u64 {
+        self.shared.answered(status)
+    }
+
+    /// When the server last stored a Lease with another `renewTime`, in nanoseconds of CLOCK_BOOTTIME.
+    pub fn last_renewed(&self) -> Option<u64> {
+        self.shared.last_renewed()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            let _ = end.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

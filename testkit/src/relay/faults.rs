@@ -1,0 +1,110 @@
+//! What is done to requests, and to which.
+
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+
+use crate::sim::random::Random;
+
+/// Which requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// Those that change something.
+    Writes,
+}
+
+/// What is done to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The server gets it; its answer is lost with the connection.
+    LoseAnswer,
+    /// The answer comes so much later.
+    Delay(Duration),
+    /// The server gets it twice; the member gets one of the two answers.
+    Repeat(Which),
+    /// The server does not get it before [`super::Relay::deliver_held`]; the member never gets an answer.
+    Hold,
+    /// The relay answers.
+    Answer(Answer),
+    /// So many in a hundred are answered with a status from 500 to 504. The server gets half of those.
+    Fail {
+        /// How many in a hundred.
+        percent: u64,
+        /// Draws the same ones again.
+        seed: u64,
+    },
+}
+
+/// One of two answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// To the first delivery.
+    First,
+    /// To the second one.
+    Second,
+}
+
+/// An answer that is not the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// The seconds in its `Retry-After`.
+    pub retry_after: Option<u32>,
+    /// Whether the server gets the request nevertheless.
+    pub is_delivered: bool,
+}
+
+impl Fault {
+    /// Too many requests: the server is not asked, and wants to be left alone for so many seconds.
+    pub fn throttle(seconds: u32) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Fault::Answer(Answer { status, retry_after: Some(seconds), is_delivered: false })
+    }
+}
+
+/// A fault at work.
+#[derive(Debug)]
+pub struct Plan {
+    scope: Scope,
+    fault: Fault,
+    left: u64,
+    random: Random,
+}
+
+impl Plan {
+    /// Does `fault` to the next `times` requests of `scope`.
+    pub fn new(scope: Scope, fault: Fault, times: u64) -> Self {
+        let seed = if let Fault::Fail { seed, .. } = fault { seed } else { 0 };
+        Self { scope, fault, left: times, random: Random::stream(seed, 0) }
+    }
+
+    /// What is to be done to this request, if anything; of those that fail at random, an answer.
+    pub fn draw<B>(&mut self, request: &Request<B>) -> Option<Fault> {
+        let is_write = !matches!(*request.method(), Method::GET | Method::HEAD);
+        if self.left == 0 || (self.scope == Scope::Writes && !is_write) {
+            return None;
+        }
+        let fault = match self.fault {
+            Fault::Fail { percent, .. } => self.fail(percent)?,
+            fault => fault,
+        };
+        self.left -= 1;
+        Some(fault)
+    }
+
+    fn fail(&mut self, percent: u64) -> Option<Fault> {
+        let kinds = [
+            StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::BAD_GATEWAY,
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::GATEWAY_TIMEOUT,
+        ];
+        let is_hit = self.random.below(100) < percent;
+        let answer =
+            Answer { status: self.random.pick(&kinds), retry_after: None, is_delivered: self.random.chance(500) };
+        is_hit.then_some(Fault::Answer(answer))
+    }
+}

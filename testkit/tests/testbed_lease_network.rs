@@ -1,0 +1,252 @@
+//! What networks and busy servers do between a member and its API server: never two are active, and the role moves
+//! only when it must.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use testkit::cluster::Cluster;
+use testkit::history::Span;
+use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
+use testkit::member::Member;
+use testkit::relay::{Fault, Scope, Which};
+use testkit::scenario::{LIMIT, check, follow};
+use testkit::stamp;
+use testkit::wait::{holds_for, wait_until};
+
+/// D, the point at which a holder that nobody has confirmed kills its workload.
+const DEADLINE_MS: u64 = 2630;
+
+/// Two members, `a` active and `b` standing by.
+struct Scene {
+    group: LeaseGroup,
+    members: Vec<Member>,
+    active: Span,
+}
+
+impl Scene {
+    fn new() -> Result<Self> {
+        let cluster = Cluster::connect()?;
+        let mut group = LeaseGroup::new(&cluster)?;
+        let (members, active) = group.start(&cluster, &["a", "b"])?;
+        Ok(Self { group, members, active })
+    }
+
+    /// The fault that was just done to `a` costs it the lease: `b` follows in time, and `a` stands by after `heal`.
+    fn a_is_overtaken_and_stands_by(&self) -> Result<()> {
+        let group = &self.group;
+        let handover = follow(&group.group, &self.active, stamp::now())?;
+        came_after_a_lease(&handover, group.last_sight("a")?, LEASE)?;
+        group.relay("a")?.heal();
+        self.members[0].wait_standby(LIMIT)?;
+        self.stays(handover.new.token, LEASE)?;
+        check(&group.group, 2, &self.active)
+    }
+
+    /// Whoever has `token` is active for `time`, and nobody else.
+    fn stays(&self, token: u64, time: Duration) -> Result<()> {
+        holds_for("nobody else becomes active", time, || {
+            self.group.group.history().spans.last().is_some_and(|span| span.token == token)
+        })
+        .with_context(|| self.group.group.logs())?;
+        wait_until("a stamp of the active one", LIMIT, || {
+            self.group.group.active().is_some_and(|span| span.token == token)
+        })
+        .with_context(|| self.group.group.logs())
+    }
+
+    /// The fault that was just done to `a`, and happens for a few leases, stops nobody.
+    fn a_stays(&self) -> Result<()> {
+        self.stays(self.active.token, LEASE * 3)?;
+        ensure!(self.group.relay("a")?.fired() > 0, "the fault never happened");
+        self.group.relay("a")?.heal();
+        self.stays(self.active.token, LEASE)?;
+        self.group.group.history().check(1, 2)
+    }
+}
+
+#[test]
+fn a_black_hole_of_the_active_one_costs_a_lease() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.group.relay("a")?.black_hole();
+    scene.a_is_overtaken_and_stands_by()
+}
+
+#[test]
+fn a_black_hole_of_the_standby_disturbs_nobody_and_it_takes_over_later() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.group.relay("b")?.black_hole();
+    scene.stays(scene.active.token, LEASE * 2)?;
+    scene.group.relay("b")?.heal();
+    // What b saw is old; it must see the lease as it is now before it may wait for it.
+    scene.stays(scene.active.token, LEASE * 2)?;
+    scene.group.relay("a")?.black_hole();
+    scene.a_is_overtaken_and_stands_by()
+}
+
+#[test]
+fn a_black_hole_that_ends_soon_stops_nobody() -> Result<()> {
+    let scene = Scene::new()?;
+    let relay = scene.group.relay("a")?;
+    let asked = relay.asked("PUT");
+    relay.black_hole();
+    scene.stays(scene.active.token, Duration::from_millis(DEADLINE_MS / 3))?;
+    relay.heal();
+    wait_until("a renewal", LIMIT, || relay.asked("PUT") > asked + 2)?;
+    scene.stays(scene.active.token, LEASE)?;
+    scene.group.group.history().check(1, 2)
+}
+
+#[test]
+fn a_cut_that_lasts_costs_a_lease() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.group.relay("a")?.cut();
+    scene.a_is_overtaken_and_stands_by()
+}
+
+#[test]
+fn answers_that_never_come_extend_nothing() -> Result<()> {
+    let scene = Scene::new()?;
+    let relay = scene.group.relay("a")?;
+    relay.hold_answers();
+    let asked = relay.asked("PUT");
+    let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
+    ensure!(relay.asked("PUT") > asked, "no renewal was on its way");
+    came_after_a_lease(&handover, scene.group.last_sight("a")?, LEASE)?;
+    // Renewals that landed unseen moved the others' wait, not the holder's deadline.
+    let confirmed = handover.old.last;
+    ensure!(confirmed < scene.group.last_sight("a")? + DEADLINE_MS * 1_000_000, "an unseen renewal was counted");
+    relay.heal();
+    check(&scene.group.group, 2, &scene.active)
+}
+
+#[test]
+fn answers_lost_with_their_connections_are_read_back() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.group.relay("a")?.inject(Scope::Writes, Fault::LoseAnswer);
+    scene.a_stays()
+}
+
+#[test]
+fn answers_late_by_a_part_of_the_deadline_never_make_two() -> Result<()> {
+    let cluster = Cluster::connect()?;
+    // One group each, side by side.
+    let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
+        let late = [30, 55, 75, 95].map(|percent| {
+            scope.spawn({
+                let cluster = &cluster;
+                move || late(cluster, percent)
+            })
+        });
+        late.into_iter().map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread panicked"))).collect()
+    });
+    outcomes.into_iter().collect()
+}
+
+/// All of a's answers come so late; then they are healed. Whoever is active then, there was one at a time.
+fn late(cluster: &Cluster, percent: u64) -> Result<()> {
+    let mut group = LeaseGroup::new(cluster)?;
+    let (_members, active) = group.start(cluster, &["a", "b"])?;
+    let relay = group.relay("a")?;
+    relay.inject(Scope::All, Fault::Delay(Duration::from_millis(DEADLINE_MS * percent / 100)));
+    holds_for("nothing overlaps", LEASE * 3, || group.group.history().violations().is_empty())?;
+    ensure!(relay.fired() > 1, "the fault never happened");
+    relay.heal();
+    group.group.wait_active_after(active.token - 1, LIMIT)?;
+    group.group.history().check(1, 2).with_context(|| format!("answers late by {percent} % of the deadline"))
+}
+
+#[test]
+fn writes_answered_late_but_read_back_in_time_stop_nobody() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.group.relay("a")?.inject(Scope::Writes, Fault::Delay(Duration::from_millis(DEADLINE_MS * 3 / 10)));
+    scene.a_stays()
+}
+
+#[test]
+fn a_write_that_arrives_twice_is_one() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::First));
+    scene.a_stays()
+}
+
+#[test]
+fn a_conflict_with_the_own_write_is_no_loss() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::Second));
+    scene.a_stays()
+}
+
+#[test]
+fn a_write_that_arrives_leases_later_changes_nothing() -> Result<()> {
+    let scene = Scene::new()?;
+    let relay = scene.group.relay("a")?;
+    // All renewals are kept; a falls silent for b.
+    relay.inject(Scope::Writes, Fault::Hold);
+    let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
+    relay.heal();
+    scene.members[0].wait_standby(LIMIT)?;
+    scene.stays(handover.new.token, LEASE * 3)?;
+    let statuses = relay.deliver_held()?;
+    ensure!(!statuses.is_empty() && statuses.iter().all(|status| *status == 409), "delivered late: {statuses:?}");
+    scene.stays(handover.new.token, LEASE * 2)?;
+    check(&scene.group.group, 2, &scene.active)
+}
+
+#[test]
+fn a_renewal_that_was_held_up_and_overtaken_by_the_next_one_is_refused() -> Result<()> {
+    let scene = Scene::new()?;
+    let relay = scene.group.relay("a")?;
+    relay.inject_times(Scope::Writes, Fault::Hold, 1);
+    wait_until("a write to be held", LIMIT, || relay.held() == 1)?;
+    let asked = relay.asked("PUT");
+    wait_until("later renewals", LIMIT, || relay.asked("PUT") > asked + 2)?;
+    let statuses = relay.deliver_held()?;
+    ensure!(statuses == [409], "delivered late: {statuses:?}");
+    scene.stays(scene.active.token, LEASE * 2)?;
+    scene.group.group.history().check(1, 2)
+}
+
+#[test]
+fn throttling_within_the_lease_stops_nobody() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.group.relay("a")?.inject_times(Scope::All, Fault::throttle(1), 1);
+    scene.a_stays()
+}
+
+#[test]
+fn throttling_for_longer_than_the_lease_ends_the_holder_in_time() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.group.relay("a")?.inject(Scope::All, Fault::throttle(60));
+    scene.a_is_overtaken_and_stands_by()
+}
+
+#[test]
+fn thirty_percent_of_errors_make_no_two() -> Result<()> {
+    let scene = Scene::new()?;
+    for name in ["a", "b"] {
+        scene.group.relay(name)?.inject(Scope::All, Fault::Fail { percent: 30, seed: 17 });
+    }
+    holds_for("nothing overlaps", LEASE * 5, || scene.group.group.history().violations().is_empty())?;
+    ensure!(scene.group.relay("a")?.fired() > 5, "too few errors");
+    for name in ["a", "b"] {
+        scene.group.relay(name)?.heal();
+    }
+    wait_until("somebody to be active", LIMIT, || scene.group.group.active().is_some())?;
+    scene.group.group.history().check(1, 2)
+}
+
+#[test]
+fn a_standby_that_may_watch_does_not_poll_and_the_active_one_writes_once_a_renewal() -> Result<()> {
+    let scene = Scene::new()?;
+    let (a, b) = (scene.group.relay("a")?, scene.group.relay("b")?);
+    let before = (b.requests(), a.asked("PUT"));
+    let began = stamp::now();
+    scene.stays(scene.active.token, LEASE * 3)?;
+    let seconds = (stamp::now() - began) / 1_000_000_000;
+    let asked =
+        |verb| b.asked(verb) - before.0.iter().filter(|(name, _)| name.starts_with(verb)).map(|(_, n)| n).sum::<u64>();
+    ensure!(asked("GET") <= 1 && asked("PUT") <= 1, "a standby asked {:?} in {seconds} s", b.requests());
+    let (writes, fair) = (a.asked("PUT") - before.1, seconds * 1000 / 520);
+    ensure!(writes >= fair / 2 && writes <= fair + fair / 4 + 2, "{writes} writes in {seconds} s");
+    Ok(())
+}
