@@ -123,7 +123,8 @@ async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Resul
     member.keeper.set_patience(member.settings.timing.lateness());
     let commands = member.commands.clone();
     member.keeper.on_replaced(move |guard| commands.set_guard(guard));
-    let recorder = Recorder::new(member.settings.access.clone(), lock.place().clone(), member.settings.name.clone());
+    let (access, name) = (member.settings.access.clone(), member.settings.name.clone());
+    let recorder = Recorder::new(access, lock.place().clone(), name, Recorder::own_pod());
     let around_the_lock = AroundTheLock {
         board: lock.board(),
         absence: Absence::CostsALease,

@@ -37,14 +37,16 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Events on `place` by `member`, and on its pod where the environment names one.
-    pub fn new(access: Access, place: LeaseName, member: String) -> Self {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let named = variable("POD_NAME").zip(variable("POD_UID")).zip(variable("POD_NAMESPACE"));
-        let pod = named.map(|((name, uid), namespace)| {
-            json!({"apiVersion": "v1", "kind": "Pod", "name": name, "namespace": namespace, "uid": uid})
-        });
+    /// Events on `place` by `member`, and on its pod where there is one.
+    pub fn new(access: Access, place: LeaseName, member: String, pod: Option<Value>) -> Self {
         Self { access, place, member, pod }
+    }
+
+    /// The pod that this process is in, as an Event refers to it, where the environment names it.
+    pub fn own_pod() -> Option<Value> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (name, uid, namespace) = (variable("POD_NAME")?, variable("POD_UID")?, variable("POD_NAMESPACE")?);
+        Some(json!({"apiVersion": "v1", "kind": "Pod", "name": name, "namespace": namespace, "uid": uid}))
     }
 
     /// Writes until the member leaves, or until it turns out that it is not allowed to. Does not end by itself.

@@ -16,6 +16,8 @@ use super::session::{Session, request};
 use super::*;
 use crate::lock::contract::{self, held, released, written};
 
+mod evidence;
+
 /// Longer than anything here takes, a restart of the API server included.
 const SOON: Duration = Duration::from_secs(60);
 /// A change notice that takes longer is no change notice.
