@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use testkit::cluster::Cluster;
 use testkit::history::Span;
 use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
@@ -204,6 +205,22 @@ fn a_renewal_that_was_held_up_and_overtaken_by_the_next_one_is_refused() -> Resu
     ensure!(statuses == [409], "delivered late: {statuses:?}");
     scene.stays(scene.active.token, LEASE * 2)?;
     scene.group.group.history().check(1, 2)
+}
+
+#[test]
+fn a_watch_that_falls_silent_costs_time_and_nothing_else() -> Result<()> {
+    let scene = Scene::new()?;
+    let relay = scene.group.relay("b")?;
+    relay.inject(Scope::Watches, Fault::Stall);
+    relay.cut();
+    wait_until("b to lose its connections", LIMIT, || scene.members[1].log().contains("begun anew"))?;
+    relay.reconnect();
+    wait_until("b to watch in vain", LIMIT, || relay.fired() > 0)?;
+    scene.stays(scene.active.token, LEASE * 3)?;
+    scene.members[0].signal(Signal::TERM)?;
+    let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
+    ensure!(handover.from_event < LEASE + Duration::from_secs(1), "took {:?}", handover.from_event);
+    check(&scene.group.group, 2, &scene.active)
 }
 
 #[test]

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -23,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::HELD_MAX;
-use super::faults::{Answer, Fault, Plan, Which};
+use super::faults::{Answer, Fault, Plan, Which, is_watch};
 use super::gate::{Gate, Gates};
 use super::upstream::{Line, Upstream, Whole};
 use crate::stamp;
@@ -91,10 +93,8 @@ impl Shared {
     }
 
     fn count<B>(&self, request: &Request<B>) {
-        let uri = request.uri();
-        let is_watch = uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"));
-        let verb = if is_watch { "WATCH" } else { request.method().as_str() };
-        *lock(&self.requests).entry(format!("{verb} {}", uri.path())).or_default() += 1;
+        let verb = if is_watch(request) { "WATCH" } else { request.method().as_str() };
+        *lock(&self.requests).entry(format!("{verb} {}", request.uri().path())).or_default() += 1;
     }
 
     fn draw<B>(&self, request: &Request<B>) -> Option<Fault> {
@@ -124,6 +124,7 @@ impl Shared {
                 self.hold(request);
                 std::future::pending().await
             }
+            Some(Fault::Stall) => Ok(self.send(line, request).await?.map(|_| Silence.boxed())),
             Some(Fault::Answer(answer)) => self.answer(line, request, answer).await,
         }
     }
@@ -180,6 +181,19 @@ impl Shared {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("requests", &self.requests()).finish_non_exhaustive()
+    }
+}
+
+/// A body of which nothing comes.
+struct Silence;
+
+impl Body for Silence {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Whoever waits for it is woken by the end of the connection.
+        Poll::Pending
     }
 }
 

@@ -280,7 +280,8 @@ async fn a_cut_ends_connections_and_lets_no_new_one_live_until_healed() {
     assert_eq!(timeout(SOON, answer(&member, put("b"))).await.unwrap(), None);
     assert_eq!(timeout(SOON, answer(&scene.member().await, put("c"))).await.unwrap(), None);
     scene.relay.heal();
-    assert_eq!(timeout(SOON, answer(&member, put("d"))).await.unwrap(), ok("2"));
+    let (status, _) = timeout(SOON, answer(&member, put("d"))).await.unwrap().unwrap();
+    assert_eq!(status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -293,4 +294,16 @@ async fn a_member_that_trusts_another_authority_does_not_get_through() {
     let error = Line::new(way_of(&path).await).send(put("a")).await.unwrap_err();
     assert!(format!("{error:#}").contains("certificate"), "{error:#}");
     assert!(other.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_stalled_watch_begins_and_tells_nothing() {
+    let scene = Scene::new().await;
+    let member = scene.member().await;
+    scene.relay.inject(Scope::Watches, Fault::Stall);
+    assert_eq!(answer(&member, get("/lease")).await, ok("1"), "not a watch");
+    let watch = member.send(get("/lease?watch=true")).await.unwrap();
+    assert_eq!(watch.status(), StatusCode::OK);
+    assert!(timeout(SILENCE, watch.into_body().collect()).await.is_err());
+    assert_eq!(scene.relay.fired(), 1);
 }
