@@ -134,17 +134,18 @@ async fn what_nothing_is_done_to_passes_and_is_counted() {
 }
 
 #[tokio::test]
-async fn only_another_time_of_renewal_counts_as_one() {
+async fn only_another_time_of_the_same_holder_counts_as_a_renewal() {
     let scene = Scene::new().await;
     let member = scene.member().await;
-    let first = r#"{"spec":{"renewTime":"1"}}"#;
-    assert_eq!(answer(&member, put(first)).await, ok("1"));
-    let renewed = scene.relay.last_renewed();
-    assert!(renewed.is_some());
-    assert_eq!(answer(&member, put(r#"{"metadata":{},"spec":{"renewTime":"1"}}"#)).await, ok("2"));
-    assert_eq!(scene.relay.last_renewed(), renewed);
-    assert_eq!(answer(&member, put(r#"{"spec":{"renewTime":"2"}}"#)).await, ok("3"));
-    assert!(scene.relay.last_renewed() > renewed);
+    let renewed = || scene.relay.last_renewed("a");
+    assert_eq!(answer(&member, put(r#"{"spec":{"holderIdentity":"a","renewTime":"1"}}"#)).await, ok("1"));
+    let first = renewed();
+    assert!(first.is_some());
+    assert_eq!(answer(&member, put(r#"{"x":1,"spec":{"holderIdentity":"a","renewTime":"1"}}"#)).await, ok("2"));
+    assert_eq!(answer(&member, put(r#"{"spec":{"holderIdentity":"b","renewTime":"2"}}"#)).await, ok("3"));
+    assert_eq!(renewed(), first);
+    assert_eq!(answer(&member, put(r#"{"spec":{"holderIdentity":"a","renewTime":"2"}}"#)).await, ok("4"));
+    assert!(renewed() > first);
 }
 
 #[tokio::test]
