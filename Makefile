@@ -133,5 +133,6 @@ cluster: testbed ## Tests on a real API server; needs root
 nodes: testbed ## Tests with real pods on two nodes; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make nodes" >&2; exit 1; }
 	testbed/test-image
+	cargo build --locked -p soloist
 	cargo test --locked -p testkit --no-run $(call names,$(NODES_FILES))
 	testbed/run two-nodes -- cargo test --locked -p testkit $(call names,$(NODES_FILES)) -- --test-threads=1

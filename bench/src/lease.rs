@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use serde_json::json;
+use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::binary;
 
-use self::cluster::Cluster;
+use self::cluster::AUDITED;
 use self::raw::{Parts, Raw};
 use self::requests::{Footprint, PER_MINUTE_MAX};
 use self::trio::Trio;
@@ -52,7 +54,8 @@ pub struct Report {
 impl Report {
     /// Measures everything, `rounds` handovers of each kind among it.
     pub fn measure(rounds: usize, quick: bool) -> Result<Self> {
-        let cluster = Cluster::of_the_testbed()?;
+        let cluster = Cluster::connect()?;
+        cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AUDITED}}))?;
         let before = Host::load_now();
         let mut trio = Trio::start(&cluster, Duration::from_secs(15))?;
         let (mut gaps, raw) = by_turns(&cluster, &mut trio, rounds)?;
@@ -82,7 +85,7 @@ impl Report {
 }
 
 /// Everything that is compared, by turns: what else the host does meets all of it alike.
-fn by_turns(cluster: &Cluster, trio: &mut Trio, rounds: usize) -> Result<(Vec<Row>, Vec<Row>)> {
+fn by_turns(cluster: &Cluster, trio: &mut Trio<'_>, rounds: usize) -> Result<(Vec<Row>, Vec<Row>)> {
     let mut limit = Raw::start(cluster)?;
     let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
     let mut parts = Vec::with_capacity(rounds);

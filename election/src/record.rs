@@ -168,12 +168,23 @@ pub enum Proof {
     CgroupEmpty,
     /// The host has booted since: no process of the earlier boot is left.
     Rebooted,
+    /// The same container runs anew, and nothing holds what every process of the earlier run held.
+    Restarted,
+    /// The kubelet says that the very container has ended, and with it its PID namespace.
+    Terminated,
 }
 
 impl Proof {
     /// All proofs.
-    pub const ALL: [Proof; 5] =
-        [Proof::NeverStarted, Proof::NoChildLeft, Proof::NamespaceEmpty, Proof::CgroupEmpty, Proof::Rebooted];
+    pub const ALL: [Proof; 7] = [
+        Proof::NeverStarted,
+        Proof::NoChildLeft,
+        Proof::NamespaceEmpty,
+        Proof::CgroupEmpty,
+        Proof::Rebooted,
+        Proof::Restarted,
+        Proof::Terminated,
+    ];
 
     /// The word that stands for it in records and logs.
     pub const fn word(self) -> &'static str {
@@ -183,6 +194,8 @@ impl Proof {
             Proof::NamespaceEmpty => "namespace-empty",
             Proof::CgroupEmpty => "cgroup-empty",
             Proof::Rebooted => "rebooted",
+            Proof::Restarted => "restarted",
+            Proof::Terminated => "terminated",
         }
     }
 

@@ -42,7 +42,8 @@ pub enum Evidence {
     None,
     /// Somebody holds the platform's own lock (a flock): a try cannot succeed before it is let go.
     Busy,
-    /// The platform's own lock is ours, and the recorded activation is proven gone.
+    /// The recorded activation is proven gone. Where the platform has a lock of its own, that is ours; elsewhere the
+    /// compare-and-set alone decides who is next.
     Gone(Proof),
     /// The platform's own lock is ours, but something of the recorded activation may have let go of it and live.
     Unproven,

@@ -9,12 +9,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use election::{Activation, Claim, Nonce, Refusal, Role};
+use election::{Activation, Claim, Entropy, Nonce, Refusal, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clock::unix_us;
-use crate::elector::{Order, Petition};
+use crate::elector::{KernelEntropy, Order, Petition};
 use crate::lock::LockError;
 use crate::lock::board::{
     ANNOUNCEMENT_LIFE, ANNOUNCEMENT_PERIOD, Answer, Asked, Board, Changes, REQUEST_LIFE, Refused,
@@ -35,6 +35,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 const CHANGE_PACE: Duration = Duration::from_secs(10);
 /// As many are announced at once, the start among them.
 const CHANGES_AT_ONCE: u32 = 4;
+/// Announcements come up to this later than they could: members that were started together must not write together
+/// for ever.
+const SPREAD: Duration = Duration::from_secs(10);
 /// How often the board is looked at where changes are not heard: within the life of a request.
 const LOOK_PACE: Duration = Duration::from_secs(5);
 
@@ -168,7 +171,7 @@ impl<B: Board> Attendant<B> {
         let result = within(CALL_LIMIT, self.board.announce(&own)).await;
         let done = self.note("announce this member", result).is_some();
         self.announced = done.then_some(own);
-        self.announce_at = Some(now + if done { ANNOUNCEMENT_PERIOD } else { CHANGE_PACE });
+        self.announce_at = Some(now + if done { ANNOUNCEMENT_PERIOD + spread() } else { CHANGE_PACE });
     }
 
     // === who is there ===
@@ -327,6 +330,11 @@ impl Pace {
     fn take(&mut self) {
         self.0 = self.0.max(Instant::now()) + CHANGE_PACE;
     }
+}
+
+fn spread() -> Duration {
+    let thousandths = u32::try_from(KernelEntropy.bits() % 1_000).unwrap_or(0);
+    SPREAD * thousandths / 1_000
 }
 
 /// Hears of changes. Where that fails, a look after a while stands in for it.

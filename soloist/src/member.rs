@@ -17,7 +17,7 @@ use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
-use crate::lock::kubernetes::{KubernetesLock, LeaseName};
+use crate::lock::kubernetes::{KubernetesLock, LeaseName, Recorder};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::route::Routing;
@@ -109,6 +109,7 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
         // Whoever holds the flock and finds no record is the first ever.
         absence: Absence::Free,
         local_lock: Some(lock.path().to_owned()),
+        recorder: None,
     };
     member.elect(lock, around_the_lock).await
 }
@@ -116,12 +117,20 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
 async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Result<Exit, Failure> {
     let mut member = Member::start(settings, front)?;
     let (access, period) = (member.settings.access.clone(), member.settings.timing.period());
-    let lock = KubernetesLock::open(access, place, period).await.map_err(misconfigured)?;
+    let asks_kubelet = member.settings.asks_kubelet;
+    let lock = KubernetesLock::open(access, place, period, asks_kubelet).await.map_err(misconfigured)?;
     // Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
     member.keeper.set_patience(member.settings.timing.lateness());
     let commands = member.commands.clone();
     member.keeper.on_replaced(move |guard| commands.set_guard(guard));
-    let around_the_lock = AroundTheLock { board: lock.board(), absence: Absence::CostsALease, local_lock: None };
+    let (access, name) = (member.settings.access.clone(), member.settings.name.clone());
+    let recorder = Recorder::new(access, lock.place().clone(), name, Recorder::own_pod());
+    let around_the_lock = AroundTheLock {
+        board: lock.board(),
+        absence: Absence::CostsALease,
+        local_lock: None,
+        recorder: Some(recorder),
+    };
     member.elect(lock, around_the_lock).await
 }
 
@@ -131,6 +140,8 @@ struct AroundTheLock<B> {
     absence: Absence,
     /// The lock file, where the guard can write the release itself.
     local_lock: Option<PathBuf>,
+    /// Who tells people beside the lock, where there is a place for that.
+    recorder: Option<Recorder>,
 }
 
 /// What every member has, whatever its lock is.
@@ -169,7 +180,7 @@ impl Member {
         around_the_lock: AroundTheLock<B>,
     ) -> Result<Exit, Failure> {
         let Self { settings, front, http, mut around, sender, orders, clock, base, keeper, commands } = self;
-        let AroundTheLock { board, absence, local_lock } = around_the_lock;
+        let AroundTheLock { board, absence, local_lock, recorder } = around_the_lock;
         if settings.fail_fast {
             first_look(&lock).await?;
         }
@@ -182,6 +193,9 @@ impl Member {
         let nonce = machine.member().nonce;
         let board = Arc::new(board);
         around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
+        if let Some(recorder) = recorder {
+            around.add("the recorder of Events", recorder.run(publisher.subscribe()));
+        }
         around.add_commands(&settings, &commands, &publisher, &sender)?;
         let hooks = around.add_hooks(&settings, &commands, &publisher);
         let metrics = Metrics::default();

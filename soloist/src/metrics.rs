@@ -50,6 +50,8 @@ pub enum Grade {
     Release,
     /// The kernel says that nothing of the one before is left.
     Kernel,
+    /// The kubelet says that the container of the one before has ended.
+    Kubelet,
     /// A lease ran out.
     Lease,
     /// An operator vouched for it.
@@ -60,9 +62,10 @@ pub enum Grade {
 
 const OPERATIONS: [(Operation, &str); 2] = [(Operation::Read, "read"), (Operation::Write, "write")];
 
-const GRADES: [(Grade, &str); 5] = [
+const GRADES: [(Grade, &str); 6] = [
     (Grade::Release, "release"),
     (Grade::Kernel, "kernel"),
+    (Grade::Kubelet, "kubelet"),
     (Grade::Lease, "lease"),
     (Grade::Operator, "operator"),
     (Grade::Absent, "absent"),

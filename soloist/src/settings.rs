@@ -39,6 +39,8 @@ pub struct Raw {
     pub allow_remote_fs: bool,
     /// `--kubeconfig` and `--context`
     pub access: Access,
+    /// `--evidence pod`
+    pub asks_kubelet: bool,
     /// `--fail-fast`
     pub fail_fast: bool,
     /// `--http`
@@ -62,6 +64,8 @@ pub struct Settings {
     pub lock: Place,
     /// How the API server is reached, for a lock that is there.
     pub access: Access,
+    /// Whether the kubelet's word on the holder's container is believed.
+    pub asks_kubelet: bool,
     /// The member's name.
     pub name: String,
     /// All durations that follow from the lease.
@@ -100,6 +104,9 @@ impl Settings {
             check_lease(timing.lease()).map_err(|why| {
                 Failure::new(Code::Configuration, format!("--lease {}: {why}", raw.lease)).hint("use --lease 15s")
             })?;
+        } else if raw.asks_kubelet {
+            return Err(Failure::new(Code::Configuration, "--evidence pod: got a lock that is a file".to_owned())
+                .hint("it is for --lock kubernetes://NAMESPACE/NAME"));
         }
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
         let health = health::health(raw.health)?;
@@ -111,6 +118,7 @@ impl Settings {
             group: group.map_or_else(|| place.name(), str::to_owned),
             lock: place,
             access: raw.access,
+            asks_kubelet: raw.asks_kubelet,
             name,
             timing,
             stop_grace,
@@ -220,6 +228,16 @@ mod tests {
         }
         let settings = Settings::new(Raw { lock, ..raw() }, OnExit::Exit, OnLoss::Standby).unwrap();
         assert_eq!((settings.group.as_str(), settings.lock.to_string()), ("app", "kubernetes://prod/app".to_owned()));
+    }
+
+    #[test]
+    fn the_kubelet_knows_nothing_of_a_lock_file() {
+        let failure = refusal(Raw { asks_kubelet: true, ..raw() });
+        assert_eq!(failure.code, Code::Configuration);
+        assert!(failure.message.contains("--evidence") && failure.hint.is_some(), "{failure}");
+        let lock = Some("kubernetes://prod/app".to_owned());
+        let settings = Settings::new(Raw { asks_kubelet: true, lock, ..raw() }, OnExit::Exit, OnLoss::Standby);
+        assert!(settings.unwrap().asks_kubelet);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Members as real pods on the two nodes of the testbed, with a workload that stamps into a folder of this machine.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,8 +12,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::history::{History, Span};
+use crate::process::{self, Process};
 use crate::stamp;
-use crate::wait::wait_for;
+use crate::wait::{wait_for, wait_until};
 
 /// Longer than anything takes that works; pods take seconds to start.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -89,6 +92,55 @@ impl Pods {
         Ok(json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
     }
 
+    /// Creates one object.
+    pub fn create(&self, object: &Value) -> Result<()> {
+        self.kubectl_with(&["create", "-f", "-"], &object.to_string()).map(drop)
+    }
+
+    /// Creates one pod, with the image and the folder of the tests.
+    pub fn create_pod(&self, mut pod: Value) -> Result<()> {
+        self.fit(&mut pod["spec"]);
+        self.create(&pod)
+    }
+
+    /// The first process of the only container of a pod, which sees it as number 1.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn first_process(&self, pod: &str) -> Result<Process> {
+        let is_first = |process: &Process| {
+            let numbers = process.status("NSpid").unwrap_or_default();
+            let mut numbers = numbers.split_ascii_whitespace();
+            numbers.next().is_some() && numbers.last() == Some("1") && process.carries(&format!("HOSTNAME={pod}"))
+        };
+        process::all().into_iter().find(is_first).with_context(|| format!("{pod} does not run"))
+    }
+
+    /// Listens, from now on, for the kubelet to say that the only container of a pod has ended.
+    pub fn hear_end_of(&self, pod: &str) -> Result<End> {
+        let mut kubectl = Command::new(&self.kubectl)
+            .args(["get", "pod", pod, "--watch", "-o"])
+            .arg("jsonpath={.status.containerStatuses[0].state.terminated.reason}{\"\\n\"}")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("failed to start kubectl")?;
+        let lines = BufReader::new(kubectl.stdout.take().context("no stdout")?).lines();
+        let (begun, began) = mpsc::channel();
+        let listener = std::thread::spawn(move || {
+            for line in lines.map_while(std::io::Result::ok) {
+                // Fails only if nobody waits for the beginning any more.
+                let _ = begun.send(());
+                if !line.is_empty() {
+                    return Some(stamp::now());
+                }
+            }
+            None
+        });
+        began.recv_timeout(LIMIT).context("kubectl shows nothing")?;
+        Ok(End { kubectl, listener })
+    }
+
     /// What tests change in every pod.
     fn fit(&self, pod: &mut Value) {
         // No name server runs in the testbed.
@@ -152,6 +204,25 @@ impl Drop for Pods {
         if let Err(error) = gone {
             eprintln!("something is left in the cluster: {error:#}");
         }
+    }
+}
+
+/// The end of a container that somebody listens for.
+#[derive(Debug)]
+pub struct End {
+    kubectl: Child,
+    listener: JoinHandle<Option<u64>>,
+}
+
+impl End {
+    /// Waits for it; when it was told, in nanoseconds of CLOCK_BOOTTIME.
+    pub fn told(mut self) -> Result<u64> {
+        let listener = self.listener;
+        wait_until("the kubelet's word", LIMIT, || listener.is_finished())?;
+        // It may have ended with its output.
+        let _ = self.kubectl.kill();
+        self.kubectl.wait()?;
+        listener.join().ok().flatten().context("kubectl ended without the kubelet's word")
     }
 }
 

@@ -70,6 +70,14 @@ impl Process {
         page.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim().to_owned()))
     }
 
+    /// When it started, in nanoseconds of CLOCK_BOOTTIME, to a clock tick.
+    pub fn started_ns(&self) -> Result<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).context("it is gone")?;
+        let (_, rest) = stat.rsplit_once(") ").context("a status line of another form")?;
+        let ticks: u64 = rest.split(' ').nth(19).context("no start time")?.parse()?;
+        Ok(ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)))
+    }
+
     /// Whether it has `path` open.
     pub fn has_open(&self, path: &Path) -> bool {
         let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else {

@@ -3,6 +3,7 @@
 
 mod clock;
 mod network;
+mod route;
 mod workload;
 
 use std::cell::RefCell;
@@ -12,12 +13,14 @@ use std::time::Duration;
 use election::{Absence, Entropy, Exit, Machine, OnExit, OnLoss, Settings, Timing};
 use soloist::elector::{Command, Elector, Order};
 use soloist::lock::memory::MemoryStore;
+use soloist::route::{Routing, Unpublished};
 use soloist::snapshot::{Health, Publisher, Snapshot};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub use clock::VirtualClock;
 pub use network::{Network, Weather};
+pub use route::{Directory, VirtualRoute};
 pub use workload::{Ledger, VirtualWorkload};
 
 /// A small generator (splitmix64): the same seed gives the same history.
@@ -55,11 +58,21 @@ pub struct World {
     pub weather: Rc<RefCell<Weather>>,
     /// Who ran when.
     pub ledger: Rc<RefCell<Ledger>>,
+    /// Who gets traffic.
+    pub directory: Rc<RefCell<Directory>>,
+    /// What members do with an activation that cannot be published.
+    pub unpublished: Unpublished,
 }
 
 impl Default for World {
     fn default() -> Self {
-        Self { store: MemoryStore::new(), weather: Rc::default(), ledger: Rc::default() }
+        Self {
+            store: MemoryStore::new(),
+            weather: Rc::default(),
+            ledger: Rc::default(),
+            directory: Rc::default(),
+            unpublished: Unpublished::Retried,
+        }
     }
 }
 
@@ -83,17 +96,19 @@ pub fn spawn(world: &World, name: &str, lease: Duration, rate: f64, seed: u64) -
         timing: Timing::new(lease, None)?,
         stop_grace: Duration::from_secs(2),
         absence: Absence::CostsALease,
-        on_exit: OnExit::Standby,
+        on_exit: if world.unpublished == Unpublished::Ends { OnExit::Exit } else { OnExit::Standby },
         on_loss: OnLoss::Standby,
         healthy: true,
     };
     let network = Network::new(world.store.lock(), Rc::clone(&world.weather), Dice(dice.bits()));
-    let workload = VirtualWorkload::new(name, clock, Rc::clone(&world.ledger), Dice(dice.bits()));
+    let workload = VirtualWorkload::new(name, clock, world, Dice(dice.bits()));
     let command = Command { argv: Vec::new(), stop_grace: settings.stop_grace, local_lock: None };
     let (orders, receiver) = mpsc::channel(4);
     let machine = Machine::new(settings, dice);
     let health = Health { healthy: true, why: String::new() };
     let publisher = Publisher::new(Snapshot::new("virtual", name, lease, health, 0));
-    let elector = Elector::new(machine, network, workload, clock, command, receiver, publisher);
+    let route = Rc::new(VirtualRoute::new(name, Rc::clone(&world.directory)));
+    let routing = Routing { route, unpublished: world.unpublished };
+    let elector = Elector::new(machine, network, workload, clock, command, receiver, publisher).routed(routing);
     Ok(VirtualMember { orders, task: tokio::task::spawn_local(elector.run()) })
 }

@@ -299,7 +299,7 @@ fn bad_usage_is_64_and_foreign_stores_are_78() -> Result<()> {
         (&["status", "--lock", "/x/"], 64, "a folder"),
         (&["status", "--group", "a/b"], 64, "--group"),
         (&["status", "--output", "xml"], 64, "xml"),
-        (&["status", "--lock", "kubernetes://a/b"], 78, "cannot use"),
+        (&["status", "--lock", "kubernetes://a/b", "--kubeconfig", "/nowhere/config"], 78, "/nowhere/config"),
         (&["history", "--lock", "consul:///x"], 78, "cannot use"),
         (&["switchover"], 64, "--group"),
         (&["switchover", "--lock", "x", "--timeout", "soon"], 64, "soon"),

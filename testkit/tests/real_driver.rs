@@ -77,6 +77,11 @@ impl History {
                 self.members[victim].1.task.abort();
             }
             4 => *self.world.weather.borrow_mut() = weather(&mut self.dice),
+            5 => {
+                let mut directory = self.world.directory.borrow_mut();
+                directory.delay = Duration::from_millis(self.dice.below(3_000));
+                directory.failures = u32::try_from(self.dice.below(3))?;
+            }
             _ => {}
         }
         Ok(())
@@ -94,6 +99,7 @@ impl History {
             self.restart()?;
         }
         *self.world.weather.borrow_mut() = Weather { delay_max: Duration::from_millis(5), ..Weather::default() };
+        self.world.directory.borrow_mut().delay = Duration::from_millis(5);
         let limit = tokio::time::Instant::now() + RECOVERY;
         while !self.world.ledger.borrow().is_led() {
             ensure!(tokio::time::Instant::now() < limit, "seed {seed}: nobody leads {RECOVERY:?} after the last fault");
@@ -103,6 +109,7 @@ impl History {
         let ledger = self.world.ledger.borrow();
         ensure!(ledger.overlaps.is_empty(), "seed {seed}: {:?}", ledger.overlaps);
         ensure!(ledger.disorders == 0, "seed {seed}: {} tokens out of order", ledger.disorders);
+        ensure!(ledger.unpublished == 0, "seed {seed}: {} started before traffic went to them", ledger.unpublished);
         self.seen.activations = ledger.activations;
         Ok(self.seen.clone())
     }

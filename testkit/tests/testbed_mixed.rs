@@ -1,19 +1,20 @@
 //! Groups of soloist members and members of client-go's election on one Lease of a real API server.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
+use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::{Group, MARK};
 use testkit::history::{Span, Violation};
 use testkit::member::Member;
 use testkit::process;
+use testkit::relay::{Fault, Scope};
 use testkit::wait::{holds_for, wait_for, wait_until};
 
 /// The lease of both kinds, and what client-go derives nothing from.
@@ -29,71 +30,58 @@ const LATE: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(40);
 const PROBE_PACE_US: &str = "100";
 
-/// What the testbed tells about itself.
-fn testbed(name: &str) -> Result<PathBuf> {
-    let value = std::env::var_os(name).filter(|_| std::env::var_os("TESTBED_DIR").is_some());
-    Ok(value.context("no real API server is there: run this by make testbed-test")?.into())
-}
-
-fn kubectl(words: &[&str]) -> Result<String> {
-    let output = Command::new(testbed("KUBECTL")?).args(words).output().context("failed to start kubectl")?;
-    ensure!(output.status.success(), "kubectl {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// A group whose lock is a Lease that nobody has used.
+/// A group on a Lease that nobody has used, or that does not exist.
 struct Mixed {
+    cluster: Cluster,
+    namespace: String,
     group: Group,
-    lease: String,
 }
+
+/// The name of the Lease.
+const NAME: &str = "app";
 
 impl Mixed {
-    fn new(lease: &str) -> Result<Self> {
-        let lease = format!("{lease}-{}", std::process::id());
-        testbed("KUBECONFIG")?;
+    fn new() -> Result<Self> {
+        let cluster = Cluster::connect()?;
+        let namespace = cluster.namespace()?;
         let mut group = Group::new()?;
-        group.set_lock(format!("kubernetes://default/{lease}").into());
+        group.set_lock_url(&format!("kubernetes://{namespace}/{NAME}"));
         group.set("--lease", "4s");
         group.set_fresh(Duration::from_millis(50));
-        Ok(Self { group, lease })
+        Ok(Self { cluster, namespace, group })
     }
 
     /// A soloist member; the Lease is somebody else's already.
     fn soloist(&self, name: &str) -> Result<Member> {
         let member = Member::spawn(&self.group, name, &[], &[])?;
-        wait_until("it to stand by", LIMIT, || member.log().contains("standing by: "))?;
+        member.wait_standby(LIMIT)?;
         Ok(member)
     }
 
     /// The first member of the group, which finds a Lease that is free at first sight.
     fn first_soloist(&self, name: &str) -> Result<(Member, Span)> {
-        let manifest = serde_json::json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"name": self.lease, "annotations": {"soloist.dev/initial": "true"}},
-        });
-        let path = self.group.folder().join("lease.json");
-        fs::write(&path, manifest.to_string())?;
-        kubectl(&["apply", "-f", &path.to_string_lossy()])?;
+        self.cluster.initial_lease(&self.namespace, NAME)?;
         let member = Member::spawn(&self.group, name, &[], &[])?;
         let active = member.wait_active(&self.group, LIMIT)?;
         Ok((member, active))
     }
 
     fn client_go(&self, name: &str) -> Result<ClientGo> {
-        self.client_go_with(name, &["-release-on-cancel"], &[])
+        self.client_go_with(name, &["-release-on-cancel"])
     }
 
-    fn client_go_with(&self, name: &str, options: &[&str], probe: &[&str]) -> Result<ClientGo> {
+    fn client_go_with(&self, name: &str, options: &[&str]) -> Result<ClientGo> {
         let log = self.group.folder().join(format!("{name}.log"));
-        let mut command = Command::new(testbed("TESTBED_BIN")?.join("client-go-member"));
-        command.args(["-name", &self.lease, "-identity", name]);
+        let programs = PathBuf::from(std::env::var_os("TESTBED_BIN").context("no testbed")?);
+        let mut command = Command::new(programs.join("client-go-member"));
+        command.args(["-namespace", &self.namespace, "-name", NAME, "-identity", name]);
         for (option, value) in
             [("-lease-duration", LEASE), ("-renew-deadline", RENEW_DEADLINE), ("-retry-period", RETRY_PERIOD)]
         {
             command.args([option, &format!("{}ms", value.as_millis())]);
         }
         command.args(options).arg(self.group.binary("probe")?).arg("--dir").arg(self.group.probe_dir());
-        command.args(["--pace-us", PROBE_PACE_US]).args(probe).env(MARK, self.group.folder());
+        command.args(["--pace-us", PROBE_PACE_US]).env(MARK, self.group.folder());
         let file = File::create(&log)?;
         let child =
             command.stdout(file.try_clone()?).stderr(file).spawn().context("failed to start client-go-member")?;
@@ -122,7 +110,8 @@ impl Mixed {
     }
 
     fn spec(&self) -> Result<Value> {
-        let lease: Value = serde_json::from_str(&kubectl(&["get", "lease", &self.lease, "-o", "json"])?)?;
+        let text = self.cluster.kubectl(&["get", "lease", NAME, "-n", &self.namespace, "-o", "json"])?;
+        let lease: Value = serde_json::from_str(&text)?;
         Ok(lease["spec"].clone())
     }
 
@@ -194,57 +183,6 @@ impl Drop for ClientGo {
     }
 }
 
-/// A way to the API server that can be held up.
-struct Line {
-    relay: Child,
-    port: u16,
-    kubeconfig: PathBuf,
-}
-
-impl Line {
-    fn to_the_api_server(mixed: &Mixed) -> Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let config = fs::read_to_string(testbed("KUBECONFIG")?)?;
-        let kubeconfig = mixed.group.folder().join("line.kubeconfig");
-        fs::write(&kubeconfig, config.replace("127.0.0.1:6443", &format!("127.0.0.1:{port}")))?;
-        let mut command = Command::new(testbed("TESTBED_BIN")?.join("spread"));
-        command.args([&format!("127.0.0.1:{port}"), "127.0.0.1:6443"]).env(MARK, mixed.group.folder());
-        let relay = command.spawn().context("failed to start spread")?;
-        let line = Self { relay, port, kubeconfig };
-        wait_until("it to listen", LIMIT, || TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-        Ok(line)
-    }
-
-    fn kubeconfig(&self) -> String {
-        self.kubeconfig.to_string_lossy().into_owned()
-    }
-
-    fn hold(&self) -> Result<()> {
-        process::signal(self.relay.id().try_into()?, Signal::STOP)
-    }
-
-    fn let_go(&self) -> Result<()> {
-        process::signal(self.relay.id().try_into()?, Signal::CONT)
-    }
-
-    /// Whether something was sent that the relay has not taken.
-    fn has_mail(&self) -> bool {
-        let own = format!(":{:04X}", self.port);
-        let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-        // `N: LOCAL:PORT REMOTE:PORT STATE SENT:RECEIVED ...`
-        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|words| {
-            let received = words.get(4).and_then(|queues| queues.split(':').nth(1));
-            words.get(1).is_some_and(|local| local.ends_with(&own)) && received.is_some_and(|bytes| bytes != "00000000")
-        })
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        let _ = self.relay.kill().and_then(|()| self.relay.wait());
-    }
-}
-
 fn terminate(mut member: Member) -> Result<()> {
     member.signal(Signal::TERM)?;
     let code = member.wait_exit_code(LIMIT)?;
@@ -261,7 +199,7 @@ fn is_about(waited: Duration, expected: Duration) -> Result<()> {
 
 #[test]
 fn members_are_replaced_one_by_one_in_both_directions_without_an_overlap() -> Result<()> {
-    let mixed = Mixed::new("roll")?;
+    let mixed = Mixed::new()?;
     let legacy = [mixed.client_go("c1")?, mixed.client_go("c2")?];
     let first = mixed.active("c1")?;
     let [c1, c2] = legacy;
@@ -293,8 +231,8 @@ fn members_are_replaced_one_by_one_in_both_directions_without_an_overlap() -> Re
 
 #[test]
 fn a_silent_client_go_holder_is_waited_for_three_leases_and_counted_down() -> Result<()> {
-    let mixed = Mixed::new("silent")?;
-    let mut c1 = mixed.client_go_with("c1", &[], &[])?;
+    let mixed = Mixed::new()?;
+    let mut c1 = mixed.client_go_with("c1", &[])?;
     let old = mixed.active("c1")?;
     let s1 = mixed.soloist("s1")?;
     // Long enough for several renewals, each of which the member sees.
@@ -315,7 +253,7 @@ fn a_silent_client_go_holder_is_waited_for_three_leases_and_counted_down() -> Re
 
 #[test]
 fn a_release_by_client_go_proves_nothing() -> Result<()> {
-    let mixed = Mixed::new("released")?;
+    let mixed = Mixed::new()?;
     let c1 = mixed.client_go("c1")?;
     let old = mixed.active("c1")?;
     let s1 = mixed.soloist("s1")?;
@@ -331,7 +269,7 @@ fn a_release_by_client_go_proves_nothing() -> Result<()> {
 
 #[test]
 fn a_release_by_soloist_lets_client_go_start_at_its_next_look() -> Result<()> {
-    let mixed = Mixed::new("handed")?;
+    let mixed = Mixed::new()?;
     let (s1, old) = mixed.first_soloist("s1")?;
     let c1 = mixed.client_go("c1")?;
     ensure!(c1.log().contains("the leader is \"s1\""), "{}", c1.log());
@@ -345,8 +283,8 @@ fn a_release_by_soloist_lets_client_go_start_at_its_next_look() -> Result<()> {
 
 #[test]
 fn client_go_waits_a_lease_for_a_soloist_holder_that_hangs_or_dies_and_meets_nothing_of_it() -> Result<()> {
-    for (lease, end) in [("hangs", End::ElectorStopped), ("dies", End::KeepersKilled)] {
-        let mixed = Mixed::new(lease)?;
+    for end in [End::ElectorStopped, End::KeepersKilled] {
+        let mixed = Mixed::new()?;
         let (s1, old) = mixed.first_soloist("s1")?;
         let _c1 = mixed.client_go("c1")?;
         end.apply(&mixed.group, &s1, &old)?;
@@ -360,7 +298,7 @@ fn client_go_waits_a_lease_for_a_soloist_holder_that_hangs_or_dies_and_meets_not
 /// What cannot be promised: nothing stops the command of a client-go member that does not run.
 #[test]
 fn a_client_go_holder_that_is_stopped_runs_on_beside_its_successor_and_the_takeover_says_unproven() -> Result<()> {
-    let mixed = Mixed::new("stopped")?;
+    let mixed = Mixed::new()?;
     let mut c1 = mixed.client_go("c1")?;
     let old = mixed.active("c1")?;
     let s1 = mixed.soloist("s1")?;
@@ -382,18 +320,20 @@ fn a_client_go_holder_that_is_stopped_runs_on_beside_its_successor_and_the_takeo
 /// is another's by now.
 #[test]
 fn a_lease_that_a_paused_client_go_member_blanks_is_written_again_and_nobody_else_starts() -> Result<()> {
-    let mixed = Mixed::new("blanked")?;
-    let line = Line::to_the_api_server(&mixed)?;
-    let mut c1 = mixed.client_go_with("c1", &["-release-on-cancel", "-kubeconfig", &line.kubeconfig()], &[])?;
+    let mixed = Mixed::new()?;
+    let relay = mixed.cluster.relay(true)?;
+    let kubeconfig = mixed.group.folder().join("kubeconfig");
+    relay.write_kubeconfig(&kubeconfig, &json!({}))?;
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let mut c1 = mixed.client_go_with("c1", &["-release-on-cancel", "-kubeconfig", &kubeconfig])?;
     mixed.active("c1")?;
     let s1 = mixed.soloist("s1")?;
     let s2 = mixed.soloist("s2")?;
-    line.hold()?;
-    wait_until("a renewal to be under way", LIMIT, || line.has_mail())?;
+    relay.inject_times(Scope::Writes, Fault::Hold, 1);
+    wait_until("a renewal to be under way", LIMIT, || relay.held() == 1)?;
     c1.signal_all(Signal::STOP)?;
     let not_c1 = |span: &Span| span.member != "c1" && span.slots.iter().all(|slot| slot.stamps >= 2);
     let new = wait_for("soloist to be active", LIMIT, || mixed.group.history().spans.into_iter().find(not_c1))?;
-    line.let_go()?;
     let (active, other) = if new.member == "s1" { (&s1, &s2) } else { (&s2, &s1) };
     let before = mixed.spec()?["leaseTransitions"].clone();
 

@@ -1,92 +1,58 @@
-//! The API server of the testbed: what an administrator prepares there.
+//! The API server of the testbed, and what the bench prepares there.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
+use serde_json::json;
+use soloist::clock::unix_us;
+use soloist::lock::board::ANNOUNCEMENT_LIFE;
+use soloist::snapshot::Announcement;
+use testkit::cluster::Cluster;
 
 /// The namespace in which the testbed writes down every request.
 pub const AUDITED: &str = "audited";
 
-/// An administrator's access.
-pub struct Cluster {
-    kubectl: PathBuf,
-    folder: PathBuf,
-    server: String,
+/// The namespace for everything else.
+pub const QUIET: &str = "default";
+
+/// A service account with the documented role for one Lease in [`AUDITED`]; its kubeconfig.
+pub fn account(cluster: &Cluster, name: &str, lease: &str) -> Result<PathBuf> {
+    cluster.account(AUDITED, name, lease, &["get", "watch", "update"])?;
+    let token = cluster.token(AUDITED, name)?;
+    let folder = testbed("TESTBED_DIR")?;
+    let authority = folder.join("pki/ca.crt");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "bench",
+        "clusters": [{"name": "bench", "cluster": {
+            "server": testbed("TESTBED_API")?, "certificate-authority": authority,
+        }}],
+        "users": [{"name": "bench", "user": {"token": token}}],
+        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench", "namespace": AUDITED}}],
+    });
+    let path = folder.join(format!("{name}.kubeconfig"));
+    std::fs::write(&path, config.to_string()).with_context(|| format!("failed to write {}", path.display()))?;
+    Ok(path)
 }
 
-impl Cluster {
-    /// The one that this runs beside.
-    pub fn of_the_testbed() -> Result<Self> {
-        let variable =
-            |name: &str| std::env::var(name).context("no real API server is there: run this by make bench-lease");
-        let cluster = Self {
-            kubectl: variable("KUBECTL")?.into(),
-            folder: variable("TESTBED_DIR")?.into(),
-            server: variable("TESTBED_API")?,
-        };
-        cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AUDITED}}))?;
-        Ok(cluster)
-    }
+/// Who has announced itself on a Lease, as long as that counts.
+pub fn members(cluster: &Cluster, namespace: &str, lease: &str) -> Result<Vec<String>> {
+    let path = r"jsonpath={.metadata.annotations.soloist\.dev/members}";
+    let text = cluster.kubectl(&["--namespace", namespace, "get", "lease", lease, "--output", path])?;
+    let members: Vec<Announcement> = match text.is_empty() {
+        true => Vec::new(),
+        false => serde_json::from_str(&text).context("failed to understand the members")?,
+    };
+    let since_ms = |then: u64| Duration::from_millis((unix_us() / 1000).saturating_sub(then));
+    let counts = |member: &Announcement| since_ms(member.at_unix_ms) < ANNOUNCEMENT_LIFE;
+    Ok(members.into_iter().filter(counts).map(|member| member.name).collect())
+}
 
-    /// A Lease that nobody has used yet, so that the first member starts at once; as `--lock` names it.
-    pub fn free_lease(&self, namespace: &str, name: &str) -> Result<String> {
-        self.apply(&json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"namespace": namespace, "name": name, "annotations": {"soloist.dev/initial": "true"}},
-        }))?;
-        Ok(format!("kubernetes://{namespace}/{name}"))
-    }
+/// Where every request in the namespace [`AUDITED`] is written down.
+pub fn audit_log() -> Result<PathBuf> {
+    Ok(testbed("TESTBED_DIR")?.join("logs/audit.log"))
+}
 
-    /// A service account with the documented role for one Lease; its kubeconfig.
-    pub fn account(&self, name: &str, lease: &str) -> Result<PathBuf> {
-        let metadata = json!({"namespace": AUDITED, "name": name});
-        self.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}))?;
-        self.apply(&json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata,
-            "rules": [
-                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease],
-                    "verbs": ["get", "watch", "update"]},
-                {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-            ],
-        }))?;
-        self.apply(&json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "namespace": AUDITED, "name": name}],
-        }))?;
-        let token = self.kubectl(&["--namespace", AUDITED, "create", "token", name], "")?;
-        let authority = self.folder.join("pki/ca.crt");
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "bench",
-            "clusters": [{"name": "bench", "cluster": {"server": self.server, "certificate-authority": authority}}],
-            "users": [{"name": "bench", "user": {"token": token.trim()}}],
-            "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench", "namespace": AUDITED}}],
-        });
-        let path = self.folder.join(format!("{name}.kubeconfig"));
-        std::fs::write(&path, config.to_string()).with_context(|| format!("failed to write {}", path.display()))?;
-        Ok(path)
-    }
-
-    /// Where every request in the namespace [`AUDITED`] is written down.
-    pub fn audit_log(&self) -> PathBuf {
-        self.folder.join("logs/audit.log")
-    }
-
-    fn apply(&self, object: &Value) -> Result<()> {
-        self.kubectl(&["apply", "--filename", "-"], &object.to_string()).map(|_| ())
-    }
-
-    fn kubectl(&self, words: &[&str], input: &str) -> Result<String> {
-        let mut command = Command::new(&self.kubectl);
-        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("failed to start {}", self.kubectl.display()))?;
-        child.stdin.take().context("kubectl without input")?.write_all(input.as_bytes())?;
-        let output = child.wait_with_output().context("failed to wait for kubectl")?;
-        let message = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "kubectl {} failed: {}", words.join(" "), message.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
+fn testbed(variable: &str) -> Result<PathBuf> {
+    Ok(std::env::var_os(variable).with_context(|| format!("{variable} is not set"))?.into())
 }

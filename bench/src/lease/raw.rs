@@ -7,11 +7,12 @@ use anyhow::{Context, Result, bail};
 use election::{Activation, Attempt, Claim, Holder, Member, Nonce, Proof, Record, Release, Token, Version, Write};
 use soloist::lock::Lock;
 use soloist::lock::kubernetes::{Access, KubernetesLock, LeaseName};
+use testkit::cluster::Cluster;
 use testkit::stamp;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-use super::cluster::Cluster;
+use super::cluster::QUIET;
 use crate::steps::{LIMIT, SETTLE};
 
 /// How often a lock looks that may not watch: never here.
@@ -42,12 +43,12 @@ pub struct Raw {
 impl Raw {
     /// Connects both.
     pub fn start(cluster: &Cluster) -> Result<Self> {
-        let (namespace, name) = ("default", "raw");
-        cluster.free_lease(namespace, name)?;
+        let (namespace, name) = (QUIET, "raw");
+        cluster.initial_lease(namespace, name)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let open = || {
             let place = LeaseName { namespace: namespace.into(), name: name.into() };
-            runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD))
+            runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD, false))
         };
         let (from, to) = (open()?, open()?);
         let version = runtime.block_on(async {

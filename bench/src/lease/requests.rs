@@ -10,16 +10,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
+use testkit::cluster::Cluster;
 use testkit::group::Group;
 use testkit::member::Member;
 
-use super::cluster::{AUDITED, Cluster};
-use super::trio::stands_by;
+use super::cluster::{AUDITED, account, audit_log};
 use crate::beat;
 use crate::footprint::pss_kb;
 use crate::handover::{self, page};
 use crate::steps::LIMIT;
 
+/// The Lease of those who are measured.
+const LEASE: &str = "footprint";
 /// After this, what a start needed once is given back, and everybody has announced what there is to announce.
 const CALM: Duration = Duration::from_secs(5);
 /// What the default lease comes to, with the shortest jitter.
@@ -66,16 +68,17 @@ impl Footprint {
     /// Measures two members with the documented role.
     pub fn measure(cluster: &Cluster, watch: Duration) -> Result<Self> {
         let mut group = handover::group("15s")?;
-        group.set_lock(cluster.free_lease(AUDITED, "footprint")?.into());
+        cluster.initial_lease(AUDITED, LEASE)?;
+        group.set_lock_url(&format!("kubernetes://{AUDITED}/{LEASE}"));
         let active = spawn(cluster, &group, "active")?;
         active.wait_active(&group, LIMIT)?;
         sleep(CALM);
         let pss_active_kb = pss_kb(&active)?;
         let standby = spawn(cluster, &group, "standby")?;
-        stands_by(&standby)?;
+        standby.wait_standby(LIMIT)?;
         sleep(CALM);
         let pss_standby_kb = pss_kb(&standby)?;
-        let log = cluster.audit_log();
+        let log = audit_log()?;
         let before = read(&log)?.len();
         eprintln!("counting requests for {} s", watch.as_secs());
         sleep(watch);
@@ -96,7 +99,7 @@ impl Footprint {
 }
 
 fn spawn(cluster: &Cluster, group: &Group, name: &str) -> Result<Member> {
-    let kubeconfig = cluster.account(name, "footprint")?;
+    let kubeconfig = account(cluster, name, LEASE)?;
     let workload = beat::command(&page(group))?;
     group.member(name).options(["--kubeconfig".into(), kubeconfig.into_os_string()]).run(&workload)
 }

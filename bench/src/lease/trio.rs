@@ -4,40 +4,47 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use soloist::lock::board::ANNOUNCEMENT_LIFE;
+use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::Group;
+use testkit::lease_group;
 use testkit::member::Member;
 use testkit::wait;
 
-use super::cluster::Cluster;
+use super::cluster::{QUIET, members};
 use crate::beat;
 use crate::handover::{self, page};
 use crate::steps::{Gap, LIMIT, SETTLE};
 
-const NAMESPACE: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
-
 /// A group of three.
-pub struct Trio {
+pub struct Trio<'a> {
+    cluster: &'a Cluster,
+    lease: String,
     members: Vec<Member>,
+    /// Those who could not take their announcement down.
+    killed: Vec<String>,
     started: usize,
     last: u64,
     /// Dropped last.
     group: Group,
 }
 
-impl Trio {
+impl<'a> Trio<'a> {
     /// Starts three members with this lease.
-    pub fn start(cluster: &Cluster, lease: Duration) -> Result<Self> {
+    pub fn start(cluster: &'a Cluster, lease: Duration) -> Result<Self> {
         let name = format!("bench-{}", lease.as_secs());
         let mut group = handover::group(&format!("{}s", lease.as_secs()))?;
-        group.set_lock(cluster.free_lease("default", &name)?.into());
-        let mut trio = Self { members: Vec::new(), started: 0, last: 0, group };
+        cluster.initial_lease(QUIET, &name)?;
+        group.set_lock_url(&format!("kubernetes://{QUIET}/{name}"));
+        let mut trio =
+            Self { cluster, lease: name, members: Vec::new(), killed: Vec::new(), started: 0, last: 0, group };
         let first = trio.spawn()?;
         first.wait_active(&trio.group, LIMIT)?;
         trio.members.push(first);
         for _ in 1..3 {
             let member = trio.spawn()?;
-            stands_by(&member)?;
+            member.wait_standby(LIMIT)?;
             trio.members.push(member);
         }
         Ok(trio)
@@ -47,7 +54,7 @@ impl Trio {
     fn spawn(&mut self) -> Result<Member> {
         self.started += 1;
         let workload = beat::command(&page(&self.group))?;
-        self.group.member(&format!("m{}", self.started)).wrapper(NAMESPACE).run(&workload)
+        self.group.member(&format!("m{}", self.started)).wrapper(lease_group::NAMESPACE).run(&workload)
     }
 
     /// Ends the active one in this way, waits for the next, and makes it three again.
@@ -55,28 +62,45 @@ impl Trio {
         let active = self.group.wait_active_after(self.last, LIMIT)?;
         let index = self.members.iter().position(|member| member.name() == active.member);
         let index = index.with_context(|| format!("{active} is none of the members"))?;
-        sleep(SETTLE);
+        self.settle()?;
         let at = end.apply(&self.group, &self.members[index], &active)?;
         let next = self.group.wait_active_after(active.token, LIMIT).with_context(|| format!("after: {end}"))?;
         let old = beat::with_token(&page(&self.group), active.token)?;
         let gap =
             Gap { from_last_ns: next.first.saturating_sub(old.last), from_event_ns: next.first.saturating_sub(at) };
         self.group.archive_before(next.token)?;
+        if end == End::ElectorKilled {
+            self.killed.push(active.member.clone());
+        }
         let member = self.spawn()?;
-        stands_by(&member)?;
+        member.wait_standby(LIMIT)?;
+        // It takes its announcement down before it leaves.
+        self.members[index].wait_exit(LIMIT)?;
         drop(std::mem::replace(&mut self.members[index], member));
         self.last = active.token;
         Ok(gap)
+    }
+
+    /// Waits until those and only those who are there have announced themselves, and nothing is left to do.
+    fn settle(&self) -> Result<()> {
+        let is_settled = |named: &Vec<String>| {
+            let is_there = |name: &String| self.members.iter().any(|member| member.name() == name);
+            let is_named = |member: &Member| named.iter().any(|name| name == member.name());
+            let mut others = named.iter().filter(|name| !self.killed.contains(name));
+            self.members.iter().all(is_named) && others.all(is_there)
+        };
+        // One that left in a hurry may have left its announcement, which is named as a successor as long as it counts.
+        wait::wait_for("the members to announce themselves", ANNOUNCEMENT_LIFE + LIMIT, || {
+            let named = members(self.cluster, QUIET, &self.lease);
+            named.as_ref().map_or(true, is_settled).then_some(named)
+        })
+        .with_context(|| format!("announced: {:?}", members(self.cluster, QUIET, &self.lease)))??;
+        sleep(SETTLE);
+        Ok(())
     }
 
     /// What must never be, in all rounds until now.
     pub fn violations(&self) -> Vec<String> {
         self.group.history().violations().iter().map(ToString::to_string).collect()
     }
-}
-
-/// Waits until a member has seen who is active.
-pub fn stands_by(member: &Member) -> Result<()> {
-    wait::wait_until("it to stand by", LIMIT, || member.log().contains("is active (activation"))
-        .with_context(|| format!("the log of {}:\n{}", member.name(), member.log()))
 }

@@ -139,7 +139,8 @@ impl Acquiring {
         }
         if seen.version == self.expected {
             // The platform's own lock has come meanwhile: the record may be taken over now. Otherwise not so soon.
-            let has_come = matches!(seen.evidence, Evidence::Gone(_) | Evidence::Unproven);
+            let has_come =
+                self.before.was_kept_out() && matches!(seen.evidence, Evidence::Gone(_) | Evidence::Unproven);
             let period = core.settings.timing.period();
             let at = if has_come { now } else { now + core.jittered(period) };
             return self.back_to_standby(core, at, "the lock did not take the write");

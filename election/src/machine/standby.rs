@@ -251,6 +251,11 @@ impl Standby {
         [self.reread_at, ready_at].into_iter().flatten().min()
     }
 
+    /// Whether somebody held the platform's own lock at the last look.
+    pub fn was_kept_out(&self) -> bool {
+        self.sight.as_ref().is_some_and(|sight| sight.evidence == Evidence::Busy)
+    }
+
     /// See [`super::Machine::vigil`].
     pub fn vigil<E: Entropy>(&self, core: &Core<E>) -> Option<Vigil> {
         let is_unproven = |sight: &&Sight| matches!(sight.subject, Subject::Vacant(_) | Subject::Foreign(_));

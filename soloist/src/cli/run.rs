@@ -50,6 +50,10 @@ pub(super) struct Arguments {
     allow_remote_fs: bool,
     #[command(flatten)]
     access: AccessArguments,
+    /// For a lock on Kubernetes: whose word ends the wait for a dead member's lease, besides a release; pod: the
+    /// kubelet's, from the status of the member's pod, which needs watch on pods
+    #[arg(long, env = "SOLOIST_EVIDENCE", value_name = "WHOSE")]
+    evidence: Option<EvidenceArgument>,
     /// Leave with 69 when the lock cannot be read at the start
     #[arg(long, env = "SOLOIST_FAIL_FAST")]
     fail_fast: bool,
@@ -90,6 +94,11 @@ enum OnExitArgument {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum EvidenceArgument {
+    Pod,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum OnLossArgument {
     Standby,
     Exit,
@@ -114,6 +123,7 @@ impl Arguments {
             stop_grace: self.stop_grace,
             allow_remote_fs: self.allow_remote_fs,
             access: self.access.into(),
+            asks_kubelet: matches!(self.evidence, Some(EvidenceArgument::Pod)),
             fail_fast: self.fail_fast,
             http: self.http,
             http_token_file: self.http_token_file,

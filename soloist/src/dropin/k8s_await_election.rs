@@ -49,8 +49,9 @@ impl Fatal {
 }
 
 impl From<Failure> for Fatal {
+    /// Hints speak of flags, and here are none.
     fn from(failure: Failure) -> Self {
-        Self::run(failure.to_string())
+        Self::run(failure.message)
     }
 }
 
@@ -122,13 +123,28 @@ fn status(address: &str) -> Result<Reader, Fatal> {
 fn judge(exit: Exit) -> Result<(), Fatal> {
     match exit {
         Exit::StoodBy | Exit::Workload(0) => Ok(()),
-        Exit::Workload(code @ 129..=192) => Err(Fatal::run(format!("signal: {}", code - 128))),
+        Exit::Workload(code @ 129..=192) => Err(Fatal::run(signal(code - 128))),
         Exit::Workload(code) => Err(Fatal::run(format!("exit status {code}"))),
         Exit::LeaseLost => {
             Line::new("info", "lost leader status").print();
             Err(Fatal::run("the lease was lost, and the command was stopped"))
         }
     }
+}
+
+/// As the other program names it.
+fn signal(number: i32) -> String {
+    let name = match number {
+        1 => "hangup",
+        2 => "interrupt",
+        3 => "quit",
+        6 => "aborted",
+        9 => "killed",
+        11 => "segmentation fault",
+        15 => "terminated",
+        _ => return format!("signal: signal {number}"),
+    };
+    format!("signal: {name}")
 }
 
 #[cfg(test)]
@@ -141,7 +157,8 @@ mod tests {
         assert_eq!(judge(Exit::StoodBy), Ok(()));
         for (exit, error) in [
             (Exit::Workload(3), "exit status 3"),
-            (Exit::Workload(137), "signal: 9"),
+            (Exit::Workload(137), "signal: killed"),
+            (Exit::Workload(128 + 31), "signal: signal 31"),
             (Exit::LeaseLost, "the lease was lost, and the command was stopped"),
         ] {
             assert_eq!(judge(exit), Err(Fatal::run(error)));

@@ -1,7 +1,7 @@
 //! Counts what the elector sees and does. Nothing is decided here.
 
 use election::{
-    Action, Activation, Claim, Evidence, Input, Instant, Output, Request, Role, Seen, Timing, Version, Write,
+    Action, Activation, Claim, Evidence, Input, Instant, Output, Proof, Request, Role, Seen, Timing, Version, Write,
 };
 
 use crate::metrics::{Grade, Metrics, Operation};
@@ -115,6 +115,7 @@ impl Count {
         match (&record.claim, evidence) {
             (Claim::Vacant(_), _) => (Grade::Absent, true),
             (Claim::Released(_), _) => (Grade::Release, true),
+            (Claim::Held(_), Evidence::Gone(Proof::Terminated)) => (Grade::Kubelet, true),
             (Claim::Held(_), Evidence::Gone(_)) => (Grade::Kernel, true),
             (Claim::Held(holder), _) if self.fenced == Some(holder.activation) => (Grade::Operator, true),
             (Claim::Held(_), Evidence::Unproven | Evidence::Busy) => (Grade::Lease, false),
@@ -129,7 +130,7 @@ impl Count {
 mod tests {
     use std::time::Duration;
 
-    use election::{Attempt, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token};
+    use election::{Attempt, Foreign, Holder, Member, Nonce, Record, Release, Token};
 
     use super::*;
     use crate::snapshot::{Health, Snapshot};
@@ -191,6 +192,8 @@ mod tests {
         let cases = [
             ("release", 0, vec![seen(1, Claim::Released(release), Evidence::None)]),
             ("kernel", 0, vec![seen(1, held(), Evidence::Gone(Proof::CgroupEmpty))]),
+            ("kernel", 0, vec![seen(1, held(), Evidence::Gone(Proof::Restarted))]),
+            ("kubelet", 0, vec![seen(1, held(), Evidence::Gone(Proof::Terminated))]),
             ("lease", 0, vec![seen(1, held(), Evidence::None)]),
             ("lease", 1, vec![seen(1, held(), Evidence::Unproven)]),
             ("lease", 1, vec![seen(1, foreign(1), Evidence::None)]),

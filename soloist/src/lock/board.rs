@@ -20,7 +20,7 @@ use crate::snapshot::Announcement;
 
 /// How long an announcement counts without a new one.
 pub const ANNOUNCEMENT_LIFE: Duration = Duration::from_secs(120);
-/// How often a member announces itself while nothing changes.
+/// How often a member announces itself at most while nothing changes.
 pub const ANNOUNCEMENT_PERIOD: Duration = Duration::from_secs(60);
 /// How long a request waits for its answer. Whoever asks gives up then, and another request may take its place.
 pub const REQUEST_LIFE: Duration = Duration::from_secs(10);

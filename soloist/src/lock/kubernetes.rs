@@ -4,27 +4,36 @@ mod access;
 pub(crate) mod answer;
 mod board;
 mod calls;
+mod container;
 mod events;
+mod evidence;
 mod hub;
+mod instance;
+mod kubelet;
 mod lease;
+mod recorder;
 mod rule;
 pub(crate) mod session;
 mod watch;
+mod witness;
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use election::{Evidence, Record, Seen, Version, Write};
+use election::{Claim, Evidence, Record, Seen, Version, Write};
 use serde_json::Value;
 
 use self::calls::{Calls, Failed};
 use self::watch::{News, Watcher};
+use self::witness::Witness;
 use super::codec::EncodeError;
 use super::history::Change;
 use super::{Lock, LockError};
 
 pub use self::access::Access;
 pub use self::board::LeaseBoard;
+pub use self::recorder::Recorder;
 
 /// The smallest lease that is of use here: the native field holds whole seconds.
 pub const LEASE_MIN: Duration = Duration::from_secs(4);
@@ -72,22 +81,34 @@ pub struct KubernetesLock {
     known: Cell<u64>,
     /// What the watch woke for last, if nothing was asked of the API server since.
     told: Cell<Option<Version>>,
+    witness: Witness,
+    /// Whether the kubelet's word is what was woken for, and nothing was asked since.
+    woke_for_kubelet: Cell<bool>,
 }
 
 impl KubernetesLock {
     /// Reads the credentials; nothing is asked of the API server yet. `period` passes between two looks while the Lease
-    /// cannot be watched.
+    /// cannot be watched. With `asks_kubelet` the holder's pod is watched, too: its end ends the wait for its lease.
     ///
     /// # Errors
     /// Credentials that cannot be read or must not be used.
-    pub async fn open(access: Access, place: LeaseName, period: Duration) -> Result<Self, LockError> {
+    pub async fn open(
+        access: Access,
+        place: LeaseName,
+        period: Duration,
+        asks_kubelet: bool,
+    ) -> Result<Self, LockError> {
+        let calls = Calls::open(access, place).await?;
+        let witness = Witness::new(calls.access(), calls.home(), calls.place(), asks_kubelet);
         Ok(Self {
-            calls: Calls::open(access, place).await?,
+            calls,
             last: RefCell::new(None),
             period,
             watcher: RefCell::new(None),
             known: Cell::new(0),
             told: Cell::new(None),
+            witness,
+            woke_for_kubelet: Cell::new(false),
         })
     }
 
@@ -131,6 +152,17 @@ impl KubernetesLock {
         Some(found)
     }
 
+    /// The Lease as it was seen last. The kubelet's word is on whom that names; each write quotes its version.
+    fn last_lease(&self) -> Option<(Version, Value)> {
+        self.last.borrow().clone()
+    }
+
+    fn seen(&self, version: Version, lease: &Value) -> Seen {
+        let record = lease::decode(lease);
+        let evidence = self.witness.judge(&record, &lease::backend(lease));
+        Seen { version, record: Some(record), evidence }
+    }
+
     async fn get(&self) -> Result<(Version, Value), Failed> {
         self.heard(self.calls.get().await)
     }
@@ -140,8 +172,7 @@ impl KubernetesLock {
         if expected == Version::ABSENT {
             return Ok(None);
         }
-        let last = self.last.borrow().clone();
-        let (version, lease) = match last {
+        let (version, lease) = match self.last_lease() {
             Some((version, lease)) if version == expected => (version, lease),
             _ => self.get().await?,
         };
@@ -151,7 +182,8 @@ impl KubernetesLock {
     async fn store(&self, expected: Version, record: &Record, why: &str) -> Result<Version, Failed> {
         let before = self.at(expected).await?;
         let now = jiff::Timestamp::now();
-        let lease = lease::encode(before.as_ref(), self.place(), record, why, now)
+        let named = self.witness.named(&record.claim);
+        let lease = lease::encode(before.as_ref(), self.place(), record, named, why, now)
             .map_err(|error: EncodeError| Failed::Denied(error.to_string()))?;
         // The Lease quotes its UID and resource version: only that object at that version is replaced.
         let answer = match before {
@@ -170,22 +202,26 @@ impl KubernetesLock {
 
 impl Lock for KubernetesLock {
     async fn read(&self) -> Result<Seen, LockError> {
-        let seen = |version, record| Ok(Seen { version, record, evidence: Evidence::None });
-        if let Some((version, lease)) = self.told_lease() {
-            return seen(version, Some(lease::decode(&lease)));
+        let woke_for_kubelet = self.woke_for_kubelet.take();
+        if let Some((version, lease)) = self.told_lease().or_else(|| self.last_lease().filter(|_| woke_for_kubelet)) {
+            return Ok(self.seen(version, &lease));
         }
         // Whatever was told before the question is older than its answer. A look that fails counts as well: who asks
         // decides when to look again, and must not be woken by the same news at once.
         self.known.set(self.calls.hub().news().borrow().count());
         match self.get().await {
-            Ok((version, lease)) => seen(version, Some(lease::decode(&lease))),
-            Err(Failed::Absent) => seen(Version::ABSENT, None),
+            Ok((version, lease)) => Ok(self.seen(version, &lease)),
+            Err(Failed::Absent) => Ok(Seen { version: Version::ABSENT, record: None, evidence: Evidence::None }),
             Err(failed) => Err(failed.into()),
         }
     }
 
     async fn write(&self, expected: Version, record: &Record, why: &str) -> Write {
         self.told.set(None);
+        self.woke_for_kubelet.set(false);
+        if matches!(record.claim, Claim::Held(_)) {
+            self.witness.forget();
+        }
         match self.store(expected, record, why).await {
             Ok(version) => Write::Written(version),
             Err(Failed::Absent) => Write::Gone,
@@ -194,6 +230,11 @@ impl Lock for KubernetesLock {
             Err(Failed::Throttled(after)) => Write::Throttled(after),
             Err(Failed::Unknown(why)) => Write::Unknown(why),
         }
+    }
+
+    /// Nobody has to win this: it tells the next run of this container when guard and workload are gone.
+    fn descriptor(&self) -> Option<OwnedFd> {
+        self.witness.share_lock()
     }
 
     fn history(&self) -> Vec<Change> {
@@ -212,12 +253,21 @@ impl Lock for KubernetesLock {
                 (told.is_live, told.is_behind(since))
             };
             let has_ended = |_| LockError::Unavailable("the watch of the Lease has ended".into());
-            if is_live && !is_behind {
-                news.changed().await.map_err(has_ended)?;
-                continue;
-            }
-            let patience = if is_live { self.period / 2 } else { self.period };
-            let in_time = tokio::time::timeout(patience, news.changed()).await;
+            let patience = if is_live && is_behind { self.period / 2 } else { self.period };
+            let told = async {
+                if is_live && !is_behind {
+                    return Ok(news.changed().await);
+                }
+                tokio::time::timeout(patience, news.changed()).await
+            };
+            let in_time = tokio::select! {
+                in_time = told => in_time,
+                () = self.witness.told() => {
+                    self.witness.heard();
+                    self.woke_for_kubelet.set(true);
+                    return Ok(());
+                }
+            };
             match in_time {
                 Ok(told) => told.map_err(has_ended)?,
                 Err(_) if !is_live => return Ok(()),

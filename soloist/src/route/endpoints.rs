@@ -22,6 +22,9 @@ use crate::lock::kubernetes::session::{Session, request};
 /// The annotation with the fencing token of whoever wrote the object last.
 pub const TOKEN: &str = "soloist.dev/token";
 
+/// How Kubernetes marks the Endpoints that it writes by itself, with every pod that a selector finds.
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+
 /// So often may somebody else be faster, or the API server ask to wait, before an operation fails.
 const TRIES_MAX: u32 = 8;
 /// Assumed where the API server asks to wait and does not say for how long.
@@ -70,6 +73,8 @@ struct Shared {
     target: Target,
     /// Nothing after a disappointment: the next call opens a fresh one.
     session: RefCell<Option<Rc<Session>>>,
+    /// The object as it was found last, if it was there, for the next publication.
+    found: RefCell<Option<Option<Value>>>,
     /// The object as this member has published it.
     last: RefCell<Option<Value>>,
 }
@@ -96,11 +101,26 @@ enum Found {
 impl Endpoints {
     /// Nothing is read or asked yet.
     pub fn new(access: Access, target: Target) -> Self {
-        Self(Rc::new(Shared { access, target, session: RefCell::default(), last: RefCell::default() }))
+        Self(Rc::new(Shared {
+            access,
+            target,
+            session: RefCell::default(),
+            found: RefCell::default(),
+            last: RefCell::default(),
+        }))
     }
 }
 
 impl Route for Endpoints {
+    fn prepare(&self) -> Pending {
+        let shared = Rc::clone(&self.0);
+        Box::pin(async move {
+            let found = shared.get().await?;
+            shared.found.replace(Some(found));
+            Ok(())
+        })
+    }
+
     fn publish(&self, token: Token) -> Pending {
         let shared = Rc::clone(&self.0);
         Box::pin(async move { shared.publish(token).await })
@@ -116,10 +136,17 @@ impl Shared {
     async fn publish(&self, token: Token) -> Result<(), String> {
         self.last.replace(None);
         for _ in 0..TRIES_MAX {
-            let before = self.get().await?;
+            let found = self.found.take();
+            let before = match found {
+                Some(before) => before,
+                None => self.get().await?,
+            };
             let newer = before.as_ref().and_then(token_of).filter(|published| *published > token);
             if let Some(newer) = newer {
                 return Err(format!("{self} is published with token {newer}, which is newer than {token}"));
+            }
+            if before.as_ref().is_some_and(is_managed) {
+                tracing::warn!("{self} may be overwritten by Kubernetes itself: the Service must have no selector");
             }
             let wanted = encode(before.as_ref(), &self.target, &[self.target.subset()], token);
             if let Some(stored) = self.put(before.is_some(), &wanted).await? {
@@ -257,6 +284,10 @@ fn encode(before: Option<&Value>, target: &Target, subsets: &[Value], token: Tok
 /// Who published the object, if it was a member of ours.
 fn token_of(object: &Value) -> Option<Token> {
     object["metadata"]["annotations"][TOKEN].as_str()?.parse().ok().map(Token)
+}
+
+fn is_managed(object: &Value) -> bool {
+    object["metadata"]["labels"][MANAGED_BY] == "endpoint-controller"
 }
 
 fn judge(verb: &str, target: &Target, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {

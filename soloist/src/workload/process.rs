@@ -39,6 +39,15 @@ impl ProcessId {
         Self::of(nix::unistd::getpid().as_raw())
     }
 
+    /// How long ago it started.
+    pub fn age(&self) -> Duration {
+        let ticks_per_second = rustix::param::clock_ticks_per_second().max(1);
+        let start_ns = u128::from(self.start_ticks.wrapping_add_signed(namespace_ticks())) * 1_000_000_000
+            / u128::from(ticks_per_second);
+        let start = Instant::from_nanos(u64::try_from(start_ns).unwrap_or(u64::MAX));
+        clock::now().since(start)
+    }
+
     /// Whether it can still run code. Says yes when that cannot be told.
     pub fn is_alive(&self) -> bool {
         match Stat::read(self.pid) {
@@ -297,6 +306,16 @@ mod tests {
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.state, stat.parent, stat.group, stat.start_ticks), (b'S', 5, 6, 123_456));
         assert!(Stat::parse(b"77 (x) S 5").is_none());
+    }
+
+    #[test]
+    fn a_process_is_as_old_as_it_is() {
+        let mut child = sleeper(None);
+        let young = id(&child).age();
+        assert!(young < Duration::from_secs(5), "{young:?}");
+        assert!(ProcessId::own().unwrap().age() + Duration::from_millis(20) >= young);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -10,7 +10,7 @@ use soloist::clock::Clock;
 use soloist::workload::{Ending, Event, Launch, Workload};
 use tokio::time::Instant as True;
 
-use super::{Dice, VirtualClock};
+use super::{Dice, Directory, VirtualClock, World};
 
 /// Who ran when, in true time.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Ledger {
     pub overlaps: Vec<String>,
     /// Activations whose token was not larger than all before.
     pub disorders: u64,
+    /// Activations that began while traffic did not go to them.
+    pub unpublished: u64,
     largest: Token,
 }
 
@@ -60,14 +62,16 @@ pub struct VirtualWorkload {
     member: String,
     clock: VirtualClock,
     ledger: Rc<RefCell<Ledger>>,
+    directory: Rc<RefCell<Directory>>,
     dice: Dice,
     run: Option<Running>,
 }
 
 impl VirtualWorkload {
     /// Nothing runs yet.
-    pub fn new(member: &str, clock: VirtualClock, ledger: Rc<RefCell<Ledger>>, dice: Dice) -> Self {
-        Self { member: member.to_owned(), clock, ledger, dice, run: None }
+    pub fn new(member: &str, clock: VirtualClock, world: &World, dice: Dice) -> Self {
+        let (ledger, directory) = (Rc::clone(&world.ledger), Rc::clone(&world.directory));
+        Self { member: member.to_owned(), clock, ledger, directory, dice, run: None }
     }
 
     fn end_by(&mut self, at: True) {
@@ -88,7 +92,10 @@ impl Drop for VirtualWorkload {
 
 impl Workload for VirtualWorkload {
     fn start(&mut self, launch: Launch, _descriptor: Option<OwnedFd>) {
-        self.ledger.borrow_mut().start(&self.member, launch.token);
+        let is_published = self.directory.borrow().entry == Some((self.member.clone(), launch.token));
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.unpublished += u64::from(!is_published);
+        ledger.start(&self.member, launch.token);
         // One in three ends by itself within a minute.
         let ends_at = self.dice.one_in(3).then(|| True::now() + Duration::from_millis(self.dice.below(60_000)));
         let (token, kill_at) = (launch.token, launch.kill_at);

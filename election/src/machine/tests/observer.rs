@@ -248,6 +248,52 @@ fn holder_proven_gone_by_the_platform_is_replaced_at_once() {
 }
 
 #[test]
+fn proof_of_a_death_is_taken_without_a_platform_lock_and_whenever_it_comes() {
+    let mut rig = Rig::standby();
+    rig.read_with(Some(held_by("b", 1, 1)), Evidence::None);
+    assert!(rig.try_write().is_none());
+    rig.after(ms(900));
+    rig.step(Input::Changed);
+    rig.read_with(Some(held_by("b", 1, 1)), Evidence::Gone(Proof::Terminated));
+    assert!(rig.try_write().is_some());
+    assert!(rig.outputs.iter().any(|output| output.reason.contains("proven gone (terminated)")), "{:?}", rig.outputs);
+}
+
+#[test]
+fn late_write_of_the_dead_beats_the_one_who_has_proof_and_costs_one_more_try() {
+    let mut rig = Rig::standby();
+    rig.read_with(Some(held_by("b", 1, 1)), Evidence::Gone(Proof::Terminated));
+    assert!(rig.try_write().is_some());
+    rig.answer(Write::Conflict);
+    rig.see_with(Some(held_by("b", 1, 2)), Evidence::Gone(Proof::Terminated));
+    rig.read_with(Some(held_by("b", 1, 2)), Evidence::Gone(Proof::Terminated));
+    let (expected, ..) = rig.try_write().expect("the same activation is still dead");
+    assert_eq!(expected, rig.version());
+}
+
+#[test]
+fn proof_ends_with_the_activation_that_it_is_about() {
+    let mut rig = Rig::standby();
+    rig.read_with(Some(held_by("b", 1, 1)), Evidence::Gone(Proof::Restarted));
+    assert!(rig.try_write().is_some());
+    rig.answer(Write::Conflict);
+    rig.see(Some(held_by("c", 2, 1)));
+    rig.read(Some(held_by("c", 2, 1)));
+    tries_after(&mut rig, LEASE);
+}
+
+#[test]
+fn store_that_refuses_for_no_reason_is_not_asked_again_at_once_by_who_has_proof() {
+    let mut rig = Rig::standby();
+    rig.read_with(Some(held_by("b", 1, 1)), Evidence::Gone(Proof::Terminated));
+    assert!(rig.try_write().is_some());
+    rig.answer(Write::Conflict);
+    rig.read_with(Some(held_by("b", 1, 1)), Evidence::Gone(Proof::Terminated));
+    rig.read_with(Some(held_by("b", 1, 1)), Evidence::Gone(Proof::Terminated));
+    assert!(rig.try_write().is_none(), "{:?}", rig.outputs);
+}
+
+#[test]
 fn holder_without_proof_costs_its_lease_and_is_reported_unproven() {
     let mut rig = Rig::standby();
     rig.read_with(Some(held_by("b", 1, 1)), Evidence::Unproven);

@@ -73,7 +73,10 @@ impl Wanted {
             command,
             ..Raw::default()
         };
-        Ok(Settings::new(raw, OnExit::Exit, OnLoss::Exit)?)
+        Settings::new(raw, OnExit::Exit, OnLoss::Exit).map_err(|failure| {
+            // Where there is no flag, the variable is to be named.
+            Fatal::run(failure.message.replace("--lease", &full("LEASE_DURATION")))
+        })
     }
 }
 

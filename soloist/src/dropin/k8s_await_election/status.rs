@@ -36,7 +36,7 @@ pub(super) fn bind(text: &str) -> Result<Bound, String> {
     let mut result = Err(format!("listen tcp {text}: no such address"));
     for address in candidates {
         let http = Http { address: Address::Tcp(address), token_file: None };
-        result = serve::bind(&http).map_err(|failure: Failure| format!("listen tcp {text}: {failure}"));
+        result = serve::bind(&http).map_err(|failure: Failure| format!("listen tcp {text}: {}", failure.message));
         if result.is_ok() {
             break;
         }

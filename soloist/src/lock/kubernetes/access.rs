@@ -8,6 +8,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::lock::LockError;
 
+/// Where a pod finds the files of its service account.
+const POD_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// What the user said about it.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
@@ -52,12 +55,16 @@ impl Access {
             let file = Kubeconfig::read_from(path).map_err(|error| denied(&error))?;
             return Config::from_custom_kubeconfig(file, &options).await.map_err(|error| denied(&error));
         }
+        let in_the_pod = || {
+            let refuse = |error| LockError::Denied(format!("the credentials in {POD_ACCOUNT}: {}", chain(&error)));
+            Config::incluster().map_err(refuse)
+        };
         if self.pod_only {
-            return Config::incluster().map_err(|error| denied(&error));
+            return in_the_pod();
         }
         let is_named = self.context.is_some() || std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
         if !is_named && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-            return Config::incluster().map_err(|error| denied(&error));
+            return in_the_pod();
         }
         Config::from_kubeconfig(&options).await.map_err(|error| denied(&error))
     }

@@ -34,6 +34,8 @@ pub enum Failed {
 pub struct Calls {
     access: Access,
     place: LeaseName,
+    /// The namespace that the credentials belong to.
+    home: String,
     /// Nothing after a disappointment: the next call opens a fresh one.
     session: Mutex<Option<Session>>,
     hub: Arc<Hub>,
@@ -46,9 +48,10 @@ impl Calls {
     /// Credentials that cannot be read or must not be used.
     pub async fn open(access: Access, place: LeaseName) -> Result<Self, LockError> {
         let session = Session::open(&access).await?;
-        let namespace = if place.namespace.is_empty() { session.namespace().to_owned() } else { place.namespace };
+        let home = session.namespace().to_owned();
+        let namespace = if place.namespace.is_empty() { home.clone() } else { place.namespace };
         let place = LeaseName { namespace, name: place.name };
-        Ok(Self { access, place, session: Mutex::new(Some(session)), hub: Arc::default() })
+        Ok(Self { access, place, home, session: Mutex::new(Some(session)), hub: Arc::default() })
     }
 
     /// One more caller, on another connection: neither is in the way of the other.
@@ -56,6 +59,7 @@ impl Calls {
         Self {
             access: self.access.clone(),
             place: self.place.clone(),
+            home: self.home.clone(),
             session: Mutex::default(),
             hub: Arc::clone(&self.hub),
         }
@@ -69,6 +73,11 @@ impl Calls {
     /// Which Lease it is, with its namespace.
     pub fn place(&self) -> &LeaseName {
         &self.place
+    }
+
+    /// The namespace that the credentials belong to: in a pod, the pod's.
+    pub fn home(&self) -> &str {
+        &self.home
     }
 
     /// What is known of the Lease.

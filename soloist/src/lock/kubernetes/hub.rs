@@ -12,7 +12,6 @@ use super::watch::News;
 /// The newest state, whoever brought it.
 #[derive(Clone, Debug, Default)]
 pub struct Newest {
-    /// The number of the change that made it so.
     number: u64,
     /// Whether anything is known.
     is_known: bool,
@@ -23,6 +22,11 @@ impl Newest {
     /// The Lease, if it is known to exist.
     pub fn lease(&self) -> Option<&Arc<Value>> {
         self.lease.as_ref()
+    }
+
+    /// The number of the change that made it so.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Whether anything is known: also that there is no Lease.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use election::{Activation, Attempt, Claim, Foreign, Member, Nonce, Proof, Record, Release, Version};
 use serde_json::{Map, Value, json};
 
+use super::container::Container;
+use super::evidence::Recorded;
 use crate::lock::codec::{self, Document, EncodeError, FOREIGN_LEASE, MAX_LEASE, fingerprint};
 use crate::lock::history::{self, Change};
 
@@ -59,7 +61,8 @@ pub fn decode(lease: &Value) -> Record {
     }
 }
 
-/// The Lease that says `record`: `before` with what is ours in it replaced, or a new one.
+/// The Lease that says `record`: `before` with what is ours in it replaced, or a new one. `named` is the container of
+/// the activation that holds it, as far as that is known.
 ///
 /// # Errors
 /// A record that no reader would accept.
@@ -67,13 +70,14 @@ pub fn encode(
     before: Option<&Value>,
     place: &super::LeaseName,
     record: &Record,
+    named: Option<(Activation, Container)>,
     why: &str,
     now: jiff::Timestamp,
 ) -> Result<Value, EncodeError> {
     let earlier = before.and_then(|lease| annotation(lease, RECORD)).map(|text| codec::decode(text.as_bytes()));
     let begins = begins(earlier.as_ref().map(|earlier| &earlier.record.claim), &record.claim);
     let native = native_fields(before, begins, record, now);
-    let text = record_text(earlier, begins, record, why, now)?;
+    let text = record_text(earlier, begins, record, named, why, now)?;
     let mut lease = before.and_then(Value::as_object).cloned().unwrap_or_default();
     lease.insert("apiVersion".into(), "coordination.k8s.io/v1".into());
     lease.insert("kind".into(), "Lease".into());
@@ -101,6 +105,11 @@ pub fn history(lease: &Value) -> Vec<Change> {
     annotation(lease, RECORD).map(|text| codec::decode(text.as_bytes()).history).unwrap_or_default()
 }
 
+/// What the backend stored for itself.
+pub fn backend(lease: &Value) -> Map<String, Value> {
+    annotation(lease, RECORD).map(|text| codec::decode(text.as_bytes()).backend).unwrap_or_default()
+}
+
 /// When the native fields say that it was written, in microseconds since 1970: for people.
 pub fn written_unix_us(lease: &Value) -> Option<u64> {
     let at: jiff::Timestamp = lease["spec"]["renewTime"].as_str()?.parse().ok()?;
@@ -121,13 +130,15 @@ fn record_text(
     earlier: Option<Document>,
     begins: bool,
     record: &Record,
+    named: Option<(Activation, Container)>,
     why: &str,
     now: jiff::Timestamp,
 ) -> Result<String, EncodeError> {
-    let (mut history, backend, unknown) = match earlier {
+    let (mut history, mut backend, unknown) = match earlier {
         Some(earlier) => (earlier.history, earlier.backend, earlier.unknown),
         None => (Vec::new(), Map::new(), Map::new()),
     };
+    Recorded::store(&mut backend, named)?;
     note(&mut history, begins, &record.claim, why, now);
     let document = Document { record: record.clone(), version: None, history, backend, unknown };
     let spacious: Value = serde_json::from_str(&codec::encode(&document)?)?;

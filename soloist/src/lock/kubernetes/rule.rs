@@ -43,3 +43,11 @@ pub fn missing(verb: Verb, place: &LeaseName) -> String {
     };
     format!("missing: verb {verb} on leases {name:?} in namespace {namespace:?}; add to the member's Role: {role}")
 }
+
+/// The rule that allows `verb` on what is no Lease, on one line.
+pub fn missing_beside(verb: Verb, resource: &str, namespace: &str) -> String {
+    format!(
+        "missing: verb {verb} on {resource} in namespace {namespace:?}; add to the member's Role: \
+         {{apiGroups: [\"\"], resources: [{resource}], verbs: [{verb}]}}"
+    )
+}

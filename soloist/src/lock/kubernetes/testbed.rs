@@ -1,5 +1,7 @@
 //! The lock on a real API server. Each test makes a Lease of its own.
 
+mod board;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +15,8 @@ use serde_json::json;
 use super::session::{Session, request};
 use super::*;
 use crate::lock::contract::{self, held, released, written};
+
+mod evidence;
 
 /// Longer than anything here takes, a restart of the API server included.
 const SOON: Duration = Duration::from_secs(60);
@@ -112,7 +116,7 @@ impl Cluster {
 
 async fn lock_as(kubeconfig: &Path, place: &LeaseName) -> KubernetesLock {
     let access = Access { kubeconfig: Some(kubeconfig.to_owned()), ..Access::default() };
-    KubernetesLock::open(access, place.clone(), PERIOD).await.unwrap()
+    KubernetesLock::open(access, place.clone(), PERIOD, false).await.unwrap()
 }
 
 async fn changed(lock: &KubernetesLock, since: Version) {
@@ -413,15 +417,16 @@ async fn the_watch_outlives_a_restart_of_the_api_server() {
     panic!("no notice is quick any more");
 }
 
-/// How many single Leases the API server was asked for so far, by anybody.
-async fn looks(cluster: &Cluster) -> f64 {
+/// How many requests of this kind about single Leases the API server has got so far, from anybody.
+async fn requests(cluster: &Cluster, verb: &str) -> f64 {
     let request = request(Method::GET, "/metrics".into(), Vec::new()).unwrap();
     let response = cluster.session.send(request).await.unwrap();
     let bytes = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let counts = text.lines().filter(|line| line.starts_with("apiserver_request_total{"));
-    let of_looks = counts.filter(|line| line.contains("resource=\"leases\"") && line.contains("verb=\"GET\""));
-    of_looks.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    let verb = format!("verb=\"{verb}\"");
+    let of_leases = counts.filter(|line| line.contains("resource=\"leases\"") && line.contains(&verb));
+    of_leases.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 #[tokio::test]
@@ -433,7 +438,7 @@ async fn a_standby_that_may_watch_looks_at_nothing_else() {
     let (holder, standby) = (cluster.lock(&place).await, cluster.lock(&place).await);
     let mut version = written(holder.write(Version::ABSENT, &held(1, 1), "why").await);
     standby.read().await.unwrap();
-    let before = looks(&cluster).await;
+    let before = requests(&cluster, "GET").await;
     for attempt in 2..2 + RENEWALS {
         let record = held(1, attempt);
         let renewal = holder.write(version, &record, "why");
@@ -442,7 +447,7 @@ async fn a_standby_that_may_watch_looks_at_nothing_else() {
         assert_eq!(standby.read().await.unwrap().version, version);
     }
     // The first notices may be late, and the server looks after a Lease of its own.
-    let more = looks(&cluster).await - before;
+    let more = requests(&cluster, "GET").await - before;
     assert!(more < 5.0, "{more} looks for {RENEWALS} renewals");
 }
 

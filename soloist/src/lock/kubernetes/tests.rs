@@ -10,6 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::lock::contract::held;
 
+mod evidence;
+
 /// Longer than any answer of the server takes.
 pub(super) const SOON: Duration = Duration::from_secs(10);
 
@@ -58,6 +60,7 @@ pub(super) struct Request {
 /// What the server was told: for watches, and for everything else.
 #[derive(Default)]
 struct Replies {
+    pods: std::collections::VecDeque<Reply>,
     watches: std::collections::VecDeque<Reply>,
     others: std::collections::VecDeque<Reply>,
 }
@@ -74,6 +77,10 @@ impl Server {
     }
 
     pub async fn watched(watches: Vec<Reply>, others: Vec<Reply>) -> Self {
+        Self::with(Replies { watches: watches.into(), others: others.into(), ..Replies::default() }).await
+    }
+
+    async fn with(replies: Replies) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "first").unwrap();
@@ -86,7 +93,7 @@ impl Server {
         );
         std::fs::write(folder.path().join("config"), config).unwrap();
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let replies = Arc::new(Mutex::new(Replies { watches: watches.into(), others: others.into() }));
+        let replies = Arc::new(Mutex::new(replies));
         let heard = Arc::clone(&requests);
         tokio::spawn(async move {
             for connection in 0.. {
@@ -108,7 +115,9 @@ impl Server {
 
     async fn lock_that_looks_each(&self, period: Duration) -> KubernetesLock {
         let access = Access { kubeconfig: Some(self.kubeconfig()), ..Access::default() };
-        KubernetesLock::open(access, LeaseName { namespace: String::new(), name: "app".into() }, period).await.unwrap()
+        KubernetesLock::open(access, LeaseName { namespace: String::new(), name: "app".into() }, period, false)
+            .await
+            .unwrap()
     }
 
     fn rotate_token(&self, token: &str) {
@@ -132,7 +141,12 @@ async fn serve(
         let next = {
             let mut replies = replies.lock().unwrap();
             let is_watch = request.line.contains("watch=true");
-            if is_watch { replies.watches.pop_front() } else { replies.others.pop_front() }
+            let queue = match is_watch {
+                true if request.line.contains("/pods?") => &mut replies.pods,
+                true => &mut replies.watches,
+                false => &mut replies.others,
+            };
+            queue.pop_front()
         };
         let reply = next.unwrap_or(Reply::Silent);
         let text = match reply {

@@ -25,18 +25,18 @@ use super::session::{BODY_MAX, Session, request};
 use crate::elector::KernelEntropy;
 
 /// The server ends a watch after this, and up to as much again: not all members' at once.
-const WATCH_SECONDS: u64 = 30;
+pub const WATCH_SECONDS: u64 = 30;
 /// How much later than it should a watch may end before it is taken for dead.
-const LATE_MAX: Duration = Duration::from_secs(5);
+pub const LATE_MAX: Duration = Duration::from_secs(5);
 /// For everything up to the first byte of an answer.
-const START_LIMIT: Duration = Duration::from_secs(5);
+pub const START_LIMIT: Duration = Duration::from_secs(5);
 /// Between tries, doubled each time; an outage must not cost much after its end.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A watch that lived for this long was a good one.
-const GOOD: Duration = Duration::from_secs(1);
+pub const GOOD: Duration = Duration::from_secs(1);
 /// How often it is tried whether a watch is allowed meanwhile.
-const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
+pub const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the watch has told so far.
 #[derive(Clone, Debug, Default)]
@@ -318,7 +318,7 @@ impl Task {
 }
 
 /// Between half of it and all of it.
-fn jittered(pause: Duration) -> Duration {
+pub fn jittered(pause: Duration) -> Duration {
     let thousandths = 500 + u32::try_from(KernelEntropy.bits() % 501).unwrap_or(0);
     pause * thousandths / 1000
 }

@@ -19,7 +19,7 @@ fn marked(number: u64) -> Value {
 /// What the server would have stored.
 fn stored(record: &election::Record, number: u64) -> Value {
     let place = LeaseName { namespace: "prod".into(), name: "app".into() };
-    let mut lease = lease::encode(None, &place, record, "why", jiff::Timestamp::now()).unwrap();
+    let mut lease = lease::encode(None, &place, record, None, "why", jiff::Timestamp::now()).unwrap();
     lease["metadata"]["uid"] = "u".into();
     lease["metadata"]["resourceVersion"] = number.to_string().into();
     lease

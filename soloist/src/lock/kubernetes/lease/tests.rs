@@ -17,11 +17,11 @@ fn vacant() -> Record {
 }
 
 fn first(record: &Record) -> Value {
-    encode(None, &place(), record, "because", NOW).unwrap()
+    encode(None, &place(), record, None, "because", NOW).unwrap()
 }
 
 fn then(before: &Value, record: &Record) -> Value {
-    encode(Some(before), &place(), record, "later", LATER).unwrap()
+    encode(Some(before), &place(), record, None, "later", LATER).unwrap()
 }
 
 fn foreign_in(lease: &Value) -> (Foreign, Duration) {

@@ -1,0 +1,188 @@
+//! What the kubelet says of one container: one watch of its pod, until something can be said of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use election::Entropy;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::access::{Access, chain};
+use super::container::Container;
+use super::events::Lines;
+use super::rule::{Verb, missing_beside};
+use super::session::{Session, request};
+use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS, jittered};
+use crate::elector::KernelEntropy;
+
+/// Waits for a word on one container; it ends when this is dropped, and by itself after the word.
+pub struct Waiting<T> {
+    word: watch::Receiver<Option<T>>,
+    task: JoinHandle<()>,
+}
+
+impl<T: Clone + Send + Sync + 'static> Waiting<T> {
+    /// Watches the pod of `container` until `judge` makes something of it. `is_told`: whether it was said already that
+    /// pods must not be watched.
+    pub fn start(
+        access: Access,
+        container: &Container,
+        is_told: Arc<AtomicBool>,
+        judge: impl Fn(&Value) -> Option<T> + Send + Sync + 'static,
+    ) -> Self {
+        let (sender, word) = watch::channel(None);
+        let (namespace, pod) = (container.namespace.clone(), container.pod.clone());
+        let task = Task { access, namespace, pod, is_told, session: None };
+        let task = tokio::spawn(async move {
+            let said = task.run(judge).await;
+            // Fails only if nobody listens any more.
+            let _ = sender.send(Some(said));
+        });
+        Self { word, task }
+    }
+
+    /// The word, once there is one.
+    pub fn word(&self) -> Option<T> {
+        self.word.borrow().clone()
+    }
+
+    /// What was said until now is known.
+    pub fn hear(&mut self) {
+        self.word.mark_unchanged();
+    }
+
+    /// What tells that a word has come that was not heard.
+    pub fn listen(&self) -> watch::Receiver<Option<T>> {
+        self.word.clone()
+    }
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How one watch ended without a word.
+enum End {
+    Over,
+    Broken(String),
+    Forbidden,
+}
+
+struct Task {
+    access: Access,
+    namespace: String,
+    pod: String,
+    is_told: Arc<AtomicBool>,
+    /// Apart from those of the lock: whatever becomes of this must never be in their way.
+    session: Option<Session>,
+}
+
+impl Task {
+    async fn run<T>(mut self, judge: impl Fn(&Value) -> Option<T>) -> T {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let began = Instant::now();
+            let end = match self.watch(&judge).await {
+                Ok(word) => return word,
+                Err(end) => end,
+            };
+            let was_good = began.elapsed() >= GOOD;
+            if was_good {
+                backoff = BACKOFF_MIN;
+            }
+            let pause = match end {
+                End::Over if was_good => Duration::ZERO,
+                End::Over => backoff,
+                End::Broken(why) => {
+                    self.session = None;
+                    tracing::debug!("the watch of the pod {:?} broke and is begun anew: {why}", self.pod);
+                    backoff
+                }
+                End::Forbidden => {
+                    self.session = None;
+                    self.tell();
+                    FORBIDDEN_PAUSE
+                }
+            };
+            sleep(jittered(pause)).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Once, for all pods.
+    fn tell(&self) {
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            let rule = missing_beside(Verb::Watch, "pods", &self.namespace);
+            tracing::warn!("the kubelet's word is not waited for, because pods must not be watched: {rule}");
+        }
+    }
+
+    async fn watch<T>(&mut self, judge: &impl Fn(&Value) -> Option<T>) -> Result<T, End> {
+        let seconds = WATCH_SECONDS + KernelEntropy.bits() % WATCH_SECONDS;
+        let response = match timeout(START_LIMIT, self.begin(seconds)).await {
+            Ok(begun) => begun.map_err(End::Broken)?,
+            Err(_) => return Err(End::Broken(format!("no answer within {START_LIMIT:?}"))),
+        };
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::FORBIDDEN => return Err(End::Forbidden),
+            other => return Err(End::Broken(format!("the API server answered {other}"))),
+        }
+        self.follow(response.into_body(), Instant::now() + Duration::from_secs(seconds) + LATE_MAX, judge).await
+    }
+
+    /// Without a version: the first event is the pod as it is now, and `get` is not needed.
+    async fn begin(&mut self, seconds: u64) -> Result<http::Response<kube::client::Body>, String> {
+        let session = match &self.session {
+            Some(session) => session.clone(),
+            None => Session::open(&self.access).await.map_err(|error| error.to_string())?,
+        };
+        let path = format!(
+            "/api/v1/namespaces/{}/pods?watch=true&timeoutSeconds={seconds}&fieldSelector=metadata.name%3D{}",
+            self.namespace, self.pod
+        );
+        let response = session.send(request(Method::GET, path, Vec::new())?).await?;
+        self.session = Some(session);
+        Ok(response)
+    }
+
+    async fn follow<T>(
+        &self,
+        mut body: kube::client::Body,
+        end: Instant,
+        judge: &impl Fn(&Value) -> Option<T>,
+    ) -> Result<T, End> {
+        let mut lines = Lines::default();
+        loop {
+            let frame = match timeout_at(end, body.frame()).await {
+                Err(_) => return Err(End::Broken("it did not end in time".into())),
+                Ok(None) => return Err(End::Over),
+                Ok(Some(Err(error))) => return Err(End::Broken(chain(&error))),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(piece) = frame.into_data() else { continue };
+            for line in lines.push(&piece).map_err(End::Broken)? {
+                if let Some(word) = judge(&pod_of(&line).map_err(End::Broken)?) {
+                    return Ok(word);
+                }
+            }
+        }
+    }
+}
+
+/// The pod in one event, whatever happened to it: the judge looks at what it says of the container, and nothing else.
+fn pod_of(line: &[u8]) -> Result<Value, String> {
+    let mut event: Value = serde_json::from_slice(line).map_err(|error| format!("an event cannot be read: {error}"))?;
+    let pod = event.get_mut("object").map(Value::take).unwrap_or_default();
+    match event["type"].as_str() {
+        Some("ADDED" | "MODIFIED" | "DELETED") => Ok(pod),
+        _ => Err(pod["message"].as_str().unwrap_or("an event of an unknown type").to_owned()),
+    }
+}

@@ -1,0 +1,78 @@
+//! A route that only exists in a directory, slow and faulty as the test wants it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use election::Token;
+use soloist::route::{Pending, Route};
+use tokio::time::sleep;
+
+/// Who gets traffic.
+#[derive(Debug, Default)]
+pub struct Directory {
+    /// The member, with the token that it published; nobody after a withdrawal.
+    pub entry: Option<(String, Token)>,
+    /// The largest token that was ever published.
+    largest: Token,
+    /// How long each operation takes before and after its effect.
+    pub delay: Duration,
+    /// So many operations fail from now on.
+    pub failures: u32,
+    /// Operations that were begun.
+    pub begun: u32,
+}
+
+/// One member's way to change the directory.
+#[derive(Clone)]
+pub struct VirtualRoute {
+    member: String,
+    directory: Rc<RefCell<Directory>>,
+}
+
+impl VirtualRoute {
+    /// Nothing is published yet.
+    pub fn new(member: &str, directory: Rc<RefCell<Directory>>) -> Self {
+        Self { member: member.to_owned(), directory }
+    }
+
+    /// One operation with its delays and failures.
+    fn operate(&self, change: impl FnOnce(&mut Directory, &str) -> Result<(), String> + 'static) -> Pending {
+        let Self { member, directory } = self.clone();
+        Box::pin(async move {
+            let delay = directory.borrow().delay;
+            directory.borrow_mut().begun += 1;
+            sleep(delay).await;
+            {
+                let directory = &mut *directory.borrow_mut();
+                if let Some(left) = directory.failures.checked_sub(1) {
+                    directory.failures = left;
+                    return Err("the directory is closed".to_owned());
+                }
+                change(directory, &member)?;
+            }
+            sleep(delay).await;
+            Ok(())
+        })
+    }
+}
+
+impl Route for VirtualRoute {
+    fn publish(&self, token: Token) -> Pending {
+        self.operate(move |directory, member| {
+            if directory.largest > token {
+                return Err(format!("token {} is newer", directory.largest));
+            }
+            directory.largest = token;
+            directory.entry = Some((member.to_owned(), token));
+            Ok(())
+        })
+    }
+
+    fn withdraw(&self, token: Token) -> Pending {
+        self.operate(move |directory, _| {
+            directory.entry.take_if(|(_, published)| *published == token);
+            Ok(())
+        })
+    }
+}
