@@ -142,17 +142,18 @@ fn for_parts_of_the_deadline(test: fn(&Cluster, Duration) -> Result<()>) -> Resu
 }
 
 #[test]
-fn answers_later_than_any_attempt_may_take_are_made_up_for_by_the_watch() -> Result<()> {
+fn answers_later_than_any_attempt_may_take_never_make_two() -> Result<()> {
     for_parts_of_the_deadline(|cluster, late| {
         let mut group = LeaseGroup::new(cluster)?;
         let (_members, active) = group.start(cluster, &["a", "b"])?;
         let relay = group.relay("a")?;
         relay.inject(Scope::All, Fault::Delay(late));
-        holds_for("a stays active", LEASE * 3, || group.group.history().spans.len() == 1)
-            .with_context(|| format!("{}{}", group.group.history(), group.group.logs()))?;
-        ensure!(relay.fired() > 10, "too few answers were late");
+        // As long as it has a watch, its events make up for the answers; without one, a gives up in time.
+        holds_for("nothing overlaps", LEASE * 4, || group.group.history().violations().is_empty())?;
+        ensure!(relay.fired() > 5, "too few answers were late");
+        relay.heal();
         group.group.wait_active_after(active.token - 1, LIMIT)?;
-        group.group.history().check(1, 2)
+        group.group.history().check(1, 2).with_context(|| group.group.logs())
     })
 }
 
