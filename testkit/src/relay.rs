@@ -159,9 +159,9 @@ impl Relay {
         self.shared.answered(status)
     }
 
-    /// When the server last stored a Lease with another `renewTime`, in nanoseconds of CLOCK_BOOTTIME.
-    pub fn last_renewed(&self) -> Option<u64> {
-        self.shared.last_renewed()
+    /// When the server last stored a Lease of this holder with another `renewTime`, in nanoseconds of CLOCK_BOOTTIME.
+    pub fn last_renewed(&self, holder: &str) -> Option<u64> {
+        self.shared.last_renewed(holder)
     }
 }
 

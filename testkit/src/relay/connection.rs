@@ -41,8 +41,8 @@ pub struct Shared {
     requests: Mutex<BTreeMap<String, u64>>,
     answers: Mutex<BTreeMap<u16, u64>>,
     fired: AtomicU64,
-    /// The `renewTime` that was stored last, and when that was.
-    renewed: Mutex<Option<(Value, u64)>>,
+    /// By holder: the `renewTime` that was stored last, and when that was.
+    renewed: Mutex<BTreeMap<String, (Value, u64)>>,
 }
 
 impl Shared {
@@ -78,17 +78,18 @@ impl Shared {
         lock(&self.answers).get(&status).copied().unwrap_or(0)
     }
 
-    pub fn last_renewed(&self) -> Option<u64> {
-        lock(&self.renewed).as_ref().map(|(_, at)| *at)
+    pub fn last_renewed(&self, holder: &str) -> Option<u64> {
+        lock(&self.renewed).get(holder).map(|(_, at)| *at)
     }
 
-    /// Others write in a Lease as well, without renewing anything.
+    /// Others write in a Lease as well, and leave its time and its holder as they are.
     fn note_stored(&self, lease: &[u8]) {
         let lease: Value = serde_json::from_slice(lease).unwrap_or_default();
-        let time = &lease["spec"]["renewTime"];
+        let (holder, time) = (&lease["spec"]["holderIdentity"], &lease["spec"]["renewTime"]);
         let mut renewed = lock(&self.renewed);
-        if renewed.as_ref().is_none_or(|(known, _)| known != time) {
-            *renewed = Some((time.clone(), stamp::now()));
+        let holder = holder.as_str().unwrap_or_default();
+        if renewed.get(holder).is_none_or(|(known, _)| known != time) {
+            renewed.insert(holder.to_owned(), (time.clone(), stamp::now()));
         }
     }
 

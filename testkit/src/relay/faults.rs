@@ -11,7 +11,7 @@ use crate::sim::random::Random;
 pub enum Scope {
     /// All of them.
     All,
-    /// Those that change something.
+    /// Those that change a Lease.
     Writes,
     /// Those for a stream of changes.
     Watches,
@@ -21,7 +21,7 @@ impl Scope {
     fn holds<B>(self, request: &Request<B>) -> bool {
         match self {
             Scope::All => true,
-            Scope::Writes => !matches!(*request.method(), Method::GET | Method::HEAD),
+            Scope::Writes => *request.method() != Method::GET && request.uri().path().contains("/leases"),
             Scope::Watches => is_watch(request),
         }
     }
