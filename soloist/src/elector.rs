@@ -178,8 +178,11 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             self.note_unfit();
             self.note_end(&outputs);
             self.count.outputs(self.clock.now(), &outputs, self.machine.role(), self.machine.timing());
-            if self.machine.role() != Role::Active {
-                self.traffic.leave();
+            // docs/safety.md R19.
+            match self.machine.role() {
+                Role::Active => {}
+                Role::Acquiring => self.traffic.prepare(),
+                _ => self.traffic.leave(),
             }
             for output in outputs {
                 if let Some(exit) = self.perform(output) {

@@ -132,7 +132,7 @@ impl LeaseGroup {
 
     /// When the last renewal of a member was stored, in nanoseconds of CLOCK_BOOTTIME: the others saw it then.
     pub fn last_sight(&self, name: &str) -> Result<u64> {
-        self.relay(name)?.last_renewed().with_context(|| format!("{name} has never renewed"))
+        self.relay(name)?.last_renewed(name).with_context(|| format!("{name} has never renewed"))
     }
 
     /// The Lease as it is.

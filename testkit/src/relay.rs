@@ -105,6 +105,11 @@ impl Relay {
         self.gates.send_modify(|gates| gates.cut = true);
     }
 
+    /// Opens what a black hole, held answers or a cut have closed; a fault goes on.
+    pub fn reconnect(&self) {
+        self.gates.send_replace(Gates::default());
+    }
+
     /// Does `fault` to all requests of `scope` from now on, in place of what it did before.
     pub fn inject(&self, scope: Scope, fault: Fault) {
         self.shared.plan(Some(Plan::new(scope, fault, u64::MAX)));
@@ -118,7 +123,7 @@ impl Relay {
     /// Everything passes again; what waited goes on, except for held requests.
     pub fn heal(&self) {
         self.shared.plan(None);
-        self.gates.send_replace(Gates::default());
+        self.reconnect();
     }
 
     /// Sends all requests that [`Fault::Hold`] kept, in their order; returns the server's answers' status codes.
@@ -154,9 +159,9 @@ impl Relay {
         self.shared.answered(status)
     }
 
-    /// When the server last stored a Lease with another `renewTime`, in nanoseconds of CLOCK_BOOTTIME.
-    pub fn last_renewed(&self) -> Option<u64> {
-        self.shared.last_renewed()
+    /// When the server last stored a Lease of this holder with another `renewTime`, in nanoseconds of CLOCK_BOOTTIME.
+    pub fn last_renewed(&self, holder: &str) -> Option<u64> {
+        self.shared.last_renewed(holder)
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 use testkit::cluster::Cluster;
 use testkit::history::Span;
 use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
@@ -126,33 +127,53 @@ fn answers_lost_with_their_connections_are_read_back() -> Result<()> {
     scene.a_stays()
 }
 
-#[test]
-fn answers_late_by_a_part_of_the_deadline_never_make_two() -> Result<()> {
-    let cluster = Cluster::connect()?;
-    // One group each, side by side.
-    let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
-        let late = [30, 55, 75, 95].map(|percent| {
-            scope.spawn({
-                let cluster = &cluster;
-                move || late(cluster, percent)
-            })
-        });
-        late.into_iter().map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread panicked"))).collect()
-    });
-    outcomes.into_iter().collect()
+/// Does it with 30 to 95 percent of the deadline, a group for each, side by side.
+fn for_parts_of_the_deadline(test: fn(&Cluster, Duration) -> Result<()>) -> Result<()> {
+    let cluster = &Cluster::connect()?;
+    std::thread::scope(|scope| {
+        let part = |percent| Duration::from_millis(DEADLINE_MS * percent / 100);
+        let threads = [30, 55, 75, 95].map(|percent| (percent, scope.spawn(move || test(cluster, part(percent)))));
+        for (percent, thread) in threads {
+            let outcome = thread.join().unwrap_or_else(|_| bail!("a thread panicked"));
+            outcome.with_context(|| format!("with {percent} % of the deadline"))?;
+        }
+        Ok(())
+    })
 }
 
-/// All of a's answers come so late; then they are healed. Whoever is active then, there was one at a time.
-fn late(cluster: &Cluster, percent: u64) -> Result<()> {
-    let mut group = LeaseGroup::new(cluster)?;
-    let (_members, active) = group.start(cluster, &["a", "b"])?;
-    let relay = group.relay("a")?;
-    relay.inject(Scope::All, Fault::Delay(Duration::from_millis(DEADLINE_MS * percent / 100)));
-    holds_for("nothing overlaps", LEASE * 3, || group.group.history().violations().is_empty())?;
-    ensure!(relay.fired() > 1, "the fault never happened");
-    relay.heal();
-    group.group.wait_active_after(active.token - 1, LIMIT)?;
-    group.group.history().check(1, 2).with_context(|| format!("answers late by {percent} % of the deadline"))
+#[test]
+fn answers_later_than_any_attempt_may_take_never_make_two() -> Result<()> {
+    for_parts_of_the_deadline(|cluster, late| {
+        let mut group = LeaseGroup::new(cluster)?;
+        let (_members, active) = group.start(cluster, &["a", "b"])?;
+        let relay = group.relay("a")?;
+        relay.inject(Scope::All, Fault::Delay(late));
+        // As long as it has a watch, its events make up for the answers; without one, a gives up in time.
+        holds_for("nothing overlaps", LEASE * 4, || group.group.history().violations().is_empty())?;
+        ensure!(relay.fired() > 5, "too few answers were late");
+        relay.heal();
+        group.group.wait_active_after(active.token - 1, LIMIT)?;
+        group.group.history().check(1, 2).with_context(|| group.group.logs())
+    })
+}
+
+#[test]
+fn everything_late_by_a_part_of_the_deadline_never_makes_two() -> Result<()> {
+    for_parts_of_the_deadline(|cluster, late| {
+        let mut group = LeaseGroup::new(cluster)?;
+        let (_members, _active) = group.start(cluster, &["a", "b"])?;
+        let clean = || group.group.history().violations().is_empty();
+        let began = stamp::now();
+        while Duration::from_nanos(stamp::now() - began) < LEASE * 5 {
+            // Answers and events wait, and come all at once.
+            group.relay("a")?.hold_answers();
+            holds_for("nothing overlaps", late, clean)?;
+            group.relay("a")?.heal();
+            holds_for("nothing overlaps", Duration::from_millis(50), clean)?;
+        }
+        wait_until("somebody to be active", LIMIT, || group.group.active().is_some())?;
+        group.group.history().check(1, 2).with_context(|| group.group.logs())
+    })
 }
 
 #[test]
@@ -204,6 +225,22 @@ fn a_renewal_that_was_held_up_and_overtaken_by_the_next_one_is_refused() -> Resu
     ensure!(statuses == [409], "delivered late: {statuses:?}");
     scene.stays(scene.active.token, LEASE * 2)?;
     scene.group.group.history().check(1, 2)
+}
+
+#[test]
+fn a_watch_that_falls_silent_costs_time_and_nothing_else() -> Result<()> {
+    let scene = Scene::new()?;
+    let relay = scene.group.relay("b")?;
+    relay.inject(Scope::Watches, Fault::Stall);
+    relay.cut();
+    wait_until("b to lose its connections", LIMIT, || scene.members[1].log().contains("begun anew"))?;
+    relay.reconnect();
+    wait_until("b to watch in vain", LIMIT, || relay.fired() > 0)?;
+    scene.stays(scene.active.token, LEASE * 3)?;
+    scene.members[0].signal(Signal::TERM)?;
+    let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
+    ensure!(handover.from_event < LEASE + Duration::from_secs(1), "took {:?}", handover.from_event);
+    check(&scene.group.group, 2, &scene.active)
 }
 
 #[test]

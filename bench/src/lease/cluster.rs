@@ -1,10 +1,13 @@
 //! The API server of the testbed, and what the bench prepares there.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
 use serde_json::json;
+use soloist::clock::unix_us;
+use soloist::lock::board::ANNOUNCEMENT_LIFE;
+use soloist::snapshot::Announcement;
 use testkit::cluster::Cluster;
 
 /// The namespace in which the testbed writes down every request.
@@ -32,19 +35,17 @@ pub fn account(cluster: &Cluster, name: &str, lease: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Who has announced itself on a Lease.
+/// Who has announced itself on a Lease, as long as that counts.
 pub fn members(cluster: &Cluster, namespace: &str, lease: &str) -> Result<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Member {
-        name: String,
-    }
     let path = r"jsonpath={.metadata.annotations.soloist\.dev/members}";
     let text = cluster.kubectl(&["--namespace", namespace, "get", "lease", lease, "--output", path])?;
-    let members: Vec<Member> = match text.is_empty() {
+    let members: Vec<Announcement> = match text.is_empty() {
         true => Vec::new(),
         false => serde_json::from_str(&text).context("failed to understand the members")?,
     };
-    Ok(members.into_iter().map(|member| member.name).collect())
+    let since_ms = |then: u64| Duration::from_millis((unix_us() / 1000).saturating_sub(then));
+    let counts = |member: &Announcement| since_ms(member.at_unix_ms) < ANNOUNCEMENT_LIFE;
+    Ok(members.into_iter().filter(counts).map(|member| member.name).collect())
 }
 
 /// Where every request in the namespace [`AUDITED`] is written down.

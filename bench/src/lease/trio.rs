@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use soloist::lock::board::ANNOUNCEMENT_LIFE;
 use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::Group;
@@ -88,7 +89,8 @@ impl<'a> Trio<'a> {
             let mut others = named.iter().filter(|name| !self.killed.contains(name));
             self.members.iter().all(is_named) && others.all(is_there)
         };
-        wait::wait_for("the members to announce themselves", LIMIT, || {
+        // One that left in a hurry may have left its announcement, which is named as a successor as long as it counts.
+        wait::wait_for("the members to announce themselves", ANNOUNCEMENT_LIFE + LIMIT, || {
             let named = members(self.cluster, QUIET, &self.lease);
             named.as_ref().map_or(true, is_settled).then_some(named)
         })

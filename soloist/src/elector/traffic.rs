@@ -14,6 +14,8 @@ use tokio::time::{sleep, timeout};
 use crate::route::{Pending, Routing, Unpublished};
 use crate::workload::{Ending, Event, Launch};
 
+/// A preparation that is not done by then has been of no use.
+const PREPARE_LIMIT: Duration = Duration::from_secs(1);
 /// A route that has not answered by then has failed. The lease is renewed meanwhile.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(15);
 /// The release does not wait for a withdrawal, but the exit of the process does.
@@ -33,6 +35,7 @@ pub(super) struct Traffic {
     /// The activation that is published, or may be.
     published: Option<Token>,
     operation: Option<Pending>,
+    preparation: Option<Pending>,
     /// What is to be said of launches that never happened.
     events: VecDeque<Event>,
 }
@@ -42,11 +45,18 @@ impl Traffic {
         Self { routing: Some(routing), ..Self::default() }
     }
 
+    /// Gets ready while the lock is being acquired.
+    pub(super) fn prepare(&mut self) {
+        if self.preparation.is_none() {
+            self.preparation = self.routing.as_ref().map(|routing| routing.route.prepare());
+        }
+    }
+
     /// Publishes the activation; gives the launch back at once where there is no route.
     pub(super) fn lead(&mut self, departure: Departure) -> Option<Departure> {
         let Some(routing) = &self.routing else { return Some(departure) };
         let token = departure.0.token;
-        self.operation = Some(publish(routing.clone(), token));
+        self.operation = Some(publish(routing.clone(), self.preparation.take(), token));
         self.published = Some(token);
         self.waiting = Some(departure);
         None
@@ -76,8 +86,16 @@ impl Traffic {
 
     /// Waits for the operation under way; the launch that may begin then. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Departure> {
-        let Some(operation) = &mut self.operation else { return std::future::pending().await };
-        let result = operation.await;
+        let result = match (&mut self.operation, &mut self.preparation) {
+            (Some(operation), _) => operation.await,
+            (None, Some(preparation)) => {
+                // What failed here is asked for again, and complained about, when it is needed.
+                let _ = preparation.await;
+                self.preparation = None;
+                return None;
+            }
+            (None, None) => return std::future::pending().await,
+        };
         self.operation = None;
         match result {
             Ok(()) => self.waiting.take(),
@@ -107,8 +125,11 @@ impl Traffic {
     }
 }
 
-fn publish(routing: Routing, token: Token) -> Pending {
+fn publish(routing: Routing, preparation: Option<Pending>, token: Token) -> Pending {
     Box::pin(async move {
+        if let Some(preparation) = preparation {
+            let _ = within(PREPARE_LIMIT, preparation).await;
+        }
         loop {
             let why = match within(PUBLISH_LIMIT, routing.route.publish(token)).await {
                 Ok(()) => return Ok(()),

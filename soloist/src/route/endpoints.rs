@@ -4,7 +4,7 @@
 
 pub mod ports;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +21,9 @@ use crate::lock::kubernetes::session::{Session, request};
 
 /// The annotation with the fencing token of whoever wrote the object last.
 pub const TOKEN: &str = "soloist.dev/token";
+
+/// How Kubernetes marks the Endpoints that it writes by itself, with every pod that a selector finds.
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 
 /// So often may somebody else be faster, or the API server ask to wait, before an operation fails.
 const TRIES_MAX: u32 = 8;
@@ -70,8 +73,12 @@ struct Shared {
     target: Target,
     /// Nothing after a disappointment: the next call opens a fresh one.
     session: RefCell<Option<Rc<Session>>>,
+    /// The object as it was found last, if it was there, for the next publication.
+    found: RefCell<Option<Option<Value>>>,
     /// The object as this member has published it.
     last: RefCell<Option<Value>>,
+    /// A publication was sent, and nobody knows whether it took effect, or will.
+    unsettled: Cell<bool>,
 }
 
 /// What an answer says.
@@ -96,11 +103,27 @@ enum Found {
 impl Endpoints {
     /// Nothing is read or asked yet.
     pub fn new(access: Access, target: Target) -> Self {
-        Self(Rc::new(Shared { access, target, session: RefCell::default(), last: RefCell::default() }))
+        Self(Rc::new(Shared {
+            access,
+            target,
+            session: RefCell::default(),
+            found: RefCell::default(),
+            last: RefCell::default(),
+            unsettled: Cell::new(false),
+        }))
     }
 }
 
 impl Route for Endpoints {
+    fn prepare(&self) -> Pending {
+        let shared = Rc::clone(&self.0);
+        Box::pin(async move {
+            let found = shared.get().await?;
+            shared.found.replace(Some(found));
+            Ok(())
+        })
+    }
+
     fn publish(&self, token: Token) -> Pending {
         let shared = Rc::clone(&self.0);
         Box::pin(async move { shared.publish(token).await })
@@ -116,13 +139,23 @@ impl Shared {
     async fn publish(&self, token: Token) -> Result<(), String> {
         self.last.replace(None);
         for _ in 0..TRIES_MAX {
-            let before = self.get().await?;
+            let found = self.found.take();
+            let before = match found {
+                Some(before) => before,
+                None => self.get().await?,
+            };
             let newer = before.as_ref().and_then(token_of).filter(|published| *published > token);
             if let Some(newer) = newer {
                 return Err(format!("{self} is published with token {newer}, which is newer than {token}"));
             }
+            if before.as_ref().is_some_and(is_managed) {
+                tracing::warn!("{self} may be overwritten by Kubernetes itself: the Service must have no selector");
+            }
             let wanted = encode(before.as_ref(), &self.target, &[self.target.subset()], token);
-            if let Some(stored) = self.put(before.is_some(), &wanted).await? {
+            self.unsettled.set(true);
+            let answer = self.put(before.is_some(), &wanted).await?;
+            self.unsettled.set(false);
+            if let Some(stored) = answer {
                 if token_of(&stored) != Some(token) {
                     return Err(format!("the API server's answer shows another {self} than the one that was sent"));
                 }
@@ -136,16 +169,23 @@ impl Shared {
 
     async fn withdraw(&self, token: Token) -> Result<(), String> {
         let mut known = self.last.take();
+        let is_unsettled = self.unsettled.take();
+        if known.is_none() && !is_unsettled {
+            return Ok(());
+        }
         for _ in 0..TRIES_MAX {
             let before = match known.take() {
                 Some(published) => Some(published),
                 None => self.get().await?,
             };
-            let Some(before) = before.filter(|before| token_of(before) == Some(token)) else {
-                // Gone, or somebody else's by now.
+            let published = before.as_ref().and_then(token_of);
+            // What is still on its way meets another version after a write, and has no effect. Whatever stands there with
+            // a smaller token or none is older than this activation.
+            if published != Some(token) && !(is_unsettled && published < Some(token)) {
                 return Ok(());
-            };
-            if self.put(true, &encode(Some(&before), &self.target, &[], token)).await?.is_some() {
+            }
+            let emptied = encode(before.as_ref(), &self.target, &[], token);
+            if self.put(before.is_some(), &emptied).await?.is_some() {
                 tracing::info!("{self} is withdrawn");
                 return Ok(());
             }
@@ -259,6 +299,10 @@ fn token_of(object: &Value) -> Option<Token> {
     object["metadata"]["annotations"][TOKEN].as_str()?.parse().ok().map(Token)
 }
 
+fn is_managed(object: &Value) -> bool {
+    object["metadata"]["labels"][MANAGED_BY] == "endpoint-controller"
+}
+
 fn judge(verb: &str, target: &Target, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let details = &body["details"];
@@ -287,5 +331,7 @@ fn missing(verb: &str, target: &Target) -> String {
     )
 }
 
+#[cfg(test)]
+mod calls;
 #[cfg(test)]
 mod tests;

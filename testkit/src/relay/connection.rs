@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -23,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::HELD_MAX;
-use super::faults::{Answer, Fault, Plan, Which};
+use super::faults::{Answer, Fault, Plan, Which, is_watch};
 use super::gate::{Gate, Gates};
 use super::upstream::{Line, Upstream, Whole};
 use crate::stamp;
@@ -39,8 +41,8 @@ pub struct Shared {
     requests: Mutex<BTreeMap<String, u64>>,
     answers: Mutex<BTreeMap<u16, u64>>,
     fired: AtomicU64,
-    /// The `renewTime` that was stored last, and when that was.
-    renewed: Mutex<Option<(Value, u64)>>,
+    /// By holder: the `renewTime` that was stored last, and when that was.
+    renewed: Mutex<BTreeMap<String, (Value, u64)>>,
 }
 
 impl Shared {
@@ -76,25 +78,24 @@ impl Shared {
         lock(&self.answers).get(&status).copied().unwrap_or(0)
     }
 
-    pub fn last_renewed(&self) -> Option<u64> {
-        lock(&self.renewed).as_ref().map(|(_, at)| *at)
+    pub fn last_renewed(&self, holder: &str) -> Option<u64> {
+        lock(&self.renewed).get(holder).map(|(_, at)| *at)
     }
 
-    /// Others write in a Lease as well, without renewing anything.
+    /// Others write in a Lease as well, and leave its time and its holder as they are.
     fn note_stored(&self, lease: &[u8]) {
         let lease: Value = serde_json::from_slice(lease).unwrap_or_default();
-        let time = &lease["spec"]["renewTime"];
+        let (holder, time) = (&lease["spec"]["holderIdentity"], &lease["spec"]["renewTime"]);
         let mut renewed = lock(&self.renewed);
-        if renewed.as_ref().is_none_or(|(known, _)| known != time) {
-            *renewed = Some((time.clone(), stamp::now()));
+        let holder = holder.as_str().unwrap_or_default();
+        if renewed.get(holder).is_none_or(|(known, _)| known != time) {
+            renewed.insert(holder.to_owned(), (time.clone(), stamp::now()));
         }
     }
 
     fn count<B>(&self, request: &Request<B>) {
-        let uri = request.uri();
-        let is_watch = uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"));
-        let verb = if is_watch { "WATCH" } else { request.method().as_str() };
-        *lock(&self.requests).entry(format!("{verb} {}", uri.path())).or_default() += 1;
+        let verb = if is_watch(request) { "WATCH" } else { request.method().as_str() };
+        *lock(&self.requests).entry(format!("{verb} {}", request.uri().path())).or_default() += 1;
     }
 
     fn draw<B>(&self, request: &Request<B>) -> Option<Fault> {
@@ -124,6 +125,7 @@ impl Shared {
                 self.hold(request);
                 std::future::pending().await
             }
+            Some(Fault::Stall) => Ok(self.send(line, request).await?.map(|_| Silence.boxed())),
             Some(Fault::Answer(answer)) => self.answer(line, request, answer).await,
         }
     }
@@ -180,6 +182,19 @@ impl Shared {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("requests", &self.requests()).finish_non_exhaustive()
+    }
+}
+
+/// A body of which nothing comes.
+struct Silence;
+
+impl Body for Silence {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Whoever waits for it is woken by the end of the connection.
+        Poll::Pending
     }
 }
 

@@ -11,8 +11,25 @@ use crate::sim::random::Random;
 pub enum Scope {
     /// All of them.
     All,
-    /// Those that change something.
+    /// Those that change a Lease.
     Writes,
+    /// Those for a stream of changes.
+    Watches,
+}
+
+impl Scope {
+    fn holds<B>(self, request: &Request<B>) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::Writes => *request.method() != Method::GET && request.uri().path().contains("/leases"),
+            Scope::Watches => is_watch(request),
+        }
+    }
+}
+
+/// Whether this asks for a stream of changes.
+pub fn is_watch<B>(request: &Request<B>) -> bool {
+    request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"))
 }
 
 /// What is done to a request.
@@ -26,6 +43,8 @@ pub enum Fault {
     Repeat(Which),
     /// The server does not get it before [`super::Relay::deliver_held`]; the member never gets an answer.
     Hold,
+    /// The answer's head comes, and nothing behind it, and no end.
+    Stall,
     /// The relay answers.
     Answer(Answer),
     /// So many in a hundred are answered with a status from 500 to 504. The server gets half of those.
@@ -83,8 +102,7 @@ impl Plan {
 
     /// What is to be done to this request, if anything; of those that fail at random, an answer.
     pub fn draw<B>(&mut self, request: &Request<B>) -> Option<Fault> {
-        let is_write = !matches!(*request.method(), Method::GET | Method::HEAD);
-        if self.left == 0 || (self.scope == Scope::Writes && !is_write) {
+        if self.left == 0 || !self.scope.holds(request) {
             return None;
         }
         let fault = match self.fault {

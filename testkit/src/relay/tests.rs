@@ -95,7 +95,7 @@ async fn serve(listener: tokio::net::TcpListener, tls: tokio_rustls::TlsAcceptor
 }
 
 fn put(body: &'static str) -> Request<Bytes> {
-    Request::put("/lease").body(Bytes::from(body)).unwrap()
+    Request::put("/leases").body(Bytes::from(body)).unwrap()
 }
 
 fn get(path: &str) -> Request<Bytes> {
@@ -124,27 +124,31 @@ async fn what_nothing_is_done_to_passes_and_is_counted() {
     let scene = Scene::new().await;
     let member = scene.member().await;
     assert_eq!(answer(&member, put("a")).await, ok("1"));
-    assert_eq!(answer(&member, get("/lease?watch=true&x=1")).await, ok("2"));
-    assert_eq!(answer(&member, get("/lease")).await, ok("3"));
-    assert_eq!(scene.seen(), ["PUT /lease a", "GET /lease ", "GET /lease "]);
+    assert_eq!(answer(&member, get("/leases?watch=true&x=1")).await, ok("2"));
+    assert_eq!(answer(&member, get("/leases")).await, ok("3"));
+    assert_eq!(scene.seen(), ["PUT /leases a", "GET /leases ", "GET /leases "]);
     let counted: Vec<(String, u64)> = scene.relay.requests().into_iter().collect();
-    assert_eq!(counted, [("GET /lease".to_owned(), 1), ("PUT /lease".to_owned(), 1), ("WATCH /lease".to_owned(), 1)]);
+    assert_eq!(
+        counted,
+        [("GET /leases".to_owned(), 1), ("PUT /leases".to_owned(), 1), ("WATCH /leases".to_owned(), 1)]
+    );
     assert_eq!((scene.relay.asked("PUT"), scene.relay.asked("WATCH"), scene.relay.fired()), (1, 1, 0));
     assert_eq!(scene.relay.answered(200), 3);
 }
 
 #[tokio::test]
-async fn only_another_time_of_renewal_counts_as_one() {
+async fn only_another_time_of_the_same_holder_counts_as_a_renewal() {
     let scene = Scene::new().await;
     let member = scene.member().await;
-    let first = r#"{"spec":{"renewTime":"1"}}"#;
-    assert_eq!(answer(&member, put(first)).await, ok("1"));
-    let renewed = scene.relay.last_renewed();
-    assert!(renewed.is_some());
-    assert_eq!(answer(&member, put(r#"{"metadata":{},"spec":{"renewTime":"1"}}"#)).await, ok("2"));
-    assert_eq!(scene.relay.last_renewed(), renewed);
-    assert_eq!(answer(&member, put(r#"{"spec":{"renewTime":"2"}}"#)).await, ok("3"));
-    assert!(scene.relay.last_renewed() > renewed);
+    let renewed = || scene.relay.last_renewed("a");
+    assert_eq!(answer(&member, put(r#"{"spec":{"holderIdentity":"a","renewTime":"1"}}"#)).await, ok("1"));
+    let first = renewed();
+    assert!(first.is_some());
+    assert_eq!(answer(&member, put(r#"{"x":1,"spec":{"holderIdentity":"a","renewTime":"1"}}"#)).await, ok("2"));
+    assert_eq!(answer(&member, put(r#"{"spec":{"holderIdentity":"b","renewTime":"2"}}"#)).await, ok("3"));
+    assert_eq!(renewed(), first);
+    assert_eq!(answer(&member, put(r#"{"spec":{"holderIdentity":"a","renewTime":"2"}}"#)).await, ok("4"));
+    assert!(renewed() > first);
 }
 
 #[tokio::test]
@@ -159,7 +163,7 @@ async fn a_black_hole_keeps_connections_and_takes_new_ones_in_silence() {
     scene.relay.heal();
     assert_eq!(answer(&scene.member().await, put("d")).await.map(|(status, _)| status), Some(StatusCode::OK));
     scene.wait_seen(3).await;
-    assert!(scene.seen().contains(&"PUT /lease b".to_owned()), "bytes on the way arrive late");
+    assert!(scene.seen().contains(&"PUT /leases b".to_owned()), "bytes on the way arrive late");
 }
 
 #[tokio::test]
@@ -194,8 +198,10 @@ async fn a_lost_answer_breaks_the_connection_after_the_server_got_the_request() 
     let member = scene.member().await;
     scene.relay.inject(Scope::Writes, Fault::LoseAnswer);
     assert_eq!(answer(&member, put("a")).await, None);
-    assert_eq!(scene.seen(), ["PUT /lease a"]);
-    assert_eq!(answer(&member, get("/lease")).await, ok("2"), "not a write");
+    assert_eq!(scene.seen(), ["PUT /leases a"]);
+    assert_eq!(answer(&member, get("/leases")).await, ok("2"), "not a write");
+    let event = Request::post("/events").body(Bytes::new()).unwrap();
+    assert_eq!(answer(&member, event).await, ok("3"), "not of a Lease");
     assert_eq!(scene.relay.fired(), 1);
 }
 
@@ -220,7 +226,7 @@ async fn a_repeated_request_reaches_the_server_twice() {
     assert_eq!(answer(&member, put("a")).await, ok("1"));
     scene.relay.inject(Scope::Writes, Fault::Repeat(Which::Second));
     assert_eq!(answer(&member, put("b")).await, ok("4"));
-    assert_eq!(scene.seen(), ["PUT /lease a", "PUT /lease a", "PUT /lease b", "PUT /lease b"]);
+    assert_eq!(scene.seen(), ["PUT /leases a", "PUT /leases a", "PUT /leases b", "PUT /leases b"]);
 }
 
 #[tokio::test]
@@ -236,7 +242,7 @@ async fn a_held_request_arrives_when_it_is_delivered_though_the_member_has_gone(
     let relay = Arc::clone(&scene.relay);
     let statuses = tokio::task::spawn_blocking(move || relay.deliver_held()).await.unwrap().unwrap();
     assert_eq!(statuses, [200]);
-    assert_eq!(scene.seen(), ["PUT /lease new", "PUT /lease old"]);
+    assert_eq!(scene.seen(), ["PUT /leases new", "PUT /leases old"]);
     assert_eq!(scene.relay.held(), 0);
 }
 
@@ -280,7 +286,8 @@ async fn a_cut_ends_connections_and_lets_no_new_one_live_until_healed() {
     assert_eq!(timeout(SOON, answer(&member, put("b"))).await.unwrap(), None);
     assert_eq!(timeout(SOON, answer(&scene.member().await, put("c"))).await.unwrap(), None);
     scene.relay.heal();
-    assert_eq!(timeout(SOON, answer(&member, put("d"))).await.unwrap(), ok("2"));
+    let (status, _) = timeout(SOON, answer(&member, put("d"))).await.unwrap().unwrap();
+    assert_eq!(status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -293,4 +300,16 @@ async fn a_member_that_trusts_another_authority_does_not_get_through() {
     let error = Line::new(way_of(&path).await).send(put("a")).await.unwrap_err();
     assert!(format!("{error:#}").contains("certificate"), "{error:#}");
     assert!(other.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_stalled_watch_begins_and_tells_nothing() {
+    let scene = Scene::new().await;
+    let member = scene.member().await;
+    scene.relay.inject(Scope::Watches, Fault::Stall);
+    assert_eq!(answer(&member, get("/leases")).await, ok("1"), "not a watch");
+    let watch = member.send(get("/leases?watch=true")).await.unwrap();
+    assert_eq!(watch.status(), StatusCode::OK);
+    assert!(timeout(SILENCE, watch.into_body().collect()).await.is_err());
+    assert_eq!(scene.relay.fired(), 1);
 }

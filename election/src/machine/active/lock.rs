@@ -7,7 +7,7 @@ use crate::clock::Instant;
 use crate::io::Action;
 use crate::machine::core::{Core, Send};
 use crate::machine::{Entropy, State};
-use crate::record::{Attempt, Claim, Holder, Record, Release};
+use crate::record::{Attempt, Claim, Holder, Release};
 use crate::register::{Seen, Version, Write};
 use crate::timing::Timing;
 
@@ -17,8 +17,6 @@ enum Verdict {
     Stale,
     /// The own newest confirmed record, at a version that may be new: others may keep something beside it.
     Same(Version),
-    /// The same attempt in a record that says something else than was sent.
-    Edited(Version),
     /// A send of this activation that landed.
     Landed(Version, Send),
     /// Written by hand, or by a program that names nobody else: to be rewritten.
@@ -129,14 +127,7 @@ impl Active {
             return Verdict::Stale;
         }
         match &record.claim {
-            Claim::Held(holder) if holder.activation == self.activation => {
-                match self.verdict_on_own(seen.version, holder) {
-                    Verdict::Same(version) if version != self.version && self.is_edited(record) => {
-                        Verdict::Edited(version)
-                    }
-                    verdict => verdict,
-                }
-            }
+            Claim::Held(holder) if holder.activation == self.activation => self.verdict_on_own(seen.version, holder),
             Claim::Held(holder) => Verdict::Lost(format!("the lock names {}", holder.member.name)),
             Claim::Released(release) if release.activation == self.activation => {
                 match self.sends.find(release.attempt) {
@@ -155,12 +146,6 @@ impl Active {
                 _ => Verdict::Contested(seen.version, foreign.why.clone()),
             },
         }
-    }
-
-    /// Whether a record with the confirmed attempt carries another lease than was sent. A store may keep whole
-    /// milliseconds only.
-    fn is_edited(&self, record: &Record) -> bool {
-        record.lease.abs_diff(self.confirmed.lease) >= Duration::from_millis(1)
     }
 
     // docs/safety.md R10: an attempt that was never sent is a clone's.
@@ -186,17 +171,21 @@ impl Active {
             // The store refused what it should know and shows what is older: it went back.
             Verdict::Stale if conflict => self.lose(core, "the store went back to an older state", true),
             Verdict::Stale => self.next_send = now + backoff,
-            Verdict::Same(version) => {
+            Verdict::Same(version) if version == self.version => {
                 if conflict {
                     // Refused although nothing has moved: not to be repeated at full speed.
-                    self.next_send = if version == self.version { now + backoff } else { now };
+                    self.next_send = now + backoff;
                 }
-                self.version = version;
             }
-            Verdict::Edited(version) => {
+            Verdict::Same(version) => {
                 self.version = version;
-                self.next_send = now;
-                core.say(Action::Note, "somebody edited the lock around this activation; rewriting it");
+                let edited = self.is_edited(seen);
+                if edited {
+                    core.say(Action::Note, "somebody edited the lock around this activation; rewriting it");
+                }
+                if edited || conflict {
+                    self.next_send = now;
+                }
             }
             Verdict::Landed(version, send) if matches!(self.phase, Phase::Releasing(..)) => {
                 if matches!(seen.record.as_ref().map(|record| &record.claim), Some(Claim::Released(_))) {
@@ -241,6 +230,12 @@ impl Active {
             }
         }
         self.proceed(core, now)
+    }
+
+    /// Whether the record carries another lease than was sent. A store may keep whole milliseconds only.
+    fn is_edited(&self, seen: &Seen) -> bool {
+        let sent = self.confirmed.lease;
+        seen.record.as_ref().is_some_and(|record| record.lease.abs_diff(sent) >= Duration::from_millis(1))
     }
 
     /// Past the deadline, or once a release was sent, somebody else may have had the lock in between.

@@ -96,3 +96,10 @@ fn addresses_to_which_nothing_can_be_sent_are_refused() {
         assert_eq!(check_address(address.parse().unwrap()), Ok(()));
     }
 }
+
+#[test]
+fn endpoints_that_follow_a_selector_are_recognized() {
+    let labelled = |labels: Value| json!({"metadata": {"labels": labels}});
+    assert!(is_managed(&labelled(json!({MANAGED_BY: "endpoint-controller"}))));
+    assert!(!is_managed(&labelled(json!({"a": "b"}))) && !is_managed(&json!({})));
+}

@@ -98,7 +98,7 @@ impl Site {
             let what = Process::read(pid).map(|process| process.command.join(" ")).unwrap_or_default();
             self.left_behind.push(format!("{pid} of token {}: {what}", active.token));
         }
-        let last_sight = relay.last_renewed().context("the old one has never renewed")?;
+        let last_sight = relay.last_renewed(&active.member).context("the old one has never renewed")?;
         relay.heal();
         wait_until("the old one to stand by", LIMIT, || old.is_standby())?;
         let ended = || group.history().spans.into_iter().find(|span| span.token == active.token);

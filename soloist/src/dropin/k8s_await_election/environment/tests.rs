@@ -46,6 +46,7 @@ fn taken(changes: &[(&str, Option<&str>)]) -> Wanted {
 #[test]
 fn everything_that_is_set_arrives() {
     let expected = Wanted {
+        name: "linstor controller".into(),
         namespace: "default".into(),
         lock: "piraeus-op-cs".into(),
         identity: "my-singleton-7d9f-abcde".into(),
@@ -204,7 +205,7 @@ fn a_lease_that_kubernetes_or_time_does_not_allow_is_refused() {
     assert!(error.contains("K8S_AWAIT_ELECTION_LEASE_DURATION") && error.contains("from 4s"), "{error}");
     let wanted = taken(&[("LEASE_DURATION", Some("90000"))]);
     let error = wanted.settings(Access::default(), vec!["/bin/true".into()]).unwrap_err().error;
-    assert!(error.contains("24h"), "{error}");
+    assert!(error.contains("K8S_AWAIT_ELECTION_LEASE_DURATION \"90000s\" is longer than a day"), "{error}");
 }
 
 #[test]

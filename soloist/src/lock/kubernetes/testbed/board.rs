@@ -143,7 +143,8 @@ async fn a_holder_renews_whatever_five_members_and_those_who_ask_write() {
         "{RENEWALS} renewals amid {} announcements: longest {longest:?}, {sum} conflicts, at most {most} in a row",
         announced.borrow()
     );
-    assert!(longest < PACE * 10, "{longest:?}");
+    // How long that takes depends on the machine; how often a renewal loses does not.
+    assert!(most <= 10, "{most} conflicts in a row");
     let look = boards[0].look().await.unwrap();
     assert_eq!(look.seen.record, Some(held(1, RENEWALS + 1)));
     let names: BTreeSet<String> = look.members.into_iter().map(|member| member.name).collect();

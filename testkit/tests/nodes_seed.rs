@@ -1,0 +1,81 @@
+//! A Deployment that was made for k8s-await-election, with the Role of that program, as real pods: soloist is the entry
+//! point of the image, and nothing else is changed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use testkit::history::Span;
+use testkit::pods::{LIMIT, Pods};
+use testkit::wait::wait_until;
+
+/// Called by the name of the program that it stands in for.
+const IMAGE: &str = "localhost/soloist-await-test:testbed";
+const APP: &str = "my-singleton-with-replicas";
+
+/// Without "watch" a standby looks once in a retry period of 2 s. That program took 14 to 19 s.
+const SOON: Duration = Duration::from_secs(5);
+
+fn install(pods: &Pods) -> Result<Span> {
+    let group = "rbac.authorization.k8s.io";
+    let version = format!("{group}/v1");
+    let rules =
+        json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}]);
+    let subject = json!({"kind": "ServiceAccount", "name": APP, "namespace": "default"});
+    for object in [
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": APP}}),
+        json!({"apiVersion": version, "kind": "Role", "metadata": {"name": APP}, "rules": rules}),
+        json!({"apiVersion": version, "kind": "RoleBinding", "metadata": {"name": APP}, "subjects": [subject],
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": APP}}),
+    ] {
+        pods.create(&object)?;
+    }
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/singleton-with-replicas.yml");
+    pods.apply(&manifest, |object| {
+        let pod = &mut object["spec"]["template"]["spec"];
+        pod["serviceAccountName"] = APP.into();
+        pod["containers"][0]["image"] = IMAGE.into();
+    })?;
+    let active = pods.wait_active_after(0, LIMIT)?;
+    wait_for_all(pods)?;
+    Ok(active)
+}
+
+/// The roll-out is complete, and nobody is on the way out.
+fn wait_for_all(pods: &Pods) -> Result<()> {
+    pods.kubectl(&["rollout", "status", &format!("deployment/{APP}"), "--timeout=90s"])?;
+    let count = || pods.kubectl(&["get", "pods", "-o", "name"]).is_ok_and(|names| names.lines().count() == 5);
+    wait_until("five pods", LIMIT, count).with_context(|| pods.logs())
+}
+
+/// The activation that was the last one before `begun`, and the one after it came soon.
+fn handed_over(pods: &Pods, old: &Span, after: &str) -> Result<Span> {
+    pods.wait_active_after(old.token, LIMIT)?;
+    wait_for_all(pods)?;
+    let history = pods.history();
+    let worst = history.gaps().into_iter().map(|gap| gap.length).max().context("no handover")?;
+    eprintln!("{after}: {} activations so far, the longest gap {worst:?}", history.spans.len());
+    ensure!(worst < SOON, "{after}: {worst:?}{}", pods.logs());
+    // A rolling update may hand over more than once.
+    history.spans.into_iter().max_by_key(|span| span.token).context("nobody")
+}
+
+#[test]
+fn a_deployment_made_for_k8s_await_election_survives_delete_update_and_eviction() -> Result<()> {
+    let pods = Pods::new()?;
+    let first = install(&pods)?;
+    let log = pods.kubectl(&["logs", &first.member])?;
+    ensure!(log.contains("long live our new leader"), "{log}");
+    ensure!(log.contains("starting command 'my-singleton-server'"), "{log}");
+
+    pods.kubectl(&["delete", "pod", &first.member, "--wait=false"])?;
+    let second = handed_over(&pods, &first, "delete")?;
+
+    pods.kubectl(&["rollout", "restart", &format!("deployment/{APP}")])?;
+    let third = handed_over(&pods, &second, "rolling update")?;
+
+    pods.evict(&third.member)?;
+    handed_over(&pods, &third, "eviction")?;
+    pods.check(4)
+}
