@@ -19,10 +19,10 @@ use crate::scenario::{Handover, LIMIT};
 pub const LEASE: Duration = Duration::from_secs(4);
 
 /// How much more than a lease the next one may take, counted from the last sight of the old one.
-const BEYOND: Duration = Duration::from_millis(500);
+pub const BEYOND: Duration = Duration::from_millis(500);
 
 /// The watch may tell of a write before its writer's answer is here.
-const AHEAD: Duration = Duration::from_millis(50);
+pub const AHEAD: Duration = Duration::from_millis(50);
 
 /// What is put before a command that shall be PID 1 of a PID namespace of its own, as in a container.
 pub const NAMESPACE: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
@@ -147,12 +147,14 @@ impl LeaseGroup {
         cluster.kubectl(&["patch", "lease", &self.lease, "-n", &self.namespace, "--type=merge", "-p", &text])?;
         Ok(())
     }
-}
 
-/// Fails unless the next one started a lease after the `last_sight` of the old one, and not much later.
-pub fn came_after_a_lease(handover: &Handover, last_sight: u64, lease: Duration) -> Result<()> {
-    let waited = Duration::from_nanos(handover.new.first.saturating_sub(last_sight));
-    ensure!(waited + AHEAD >= lease, "{waited:?} after the last sight is too early: {}", handover.why);
-    ensure!(waited <= lease + BEYOND, "{waited:?} after the last sight is too late: {}", handover.why);
-    Ok(())
+    /// Fails unless the next one started a lease after the last sight of the old one, and not much later.
+    pub fn came_after_a_lease(&self, handover: &Handover, lease: Duration) -> Result<()> {
+        let last_sight = self.last_sight(&handover.old.member)?;
+        let waited = Duration::from_nanos(handover.new.first.saturating_sub(last_sight));
+        let told = || format!("{waited:?} after the last sight: {}\n{}", handover.why, self.group.logs());
+        ensure!(waited + AHEAD >= lease, "too early, {}", told());
+        ensure!(waited <= lease + BEYOND, "too late, {}", told());
+        Ok(())
+    }
 }

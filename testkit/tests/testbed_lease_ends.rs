@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use testkit::cluster::Cluster;
 use testkit::ends::End;
-use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
+use testkit::lease_group::{LEASE, LeaseGroup};
 use testkit::scenario::{Handover, check, follow, hand_over};
 use testkit::wait::holds_for;
 
@@ -32,7 +32,7 @@ fn by_proof(end: End) -> Result<()> {
 
 fn by_lease(end: End) -> Result<()> {
     let (group, handover) = one(end)?;
-    came_after_a_lease(&handover, group.last_sight("a")?, LEASE)
+    group.came_after_a_lease(&handover, LEASE)
 }
 
 #[test]
@@ -102,6 +102,6 @@ fn without_a_namespace_of_its_own_the_guard_survives_the_elector_and_ends_the_wo
     let at = End::ElectorKilled.apply(&group.group, &members[0], &active)?;
     let handover = follow(&group.group, &active, at)?;
     ensure!(handover.old.last < at + 1_000_000_000, "the workload outlived its elector for long");
-    came_after_a_lease(&handover, group.last_sight("a")?, LEASE)?;
+    group.came_after_a_lease(&handover, LEASE)?;
     check(&group.group, 2, &active)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testkit::cluster::Cluster;
 use testkit::history::Span;
-use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
+use testkit::lease_group::{LEASE, LeaseGroup};
 use testkit::member::Member;
 use testkit::process;
 use testkit::scenario::{LIMIT, check, follow};
@@ -167,7 +167,7 @@ fn a_revoked_role_ends_the_holder_in_time_and_is_named() -> Result<()> {
     let scene = with_accounts()?;
     scene.cluster.kubectl(&["delete", "rolebinding", "a", "-n", &scene.group.namespace])?;
     let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-    came_after_a_lease(&handover, scene.group.last_sight("a")?, LEASE)?;
+    scene.group.came_after_a_lease(&handover, LEASE)?;
     let log = scene.members[0].log();
     ensure!(log.contains("missing: verb update on leases"), "the missing rule is not named:\n{log}");
     scene.cluster.account(&scene.group.namespace, "a", &scene.group.lease, &VERBS)?;
@@ -198,7 +198,7 @@ fn a_dead_token_ends_the_holder_in_time_and_a_new_one_brings_it_back() -> Result
     kill_token(&scene, "a", "first")?;
     wait_dead(&scene, "a", before)?;
     let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-    came_after_a_lease(&handover, scene.group.last_sight("a")?, LEASE)?;
+    scene.group.came_after_a_lease(&handover, LEASE)?;
     fs::write(token_file(&scene.group, "a"), bound_token(&scene.cluster, &scene.group.namespace, "a", "second")?)?;
     scene.members[0].wait_standby(LIMIT)?;
     let next = scene.group.group.wait_active_after(scene.active.token, LIMIT)?;

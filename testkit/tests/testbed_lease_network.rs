@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use testkit::cluster::Cluster;
 use testkit::history::Span;
-use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
+use testkit::lease_group::{LEASE, LeaseGroup};
 use testkit::member::Member;
 use testkit::relay::{Fault, Scope, Which};
 use testkit::scenario::{LIMIT, check, follow};
@@ -36,7 +36,7 @@ impl Scene {
     fn a_is_overtaken_and_stands_by(&self) -> Result<()> {
         let group = &self.group;
         let handover = follow(&group.group, &self.active, stamp::now())?;
-        came_after_a_lease(&handover, group.last_sight("a")?, LEASE)?;
+        group.came_after_a_lease(&handover, LEASE)?;
         group.relay("a")?.heal();
         self.members[0].wait_standby(LIMIT)?;
         self.stays(handover.new.token, LEASE)?;
@@ -112,7 +112,7 @@ fn answers_that_never_come_extend_nothing() -> Result<()> {
     let asked = relay.asked("PUT");
     let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
     ensure!(relay.asked("PUT") > asked, "no renewal was on its way");
-    came_after_a_lease(&handover, scene.group.last_sight("a")?, LEASE)?;
+    scene.group.came_after_a_lease(&handover, LEASE)?;
     // Renewals that landed unseen moved the others' wait, not the holder's deadline.
     let confirmed = handover.old.last;
     ensure!(confirmed < scene.group.last_sight("a")? + DEADLINE_MS * 1_000_000, "an unseen renewal was counted");
