@@ -34,15 +34,15 @@ pub struct Hole {
 impl Hole {
     /// Whether the next one came later than a lease and a bit after the last sight of the old one.
     pub fn is_late(&self, lease: Duration) -> bool {
-        self.from_last_sight() > lease + BEYOND
+        self.waited() > lease + BEYOND
     }
 
     /// Whether it came before that lease was over; the watch may tell of a write before its writer's answer is here.
     pub fn is_early(&self, lease: Duration) -> bool {
-        self.from_last_sight() + AHEAD < lease
+        self.waited() + AHEAD < lease
     }
 
-    fn from_last_sight(&self) -> Duration {
+    fn waited(&self) -> Duration {
         Duration::from_nanos(self.new_first.saturating_sub(self.last_sight))
     }
 }
