@@ -81,8 +81,8 @@ campaign: ## A thousand rounds over all kinds of end, and a thousand of the demo
 
 .PHONY: bench
 bench: ## Handovers beside flock and the raw limit, memory, size, wake-ups; fails when a target is missed
-	cargo build --locked --release -p soloist
-	cargo run --locked --release -p bench -- --rounds $${ROUNDS:-100} --json out/bench.json
+	cargo build --locked --release -p soloist -p bench
+	target/release/bench --rounds $${ROUNDS:-100} --json out/bench.json
 
 .PHONY: bench-lease
 bench-lease: testbed ## The same on a Lease of a real API server: handovers, memory, requests; needs root

@@ -43,15 +43,6 @@ struct Arguments {
 enum Role {
     /// On a Lease of Kubernetes: inside `testbed/run control-plane`
     Lease,
-    /// The workload: stamps that it is alive.
-    #[command(hide = true)]
-    Beat {
-        /// The folder for the stamps.
-        page: PathBuf,
-        /// Nobody tells it an activation: it makes one up.
-        #[arg(long)]
-        untold: bool,
-    },
     /// Waits for a lock, writes what an acquiring write writes, and starts the workload.
     #[command(hide = true)]
     Queue {
@@ -63,10 +54,8 @@ enum Role {
 }
 
 fn main() -> Result<ExitCode> {
-    let born = testkit::stamp::now();
     let arguments = Arguments::parse();
     match arguments.role {
-        Some(Role::Beat { page, untold }) => beat::beat(&page, born, untold).map(|()| ExitCode::SUCCESS),
         Some(Role::Queue { lock, page }) => raw::queue(&lock, &page).map(|()| ExitCode::SUCCESS),
         Some(Role::Lease) => {
             let report = lease::Report::measure(arguments.rounds(), arguments.quick)?;

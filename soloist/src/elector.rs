@@ -178,6 +178,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             self.note_unfit();
             self.note_end(&outputs);
             self.count.outputs(self.clock.now(), &outputs, self.machine.role(), self.machine.timing());
+            // docs/safety.md R19.
             match self.machine.role() {
                 Role::Active => {}
                 Role::Acquiring => self.traffic.prepare(),

@@ -15,6 +15,7 @@ pub type Pending = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 ///
 /// Each change is a compare-and-set that quotes the fencing token: a larger one wins, so that what an older activation
 /// sent, however late it arrives, never replaces what a newer one published.
+/// See docs/safety.md R19.
 pub trait Route {
     /// Gets ready to publish: asked while the lock is being acquired, which takes as long. Nothing depends on it.
     fn prepare(&self) -> Pending {

@@ -196,17 +196,6 @@ impl Pods {
     }
 }
 
-/// The next test finds an empty cluster. What the cluster itself provides says so in a label.
-impl Drop for Pods {
-    fn drop(&mut self) {
-        let kinds = "deployments,pods,services,poddisruptionbudgets,leases,roles,rolebindings";
-        let gone = self.kubectl(&["delete", kinds, "--selector=!provider", "--timeout=60s"]);
-        if let Err(error) = gone {
-            eprintln!("something is left in the cluster: {error:#}");
-        }
-    }
-}
-
 /// The end of a container that somebody listens for.
 #[derive(Debug)]
 pub struct End {
@@ -223,6 +212,17 @@ impl End {
         let _ = self.kubectl.kill();
         self.kubectl.wait()?;
         listener.join().ok().flatten().context("kubectl ended without the kubelet's word")
+    }
+}
+
+/// The next test finds an empty cluster. What the cluster itself provides says so in a label.
+impl Drop for Pods {
+    fn drop(&mut self) {
+        let kinds = "deployments,pods,services,poddisruptionbudgets,leases,roles,rolebindings";
+        let gone = self.kubectl(&["delete", kinds, "--selector=!provider", "--timeout=60s"]);
+        if let Err(error) = gone {
+            eprintln!("something is left in the cluster: {error:#}");
+        }
     }
 }
 

@@ -229,6 +229,8 @@ fn no_document_shows_a_command_that_nothing_tests() {
         "rm -rf app.lock",
         "export PATH=",
         "curl -s",
+        // On two nodes, in nodes_docs.rs.
+        "kubectl ",
     ];
     let programs =
         ["soloist", "make", "cargo", "lslocks", "rm", "export", "kubectl", "curl", "docker", "kill", "apt-get"];

@@ -91,6 +91,12 @@ fn contend(wanted: Wanted, command: Vec<OsString>) -> Result<(), Fatal> {
     let endpoints = wanted.endpoints.clone();
     let access = environment::access(&|name| std::env::var_os(name)).map_err(Fatal::run)?;
     let settings = wanted.settings(access.clone(), command)?;
+    let (lock, name) = (settings.lock.to_string(), &wanted.name);
+    Line::new("info", "waiting to be elected")
+        .with("name", name)
+        .with("lock", &lock)
+        .with("id", &settings.name)
+        .print();
     let mut readers: Vec<(&'static str, Reader)> =
         vec![("log lines", Box::new(|snapshots| Ok(voice.follow(snapshots))))];
     match &wanted.status {

@@ -284,4 +284,4 @@ impl Lock for KubernetesLock {
 #[cfg(test)]
 mod testbed;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

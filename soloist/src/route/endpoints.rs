@@ -4,7 +4,7 @@
 
 pub mod ports;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -77,6 +77,8 @@ struct Shared {
     found: RefCell<Option<Option<Value>>>,
     /// The object as this member has published it.
     last: RefCell<Option<Value>>,
+    /// A publication was sent, and nobody knows whether it took effect, or will.
+    unsettled: Cell<bool>,
 }
 
 /// What an answer says.
@@ -107,6 +109,7 @@ impl Endpoints {
             session: RefCell::default(),
             found: RefCell::default(),
             last: RefCell::default(),
+            unsettled: Cell::new(false),
         }))
     }
 }
@@ -149,7 +152,10 @@ impl Shared {
                 tracing::warn!("{self} may be overwritten by Kubernetes itself: the Service must have no selector");
             }
             let wanted = encode(before.as_ref(), &self.target, &[self.target.subset()], token);
-            if let Some(stored) = self.put(before.is_some(), &wanted).await? {
+            self.unsettled.set(true);
+            let answer = self.put(before.is_some(), &wanted).await?;
+            self.unsettled.set(false);
+            if let Some(stored) = answer {
                 if token_of(&stored) != Some(token) {
                     return Err(format!("the API server's answer shows another {self} than the one that was sent"));
                 }
@@ -163,16 +169,23 @@ impl Shared {
 
     async fn withdraw(&self, token: Token) -> Result<(), String> {
         let mut known = self.last.take();
+        let is_unsettled = self.unsettled.take();
+        if known.is_none() && !is_unsettled {
+            return Ok(());
+        }
         for _ in 0..TRIES_MAX {
             let before = match known.take() {
                 Some(published) => Some(published),
                 None => self.get().await?,
             };
-            let Some(before) = before.filter(|before| token_of(before) == Some(token)) else {
-                // Gone, or somebody else's by now.
+            let published = before.as_ref().and_then(token_of);
+            // What is still on its way meets another version after a write, and has no effect. Whatever stands there with
+            // a smaller token or none is older than this activation.
+            if published != Some(token) && !(is_unsettled && published < Some(token)) {
                 return Ok(());
-            };
-            if self.put(true, &encode(Some(&before), &self.target, &[], token)).await?.is_some() {
+            }
+            let emptied = encode(before.as_ref(), &self.target, &[], token);
+            if self.put(before.is_some(), &emptied).await?.is_some() {
                 tracing::info!("{self} is withdrawn");
                 return Ok(());
             }
@@ -318,5 +331,7 @@ fn missing(verb: &str, target: &Target) -> String {
     )
 }
 
+#[cfg(test)]
+mod calls;
 #[cfg(test)]
 mod tests;

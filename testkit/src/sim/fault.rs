@@ -37,6 +37,8 @@ kinds! {
     GuardKilled => "guard-killed",
     /// SIGKILL to both at once; the namespace ends the tree.
     BothKilled => "both-killed",
+    /// The same, and whoever reads the lock after the proof is told of it: no platform lock stands behind that.
+    ContainerKilled => "container-killed",
     /// SIGTERM to the member, which starts again afterwards.
     Terminated => "terminated",
     /// The elector is stopped for one to four leases and resumed where it was.

@@ -69,6 +69,7 @@ impl World<'_> {
             told: false,
             planned: false,
             unguarded: false,
+            platform_tells: false,
         });
         self.members[member].tree = Some(index);
         let fork = if self.random.chance(50) { self.lateness_max(member) } else { self.random.between(MS / 5, 5 * MS) };

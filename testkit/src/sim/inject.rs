@@ -30,8 +30,8 @@ impl World<'_> {
         let Some(member) = self.hit(fault.target) else { return };
         self.quiet_until(self.now + u64::from(fault.length_ms) * MS);
         match fault.kind {
-            WorkloadEnds | WorkloadFails | ElectorKilled | GuardKilled | BothKilled | Terminated | ElectorStopped
-            | GuardStopped | HostSuspended | RestartStorm | LeaseChanged | Fenced => {
+            WorkloadEnds | WorkloadFails | ElectorKilled | GuardKilled | BothKilled | ContainerKilled | Terminated
+            | ElectorStopped | GuardStopped | HostSuspended | RestartStorm | LeaseChanged | Fenced => {
                 self.inject_process(index, member, &fault);
             }
             LockDeleted | LockBlanked | LockRenamed | LeaseEdited | LockReplaced | ForeignHolder | LockTouched
@@ -107,9 +107,23 @@ impl World<'_> {
             _ => {
                 if self.members[member].machine.is_some() {
                     self.fault_shows(fault.kind);
-                    self.kill_elector(member, away, fault.kind == Kind::BothKilled);
+                    self.kill_elector(member, away, fault.kind != Kind::ElectorKilled);
+                    if fault.kind == Kind::ContainerKilled {
+                        self.let_the_platform_tell(member, fault);
+                    }
                 }
             }
+        }
+    }
+
+    /// The platform says of what was killed that it is gone, once it is, and wakes who listens.
+    fn let_the_platform_tell(&mut self, killed: usize, fault: &Fault) {
+        let Some(tree) = self.members[killed].tree else { return };
+        self.trees[tree].platform_tells = true;
+        for member in (0..self.members.len()).filter(|member| *member != killed) {
+            let process = self.members[member].process;
+            let delivery = Delivery::Order(Box::new(Input::Changed));
+            self.after(u64::from(fault.amount) * 2 * MS, Event::Deliver { member, process, delivery });
         }
     }
 

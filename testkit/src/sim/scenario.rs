@@ -244,7 +244,9 @@ fn draw_fault(random: &mut Random, kind: Kind, at: u64, sizes: &Sizes) -> Fault 
         Paused | Resumed => random.between(lease / 2, lease * 3),
         WorkloadEnds | WorkloadFails | LockDeleted | LockBlanked | LockRenamed | LeaseEdited | LockReplaced => 0,
         StoreRewound | StandbyCloned | Switchover | GuardLate | FencedFalsely => 0,
-        ElectorKilled | BothKilled | Terminated | LeaseChanged | Fenced => random.below(lease * 3 / 2),
+        ElectorKilled | BothKilled | ContainerKilled | Terminated | LeaseChanged | Fenced => {
+            random.below(lease * 3 / 2)
+        }
         GuardStopped => random.between(100, 500),
         RestartStorm => random.between(10, 100),
         _ => random.between(sizes.limit, lease * 2),

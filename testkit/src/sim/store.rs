@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use election::{Activation, Attempt, Claim, Input, Member, Nonce, Proof, Record, Release, Version, Write};
+use election::{
+    Activation, Attempt, Claim, Evidence, Input, Member, Nonce, Proof, Record, Release, Seen, Version, Write,
+};
 
 use super::clock::MS;
 use super::event::{Back, Call, Delivery, Event, Instead};
 use super::fault::Broken;
 use super::scenario::Scenario;
+use super::tree::{Life, Tree};
 use super::world::World;
 
 /// The lock as a first installation finds it where it was shipped as free.
@@ -64,8 +67,8 @@ impl World<'_> {
     pub(super) fn arrive(&mut self, member: usize, process: u32, op: u64, call: &Call, back: Back) {
         let input = match call {
             Call::Read { back: stale } => Input::Read(match back.instead {
-                None if *stale == 0 => Ok(self.register.read()),
-                None => Ok(self.register.read_past(*stale)),
+                None if *stale == 0 => Ok(self.with_evidence(self.register.read())),
+                None => Ok(self.with_evidence(self.register.read_past(*stale))),
                 Some(instead) => Err(format!("{instead:?}")),
             }),
             Call::Write { expected, record, attempt } => {
@@ -85,6 +88,17 @@ impl World<'_> {
         if let Some(delay) = back.delay {
             self.answer(member, process, op, delay, input);
         }
+    }
+
+    /// What the platform says of the activation that a look shows, be it the present one or not.
+    fn with_evidence(&self, mut seen: Seen) -> Seen {
+        if let Some(Claim::Held(holder)) = seen.record.as_ref().map(|record| &record.claim) {
+            let is_told = |tree: &Tree| tree.activation == holder.activation && tree.platform_tells;
+            if self.trees.iter().any(|tree| is_told(tree) && tree.life == Life::Gone) {
+                seen.evidence = Evidence::Gone(Proof::Terminated);
+            }
+        }
+        seen
     }
 
     fn store(&mut self, member: usize, expected: Version, record: &Record) -> Write {

@@ -57,6 +57,8 @@ pub struct Tree {
     pub planned: bool,
     /// Whether the guard could not do its work in time.
     pub unguarded: bool,
+    /// Whether the platform says that it is gone, once it is.
+    pub platform_tells: bool,
 }
 
 impl Tree {

@@ -23,6 +23,8 @@ const JITTER_TENTHS: u64 = 12;
 /// An election that is wanted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// What people call this election.
+    pub(super) name: String,
     namespace: String,
     lock: String,
     identity: String,
@@ -49,13 +51,20 @@ pub(super) fn read(variables: Variables<'_>) -> Result<Option<Wanted>, Fatal> {
         ["NAME", "LOCK_NAME", "LOCK_NAMESPACE", "IDENTITY"].map(|name| required(variables, name));
     let (name, lock, namespace, identity) = (name?, lock?, namespace?, identity?);
     let endpoints = endpoints(variables)?;
-    // It names nothing but itself.
     expanded("NAME", &name)?;
     check("LOCK_NAME", &lock, is_subdomain, SUBDOMAIN)?;
     check("LOCK_NAMESPACE", &namespace, is_label, LABEL)?;
     check("IDENTITY", &identity, is_member_name, MEMBER)?;
     let lease = lease(variables)?;
-    Ok(Some(Wanted { namespace, lock, identity, lease, status: optional(variables, "STATUS_ENDPOINT"), endpoints }))
+    Ok(Some(Wanted {
+        name,
+        namespace,
+        lock,
+        identity,
+        lease,
+        status: optional(variables, "STATUS_ENDPOINT"),
+        endpoints,
+    }))
 }
 
 impl Wanted {

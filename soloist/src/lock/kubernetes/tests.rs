@@ -13,14 +13,14 @@ use crate::lock::contract::held;
 mod evidence;
 
 /// Longer than any answer of the server takes.
-pub(super) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// Long enough to believe that nothing happens.
 pub(super) const A_WHILE: Duration = Duration::from_millis(200);
 
 /// What the server does with one request.
 #[derive(Clone, Debug)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Say(u16, &'static [(&'static str, &'static str)], String),
     /// The Lease that came, with the next version.
     Store,
@@ -41,7 +41,7 @@ fn at(number: u64) -> Version {
     lease::version(&event("", number)["object"]).unwrap()
 }
 
-pub(super) fn say(status: u16, body: Value) -> Reply {
+pub(crate) fn say(status: u16, body: Value) -> Reply {
     Reply::Say(status, &[], body.to_string())
 }
 
@@ -50,7 +50,7 @@ pub(super) fn status(reason: &str) -> Value {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(crate) struct Request {
     pub connection: usize,
     pub line: String,
     pub token: String,
@@ -66,7 +66,7 @@ struct Replies {
 }
 
 /// A server that answers its requests one after the other as it was told, then goes silent.
-pub(super) struct Server {
+pub(crate) struct Server {
     folder: tempfile::TempDir,
     requests: Arc<Mutex<Vec<Request>>>,
 }

@@ -46,6 +46,7 @@ fn taken(changes: &[(&str, Option<&str>)]) -> Wanted {
 #[test]
 fn everything_that_is_set_arrives() {
     let expected = Wanted {
+        name: "linstor controller".into(),
         namespace: "default".into(),
         lock: "piraeus-op-cs".into(),
         identity: "my-singleton-7d9f-abcde".into(),

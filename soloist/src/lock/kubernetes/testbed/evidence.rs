@@ -17,7 +17,7 @@ async fn restricted(cluster: &Cluster, place: &LeaseName, rules: Value) -> (temp
     cluster.account(&place.name, rules).await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("token"), cluster.token(&place.name).await).unwrap();
-    let access = Access { kubeconfig: Some(cluster.kubeconfig_for(folder.path())), context: None };
+    let access = Access { kubeconfig: Some(cluster.kubeconfig_for(folder.path())), ..Access::default() };
     (folder, access)
 }
 
@@ -103,7 +103,7 @@ async fn a_pod_deleted_by_force_is_no_word() {
     let container = pod(&cluster, &place).await;
     hold(&cluster, &place, &container).await;
     say_state(&cluster, &container, json!({"running": {"startedAt": "2026-11-21T07:32:29Z"}})).await;
-    let access = Access { kubeconfig: Some(cluster.kubeconfig.clone()), context: None };
+    let access = Access { kubeconfig: Some(cluster.kubeconfig.clone()), ..Access::default() };
     let observer = observer(access, &place).await;
     let seen = observer.read().await.unwrap();
     cluster.delete(&format!("/api/v1/namespaces/default/pods/{}?gracePeriodSeconds=0", container.pod)).await;
