@@ -79,6 +79,15 @@ campaign: ## A thousand rounds over all kinds of end, and a thousand of the demo
 	SOLOIST_BIN=$(CURDIR)/target/release/soloist target/release/campaign --rounds $${ROUNDS:-1000} --json out/campaign.json
 	target/release/soloist demo --rounds $${ROUNDS:-1000} --json > out/demo.json && tail -7 out/demo.json
 
+.PHONY: campaign-lease
+campaign-lease: testbed ## Black holes between members and a real API server, short leases and default ones; needs root
+	@mkdir -p out
+	cargo build --locked --release --workspace --bins
+	for lease in "4s --rounds 208" "15s --rounds 16"; do \
+		SOLOIST_BIN=$(CURDIR)/target/release/soloist testbed/run control-plane -- \
+			target/release/campaign --lock kubernetes --groups 8 --lease $$lease --json out/holes-$${lease%% *}.json || exit 1; \
+	done
+
 .PHONY: bench
 bench: ## Handovers beside flock and the raw limit, memory, size, wake-ups; fails when a target is missed
 	cargo build --locked --release -p soloist -p bench

@@ -303,7 +303,8 @@ fn a_standby_that_may_watch_does_not_poll_and_the_active_one_writes_once_a_renew
         let asked = |verb| {
             b.asked(verb) - before.0.iter().filter(|(name, _)| name.starts_with(verb)).map(|(_, n)| n).sum::<u64>()
         };
-        ensure!(asked("GET") <= 1 && asked("PUT") <= 1, "a standby asked {:?} in {seconds} s", b.requests());
+        // An announcement, and the same once more after somebody else's write.
+        ensure!(asked("GET") + asked("PUT") <= 3, "a standby asked {:?} in {seconds} s", b.requests());
         let (writes, fair) = (a.asked("PUT") - before.1, seconds * 1000 / 520);
         ensure!(writes >= fair / 2 && writes <= fair + fair / 4 + 2, "{writes} writes in {seconds} s");
         Ok(())

@@ -21,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// One black hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hole {
+    /// Whether the old one had given up and released before: on a busy machine it may.
+    pub is_released: bool,
     /// When it began, in nanoseconds of CLOCK_BOOTTIME.
     pub at: u64,
     /// When the last renewal of the old active member was stored.
@@ -39,7 +41,7 @@ impl Hole {
 
     /// Whether it came before that lease was over; the watch may tell of a write before its writer's answer is here.
     pub fn is_early(&self, lease: Duration) -> bool {
-        self.waited() + AHEAD < lease
+        !self.is_released && self.waited() + AHEAD < lease
     }
 
     fn waited(&self) -> Duration {
@@ -122,8 +124,9 @@ impl Site {
         wait_until("the old one to stand by", LIMIT, || old.is_standby())?;
         let ended = || group.history().spans.into_iter().find(|span| span.token == active.token);
         let old_last = wait_for("the old activation", LIMIT, ended)?.last;
+        let why = wait_for("the reason of the next one", LIMIT, || group.reason_of(&next))?;
         group.archive_before(active.token)?;
         self.last = active.token;
-        Ok(Hole { at, last_sight, old_last, new_first: next.first })
+        Ok(Hole { is_released: why.contains(" released ("), at, last_sight, old_last, new_first: next.first })
     }
 }

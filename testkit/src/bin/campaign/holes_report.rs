@@ -30,6 +30,8 @@ pub struct HolesReport {
     pub late: usize,
     /// The same, sooner than a lease.
     pub early: usize,
+    /// Black holes that came when the old one had given up already and released.
+    pub released: usize,
     /// From the last sight of the old one to the first stamp of the next.
     pub from_last_sight: Quantiles,
     /// From the black hole to the first stamp of the next one.
@@ -62,6 +64,7 @@ impl HolesReport {
             left_behind: outcomes.iter().flat_map(|outcome| outcome.left_behind.clone()).collect(),
             late: count(Hole::is_late),
             early: count(Hole::is_early),
+            released: count(|hole, _| hole.is_released),
             from_last_sight: Quantiles::of(times(|hole| hole.last_sight)),
             from_event: Quantiles::of(times(|hole| hole.at)),
             closest_us: times(|hole| hole.old_last).into_iter().min().unwrap_or(0) / 1000,
@@ -94,7 +97,7 @@ impl fmt::Display for HolesReport {
         write!(
             f,
             "{} black holes in {} groups with a lease of {} ms, {} overlaps, {} tokens out of order, \
-             {} processes left behind, {} late, {} early, closest {} us",
+             {} processes left behind, {} late, {} early, {} released before, closest {} us",
             self.n,
             self.groups,
             self.lease_ms,
@@ -103,6 +106,7 @@ impl fmt::Display for HolesReport {
             self.left_behind.len(),
             self.late,
             self.early,
+            self.released,
             self.closest_us
         )
     }
@@ -124,7 +128,8 @@ mod tests {
     }
 
     fn outcome(new_first: u64) -> Outcome {
-        let hole = Hole { at: 11 * SECOND, last_sight: 10 * SECOND, old_last: 12 * SECOND, new_first };
+        let hole =
+            Hole { is_released: false, at: 11 * SECOND, last_sight: 10 * SECOND, old_last: 12 * SECOND, new_first };
         let slots = vec![slot(1, SECOND, 12 * SECOND), slot(2, new_first, 30 * SECOND)];
         Outcome { holes: vec![hole], history: History::of(slots), left_behind: Vec::new() }
     }
