@@ -19,10 +19,10 @@ use crate::scenario::{Handover, LIMIT};
 pub const LEASE: Duration = Duration::from_secs(4);
 
 /// How much more than a lease the next one may take, counted from the last sight of the old one.
-const BEYOND: Duration = Duration::from_millis(500);
+pub const BEYOND: Duration = Duration::from_millis(500);
 
 /// The watch may tell of a write before its writer's answer is here.
-const AHEAD: Duration = Duration::from_millis(50);
+pub const AHEAD: Duration = Duration::from_millis(50);
 
 /// What is put before a command that shall be PID 1 of a PID namespace of its own, as in a container.
 pub const NAMESPACE: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
@@ -147,12 +147,31 @@ impl LeaseGroup {
         cluster.kubectl(&["patch", "lease", &self.lease, "-n", &self.namespace, "--type=merge", "-p", &text])?;
         Ok(())
     }
+
+    /// Fails unless the next one started a lease after the last sight of the old one, and not much later.
+    pub fn came_after_a_lease(&self, handover: &Handover, lease: Duration) -> Result<()> {
+        let last_sight = self.last_sight(&handover.old.member)?;
+        let waited = Duration::from_nanos(handover.new.first.saturating_sub(last_sight));
+        let told = || format!("{waited:?} after the last sight: {}\n{}", handover.why, self.group.logs());
+        ensure!(waited + AHEAD >= lease, "too early, {}", told());
+        ensure!(waited <= lease + BEYOND, "too late, {}", told());
+        Ok(())
+    }
 }
 
-/// Fails unless the next one started a lease after the `last_sight` of the old one, and not much later.
-pub fn came_after_a_lease(handover: &Handover, last_sight: u64, lease: Duration) -> Result<()> {
-    let waited = Duration::from_nanos(handover.new.first.saturating_sub(last_sight));
-    ensure!(waited + AHEAD >= lease, "{waited:?} after the last sight is too early: {}", handover.why);
-    ensure!(waited <= lease + BEYOND, "{waited:?} after the last sight is too late: {}", handover.why);
-    Ok(())
+/// Runs a test that expects things in time, and once more if they were late: a machine that is busy with other things
+/// starves members and API server alike. Two at once are never excused.
+pub fn in_time<S>(
+    start: impl Fn() -> Result<S>,
+    group: impl Fn(&S) -> &LeaseGroup,
+    test: impl Fn(&S) -> Result<()>,
+) -> Result<()> {
+    let scene = start()?;
+    let Err(late) = test(&scene) else { return Ok(()) };
+    let violations = group(&scene).group.history().violations();
+    ensure!(violations.is_empty(), "{}, and {late:#}", violations.iter().map(ToString::to_string).collect::<String>());
+    eprintln!("once more, because: {late:#}");
+    // Its members are ended first.
+    drop(scene);
+    test(&start()?)
 }

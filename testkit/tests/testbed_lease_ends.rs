@@ -6,33 +6,53 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use testkit::cluster::Cluster;
 use testkit::ends::End;
-use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
+use testkit::history::Span;
+use testkit::lease_group::{LEASE, LeaseGroup, in_time};
+use testkit::member::Member;
 use testkit::scenario::{Handover, check, follow, hand_over};
 use testkit::wait::holds_for;
 
 /// For a handover by proof: two writes, one delivery, and room for a busy machine.
 const SOON: Duration = Duration::from_millis(1500);
 
-/// Ends the first of two, each PID 1 of a namespace; the second follows.
-fn one(end: End) -> Result<(LeaseGroup, Handover)> {
+/// Two members, each PID 1 of a namespace, `a` active and `b` standing by.
+struct Scene {
+    group: LeaseGroup,
+    members: Vec<Member>,
+    active: Span,
+}
+
+fn start() -> Result<Scene> {
     let cluster = Cluster::connect()?;
     let mut group = LeaseGroup::new(&cluster)?;
     let (members, active) = group.start_pid1(&cluster, &["a", "b"])?;
-    let handover = hand_over(&group.group, &members, &active, end)?;
-    check(&group.group, 2, &active)?;
-    Ok((group, handover))
+    Ok(Scene { group, members, active })
+}
+
+/// Ends the first of two; the second follows, as `judge` likes it.
+fn one(end: End, judge: impl Fn(&LeaseGroup, &Handover) -> Result<()>) -> Result<()> {
+    in_time(
+        start,
+        |scene| &scene.group,
+        |scene| {
+            let group = &scene.group;
+            let handover = hand_over(&group.group, &scene.members, &scene.active, end)?;
+            check(&group.group, 2, &scene.active)?;
+            judge(group, &handover)
+        },
+    )
 }
 
 fn by_proof(end: End) -> Result<()> {
-    let (_group, handover) = one(end)?;
-    handover.was_proved()?;
-    ensure!(handover.from_event < SOON, "took {:?}", handover.from_event);
-    Ok(())
+    one(end, |_, handover| {
+        handover.was_proved()?;
+        ensure!(handover.from_event < SOON, "took {:?}", handover.from_event);
+        Ok(())
+    })
 }
 
 fn by_lease(end: End) -> Result<()> {
-    let (group, handover) = one(end)?;
-    came_after_a_lease(&handover, group.last_sight("a")?, LEASE)
+    one(end, |group, handover| group.came_after_a_lease(handover, LEASE))
 }
 
 #[test]
@@ -72,9 +92,10 @@ fn a_stopped_elector_costs_a_lease() -> Result<()> {
 
 #[test]
 fn a_stopped_guard_is_overtaken() -> Result<()> {
-    let (_group, handover) = one(End::GuardStopped)?;
-    ensure!(handover.from_event < LEASE * 3 / 2, "took {:?}", handover.from_event);
-    Ok(())
+    one(End::GuardStopped, |_, handover| {
+        ensure!(handover.from_event < LEASE * 3 / 2, "took {:?}", handover.from_event);
+        Ok(())
+    })
 }
 
 #[test]
@@ -102,6 +123,6 @@ fn without_a_namespace_of_its_own_the_guard_survives_the_elector_and_ends_the_wo
     let at = End::ElectorKilled.apply(&group.group, &members[0], &active)?;
     let handover = follow(&group.group, &active, at)?;
     ensure!(handover.old.last < at + 1_000_000_000, "the workload outlived its elector for long");
-    came_after_a_lease(&handover, group.last_sight("a")?, LEASE)?;
+    group.came_after_a_lease(&handover, LEASE)?;
     check(&group.group, 2, &active)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testkit::cluster::Cluster;
 use testkit::history::Span;
-use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
+use testkit::lease_group::{LEASE, LeaseGroup, in_time};
 use testkit::member::Member;
 use testkit::process;
 use testkit::scenario::{LIMIT, check, follow};
@@ -64,64 +64,76 @@ impl Scene {
     }
 }
 
+/// With two members, `a` active and `b` standing by; once more if something came late.
+fn test(test: impl Fn(&Scene) -> Result<()>) -> Result<()> {
+    in_time(Scene::new, |scene| &scene.group, test)
+}
+
 #[test]
 fn a_deleted_lease_lets_nobody_else_in() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.delete_lease()?;
-    scene.a_takes_it_back()
+    test(|scene| {
+        scene.delete_lease()?;
+        scene.a_takes_it_back()
+    })
 }
 
 #[test]
 fn a_lease_that_was_deleted_and_applied_anew_never_makes_two() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.delete_lease()?;
-    let (name, namespace) = (&scene.group.lease, &scene.group.namespace);
-    // The holder may have been quicker.
-    let _ = scene.cluster.initial_lease(namespace, name);
-    scene.one_at_a_time()
+    test(|scene| {
+        scene.delete_lease()?;
+        let (name, namespace) = (&scene.group.lease, &scene.group.namespace);
+        // The holder may have been quicker.
+        let _ = scene.cluster.initial_lease(namespace, name);
+        scene.one_at_a_time()
+    })
 }
 
 #[test]
 fn a_holder_that_was_blanked_is_written_again() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.patch(&scene.cluster, &json!({"spec": {"holderIdentity": ""}}))?;
-    scene.a_takes_it_back()
+    test(|scene| {
+        scene.group.patch(&scene.cluster, &json!({"spec": {"holderIdentity": ""}}))?;
+        scene.a_takes_it_back()
+    })
 }
 
 #[test]
 fn a_lease_without_a_spec_is_written_again() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.patch(&scene.cluster, &json!({"spec": null}))?;
-    scene.a_takes_it_back()
+    test(|scene| {
+        scene.group.patch(&scene.cluster, &json!({"spec": null}))?;
+        scene.a_takes_it_back()
+    })
 }
 
 #[test]
 fn a_lease_without_our_annotations_never_makes_two() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.patch(&scene.cluster, &json!({"metadata": {"annotations": null}}))?;
-    scene.one_at_a_time()
+    test(|scene| {
+        scene.group.patch(&scene.cluster, &json!({"metadata": {"annotations": null}}))?;
+        scene.one_at_a_time()
+    })
 }
 
 #[test]
 fn a_shorter_duration_by_hand_lets_nobody_in_early() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.patch(&scene.cluster, &json!({"spec": {"leaseDurationSeconds": 1}}))?;
-    scene.a_takes_it_back()
+    test(|scene| {
+        scene.group.patch(&scene.cluster, &json!({"spec": {"leaseDurationSeconds": 1}}))?;
+        scene.a_takes_it_back()
+    })
 }
 
 #[test]
 fn another_holder_by_hand_stops_the_workload_at_once_and_is_waited_for() -> Result<()> {
-    let scene = Scene::new()?;
-    let before = stamp::now();
-    scene.group.patch(&scene.cluster, &json!({"spec": {"holderIdentity": "stranger"}}))?;
-    let patched = stamp::now();
-    wait_until("a to stop", LIMIT, || scene.group.group.active().is_none())?;
-    let handover = follow(&scene.group.group, &scene.active, before)?;
-    ensure!(handover.old.last < patched + 1_000_000_000, "a went on for {:?}", handover.old.last - patched);
-    let waited = handover.from_event;
-    ensure!(waited >= FOREIGN_WAIT, "{waited:?} is no three leases");
-    ensure!(waited <= FOREIGN_WAIT + LEASE, "took {waited:?}");
-    check(&scene.group.group, 2, &scene.active)
+    test(|scene| {
+        let before = stamp::now();
+        scene.group.patch(&scene.cluster, &json!({"spec": {"holderIdentity": "stranger"}}))?;
+        let patched = stamp::now();
+        wait_until("a to stop", LIMIT, || scene.group.group.active().is_none())?;
+        let handover = follow(&scene.group.group, &scene.active, before)?;
+        ensure!(handover.old.last < patched + 1_000_000_000, "a went on for {:?}", handover.old.last - patched);
+        let waited = handover.from_event;
+        ensure!(waited >= FOREIGN_WAIT, "{waited:?} is no three leases");
+        ensure!(waited <= FOREIGN_WAIT + LEASE, "took {waited:?}");
+        check(&scene.group.group, 2, &scene.active)
+    })
 }
 
 /// Two members of one ServiceAccount each, with the documented Role and a token file.
@@ -164,47 +176,65 @@ fn wait_dead(scene: &Scene, relay: &str, asked: u64) -> Result<()> {
 
 #[test]
 fn a_revoked_role_ends_the_holder_in_time_and_is_named() -> Result<()> {
-    let scene = with_accounts()?;
-    scene.cluster.kubectl(&["delete", "rolebinding", "a", "-n", &scene.group.namespace])?;
-    let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-    came_after_a_lease(&handover, scene.group.last_sight("a")?, LEASE)?;
-    let log = scene.members[0].log();
-    ensure!(log.contains("missing: verb update on leases"), "the missing rule is not named:\n{log}");
-    scene.cluster.account(&scene.group.namespace, "a", &scene.group.lease, &VERBS)?;
-    scene.members[0].wait_standby(LIMIT)?;
-    check(&scene.group.group, 2, &scene.active)
+    in_time(
+        with_accounts,
+        |scene| &scene.group,
+        |scene| {
+            scene.cluster.kubectl(&["delete", "rolebinding", "a", "-n", &scene.group.namespace])?;
+            let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
+            scene.group.came_after_a_lease(&handover, LEASE)?;
+            let log = scene.members[0].log();
+            ensure!(log.contains("missing: verb update on leases"), "the missing rule is not named:\n{log}");
+            scene.cluster.account(&scene.group.namespace, "a", &scene.group.lease, &VERBS)?;
+            scene.members[0].wait_standby(LIMIT)?;
+            check(&scene.group.group, 2, &scene.active)
+        },
+    )
 }
 
 #[test]
 fn a_rotated_token_stops_nobody() -> Result<()> {
-    let scene = with_accounts()?;
-    let fresh = bound_token(&scene.cluster, &scene.group.namespace, "a", "second")?;
-    // As kubelet does it: the new file takes the place of the old one.
-    let (token, new) = (token_file(&scene.group, "a"), scene.group.group.folder().join("new"));
-    fs::write(&new, fresh)?;
-    fs::rename(new, token)?;
-    let before = scene.group.relay("a")?.answered(401);
-    kill_token(&scene, "a", "first")?;
-    wait_dead(&scene, "a", before)?;
-    holds_for("a stays active", LEASE * 2, || scene.group.group.history().spans.len() == 1)?;
-    wait_until("a stamp", LIMIT, || scene.group.group.active().is_some())?;
-    scene.group.group.history().check(1, 2)
+    in_time(
+        with_accounts,
+        |scene| &scene.group,
+        |scene| {
+            let fresh = bound_token(&scene.cluster, &scene.group.namespace, "a", "second")?;
+            // As kubelet does it: the new file takes the place of the old one.
+            let (token, new) = (token_file(&scene.group, "a"), scene.group.group.folder().join("new"));
+            fs::write(&new, fresh)?;
+            fs::rename(new, token)?;
+            let before = scene.group.relay("a")?.answered(401);
+            kill_token(scene, "a", "first")?;
+            wait_dead(scene, "a", before)?;
+            holds_for("a stays active", LEASE * 2, || scene.group.group.history().spans.len() == 1)?;
+            wait_until("a stamp", LIMIT, || scene.group.group.active().is_some())?;
+            scene.group.group.history().check(1, 2)
+        },
+    )
 }
 
 #[test]
 fn a_dead_token_ends_the_holder_in_time_and_a_new_one_brings_it_back() -> Result<()> {
-    let scene = with_accounts()?;
-    let before = scene.group.relay("a")?.answered(401);
-    kill_token(&scene, "a", "first")?;
-    wait_dead(&scene, "a", before)?;
-    let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-    came_after_a_lease(&handover, scene.group.last_sight("a")?, LEASE)?;
-    fs::write(token_file(&scene.group, "a"), bound_token(&scene.cluster, &scene.group.namespace, "a", "second")?)?;
-    scene.members[0].wait_standby(LIMIT)?;
-    let next = scene.group.group.wait_active_after(scene.active.token, LIMIT)?;
-    process::signal(scene.members[1].elector_pid()?, rustix::process::Signal::TERM)?;
-    ensure!(scene.group.group.wait_active_after(next.token, LIMIT)?.member == "a", "a did not come back");
-    check(&scene.group.group, 3, &scene.active)
+    in_time(
+        with_accounts,
+        |scene| &scene.group,
+        |scene| {
+            let before = scene.group.relay("a")?.answered(401);
+            kill_token(scene, "a", "first")?;
+            wait_dead(scene, "a", before)?;
+            let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
+            scene.group.came_after_a_lease(&handover, LEASE)?;
+            fs::write(
+                token_file(&scene.group, "a"),
+                bound_token(&scene.cluster, &scene.group.namespace, "a", "second")?,
+            )?;
+            scene.members[0].wait_standby(LIMIT)?;
+            let next = scene.group.group.wait_active_after(scene.active.token, LIMIT)?;
+            process::signal(scene.members[1].elector_pid()?, rustix::process::Signal::TERM)?;
+            ensure!(scene.group.group.wait_active_after(next.token, LIMIT)?.member == "a", "a did not come back");
+            check(&scene.group.group, 3, &scene.active)
+        },
+    )
 }
 
 /// Starts a member whose kubeconfig was changed, and returns what it says with `--fail-fast`.

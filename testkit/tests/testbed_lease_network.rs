@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use testkit::cluster::Cluster;
 use testkit::history::Span;
-use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
+use testkit::lease_group::{LEASE, LeaseGroup, in_time};
 use testkit::member::Member;
 use testkit::relay::{Fault, Scope, Which};
 use testkit::scenario::{LIMIT, check, follow};
@@ -36,7 +36,7 @@ impl Scene {
     fn a_is_overtaken_and_stands_by(&self) -> Result<()> {
         let group = &self.group;
         let handover = follow(&group.group, &self.active, stamp::now())?;
-        came_after_a_lease(&handover, group.last_sight("a")?, LEASE)?;
+        group.came_after_a_lease(&handover, LEASE)?;
         group.relay("a")?.heal();
         self.members[0].wait_standby(LIMIT)?;
         self.stays(handover.new.token, LEASE)?;
@@ -65,66 +65,77 @@ impl Scene {
     }
 }
 
+/// With two members, `a` active and `b` standing by; once more if something came late.
+fn test(test: impl Fn(&Scene) -> Result<()>) -> Result<()> {
+    in_time(Scene::new, |scene| &scene.group, test)
+}
+
 #[test]
 fn a_black_hole_of_the_active_one_costs_a_lease() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.relay("a")?.black_hole();
-    scene.a_is_overtaken_and_stands_by()
+    test(|scene| {
+        scene.group.relay("a")?.black_hole();
+        scene.a_is_overtaken_and_stands_by()
+    })
 }
 
 #[test]
 fn a_black_hole_of_the_standby_disturbs_nobody_and_it_takes_over_later() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.relay("b")?.black_hole();
-    scene.stays(scene.active.token, LEASE * 2)?;
-    scene.group.relay("b")?.heal();
-    // What b saw is old; it must see the lease as it is now before it may wait for it.
-    scene.stays(scene.active.token, LEASE * 2)?;
-    scene.group.relay("a")?.black_hole();
-    scene.a_is_overtaken_and_stands_by()
+    test(|scene| {
+        scene.group.relay("b")?.black_hole();
+        scene.stays(scene.active.token, LEASE * 2)?;
+        scene.group.relay("b")?.heal();
+        // What b saw is old; it must see the lease as it is now before it may wait for it.
+        scene.stays(scene.active.token, LEASE * 2)?;
+        scene.group.relay("a")?.black_hole();
+        scene.a_is_overtaken_and_stands_by()
+    })
 }
 
 #[test]
 fn a_black_hole_that_ends_soon_stops_nobody() -> Result<()> {
-    let scene = Scene::new()?;
-    let relay = scene.group.relay("a")?;
-    let asked = relay.asked("PUT");
-    relay.black_hole();
-    scene.stays(scene.active.token, Duration::from_millis(DEADLINE_MS / 3))?;
-    relay.heal();
-    wait_until("a renewal", LIMIT, || relay.asked("PUT") > asked + 2)?;
-    scene.stays(scene.active.token, LEASE)?;
-    scene.group.group.history().check(1, 2)
+    test(|scene| {
+        let relay = scene.group.relay("a")?;
+        let asked = relay.asked("PUT");
+        relay.black_hole();
+        scene.stays(scene.active.token, Duration::from_millis(DEADLINE_MS / 3))?;
+        relay.heal();
+        wait_until("a renewal", LIMIT, || relay.asked("PUT") > asked + 2)?;
+        scene.stays(scene.active.token, LEASE)?;
+        scene.group.group.history().check(1, 2)
+    })
 }
 
 #[test]
 fn a_cut_that_lasts_costs_a_lease() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.relay("a")?.cut();
-    scene.a_is_overtaken_and_stands_by()
+    test(|scene| {
+        scene.group.relay("a")?.cut();
+        scene.a_is_overtaken_and_stands_by()
+    })
 }
 
 #[test]
 fn answers_that_never_come_extend_nothing() -> Result<()> {
-    let scene = Scene::new()?;
-    let relay = scene.group.relay("a")?;
-    relay.hold_answers();
-    let asked = relay.asked("PUT");
-    let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-    ensure!(relay.asked("PUT") > asked, "no renewal was on its way");
-    came_after_a_lease(&handover, scene.group.last_sight("a")?, LEASE)?;
-    // Renewals that landed unseen moved the others' wait, not the holder's deadline.
-    let confirmed = handover.old.last;
-    ensure!(confirmed < scene.group.last_sight("a")? + DEADLINE_MS * 1_000_000, "an unseen renewal was counted");
-    relay.heal();
-    check(&scene.group.group, 2, &scene.active)
+    test(|scene| {
+        let relay = scene.group.relay("a")?;
+        relay.hold_answers();
+        let asked = relay.asked("PUT");
+        let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
+        ensure!(relay.asked("PUT") > asked, "no renewal was on its way");
+        scene.group.came_after_a_lease(&handover, LEASE)?;
+        // Renewals that landed unseen moved the others' wait, not the holder's deadline.
+        let confirmed = handover.old.last;
+        ensure!(confirmed < scene.group.last_sight("a")? + DEADLINE_MS * 1_000_000, "an unseen renewal was counted");
+        relay.heal();
+        check(&scene.group.group, 2, &scene.active)
+    })
 }
 
 #[test]
 fn answers_lost_with_their_connections_are_read_back() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.relay("a")?.inject(Scope::Writes, Fault::LoseAnswer);
-    scene.a_stays()
+    test(|scene| {
+        scene.group.relay("a")?.inject(Scope::Writes, Fault::LoseAnswer);
+        scene.a_stays()
+    })
 }
 
 /// Does it with 30 to 95 percent of the deadline, a group for each, side by side.
@@ -178,112 +189,123 @@ fn everything_late_by_a_part_of_the_deadline_never_makes_two() -> Result<()> {
 
 #[test]
 fn writes_answered_late_but_read_back_in_time_stop_nobody() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.relay("a")?.inject(Scope::Writes, Fault::Delay(Duration::from_millis(DEADLINE_MS * 3 / 10)));
-    scene.a_stays()
+    test(|scene| {
+        scene.group.relay("a")?.inject(Scope::Writes, Fault::Delay(Duration::from_millis(DEADLINE_MS * 3 / 10)));
+        scene.a_stays()
+    })
 }
 
 #[test]
 fn a_write_that_arrives_twice_is_one() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::First));
-    scene.a_stays()
+    test(|scene| {
+        scene.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::First));
+        scene.a_stays()
+    })
 }
 
 #[test]
 fn a_conflict_with_the_own_write_is_no_loss() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::Second));
-    scene.a_stays()
+    test(|scene| {
+        scene.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::Second));
+        scene.a_stays()
+    })
 }
 
 #[test]
 fn a_write_that_arrives_leases_later_changes_nothing() -> Result<()> {
-    let scene = Scene::new()?;
-    let relay = scene.group.relay("a")?;
-    // All renewals are kept; a falls silent for b.
-    relay.inject(Scope::Writes, Fault::Hold);
-    let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-    relay.heal();
-    scene.members[0].wait_standby(LIMIT)?;
-    scene.stays(handover.new.token, LEASE * 3)?;
-    let statuses = relay.deliver_held()?;
-    ensure!(!statuses.is_empty() && statuses.iter().all(|status| *status == 409), "delivered late: {statuses:?}");
-    scene.stays(handover.new.token, LEASE * 2)?;
-    check(&scene.group.group, 2, &scene.active)
+    test(|scene| {
+        let relay = scene.group.relay("a")?;
+        // All renewals are kept; a falls silent for b.
+        relay.inject(Scope::Writes, Fault::Hold);
+        let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
+        relay.heal();
+        scene.members[0].wait_standby(LIMIT)?;
+        scene.stays(handover.new.token, LEASE * 3)?;
+        let statuses = relay.deliver_held()?;
+        ensure!(!statuses.is_empty() && statuses.iter().all(|status| *status == 409), "delivered late: {statuses:?}");
+        scene.stays(handover.new.token, LEASE * 2)?;
+        check(&scene.group.group, 2, &scene.active)
+    })
 }
 
 #[test]
 fn a_renewal_that_was_held_up_and_overtaken_by_the_next_one_is_refused() -> Result<()> {
-    let scene = Scene::new()?;
-    let relay = scene.group.relay("a")?;
-    relay.inject_times(Scope::Writes, Fault::Hold, 1);
-    wait_until("a write to be held", LIMIT, || relay.held() == 1)?;
-    let asked = relay.asked("PUT");
-    wait_until("later renewals", LIMIT, || relay.asked("PUT") > asked + 2)?;
-    let statuses = relay.deliver_held()?;
-    ensure!(statuses == [409], "delivered late: {statuses:?}");
-    scene.stays(scene.active.token, LEASE * 2)?;
-    scene.group.group.history().check(1, 2)
+    test(|scene| {
+        let relay = scene.group.relay("a")?;
+        relay.inject_times(Scope::Writes, Fault::Hold, 1);
+        wait_until("a write to be held", LIMIT, || relay.held() == 1)?;
+        let asked = relay.asked("PUT");
+        wait_until("later renewals", LIMIT, || relay.asked("PUT") > asked + 2)?;
+        let statuses = relay.deliver_held()?;
+        ensure!(statuses == [409], "delivered late: {statuses:?}");
+        scene.stays(scene.active.token, LEASE * 2)?;
+        scene.group.group.history().check(1, 2)
+    })
 }
 
 #[test]
 fn a_watch_that_falls_silent_costs_time_and_nothing_else() -> Result<()> {
-    let scene = Scene::new()?;
-    let relay = scene.group.relay("b")?;
-    relay.inject(Scope::Watches, Fault::Stall);
-    relay.cut();
-    wait_until("b to lose its connections", LIMIT, || scene.members[1].log().contains("begun anew"))?;
-    relay.reconnect();
-    wait_until("b to watch in vain", LIMIT, || relay.fired() > 0)?;
-    scene.stays(scene.active.token, LEASE * 3)?;
-    scene.members[0].signal(Signal::TERM)?;
-    let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-    ensure!(handover.from_event < LEASE + Duration::from_secs(1), "took {:?}", handover.from_event);
-    check(&scene.group.group, 2, &scene.active)
+    test(|scene| {
+        let relay = scene.group.relay("b")?;
+        relay.inject(Scope::Watches, Fault::Stall);
+        relay.cut();
+        wait_until("b to lose its connections", LIMIT, || scene.members[1].log().contains("begun anew"))?;
+        relay.reconnect();
+        wait_until("b to watch in vain", LIMIT, || relay.fired() > 0)?;
+        scene.stays(scene.active.token, LEASE * 3)?;
+        scene.members[0].signal(Signal::TERM)?;
+        let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
+        ensure!(handover.from_event < LEASE + Duration::from_secs(1), "took {:?}", handover.from_event);
+        check(&scene.group.group, 2, &scene.active)
+    })
 }
 
 #[test]
 fn throttling_within_the_lease_stops_nobody() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.relay("a")?.inject_times(Scope::All, Fault::throttle(1), 1);
-    scene.a_stays()
+    test(|scene| {
+        scene.group.relay("a")?.inject_times(Scope::All, Fault::throttle(1), 1);
+        scene.a_stays()
+    })
 }
 
 #[test]
 fn throttling_for_longer_than_the_lease_ends_the_holder_in_time() -> Result<()> {
-    let scene = Scene::new()?;
-    scene.group.relay("a")?.inject(Scope::All, Fault::throttle(60));
-    scene.a_is_overtaken_and_stands_by()
+    test(|scene| {
+        scene.group.relay("a")?.inject(Scope::All, Fault::throttle(60));
+        scene.a_is_overtaken_and_stands_by()
+    })
 }
 
 #[test]
 fn thirty_percent_of_errors_make_no_two() -> Result<()> {
-    let scene = Scene::new()?;
-    for name in ["a", "b"] {
-        scene.group.relay(name)?.inject(Scope::All, Fault::Fail { percent: 30, seed: 17 });
-    }
-    holds_for("nothing overlaps", LEASE * 5, || scene.group.group.history().violations().is_empty())?;
-    ensure!(scene.group.relay("a")?.fired() > 5, "too few errors");
-    for name in ["a", "b"] {
-        scene.group.relay(name)?.heal();
-    }
-    wait_until("somebody to be active", LIMIT, || scene.group.group.active().is_some())?;
-    scene.group.group.history().check(1, 2)
+    test(|scene| {
+        for name in ["a", "b"] {
+            scene.group.relay(name)?.inject(Scope::All, Fault::Fail { percent: 30, seed: 17 });
+        }
+        holds_for("nothing overlaps", LEASE * 5, || scene.group.group.history().violations().is_empty())?;
+        ensure!(scene.group.relay("a")?.fired() > 5, "too few errors");
+        for name in ["a", "b"] {
+            scene.group.relay(name)?.heal();
+        }
+        wait_until("somebody to be active", LIMIT, || scene.group.group.active().is_some())?;
+        scene.group.group.history().check(1, 2)
+    })
 }
 
 #[test]
 fn a_standby_that_may_watch_does_not_poll_and_the_active_one_writes_once_a_renewal() -> Result<()> {
-    let scene = Scene::new()?;
-    let (a, b) = (scene.group.relay("a")?, scene.group.relay("b")?);
-    let before = (b.requests(), a.asked("PUT"));
-    let began = stamp::now();
-    scene.stays(scene.active.token, LEASE * 3)?;
-    let seconds = (stamp::now() - began) / 1_000_000_000;
-    let asked =
-        |verb| b.asked(verb) - before.0.iter().filter(|(name, _)| name.starts_with(verb)).map(|(_, n)| n).sum::<u64>();
-    ensure!(asked("GET") <= 1 && asked("PUT") <= 1, "a standby asked {:?} in {seconds} s", b.requests());
-    let (writes, fair) = (a.asked("PUT") - before.1, seconds * 1000 / 520);
-    ensure!(writes >= fair / 2 && writes <= fair + fair / 4 + 2, "{writes} writes in {seconds} s");
-    Ok(())
+    test(|scene| {
+        let (a, b) = (scene.group.relay("a")?, scene.group.relay("b")?);
+        let before = (b.requests(), a.asked("PUT"));
+        let began = stamp::now();
+        scene.stays(scene.active.token, LEASE * 3)?;
+        let seconds = (stamp::now() - began) / 1_000_000_000;
+        let asked = |verb| {
+            b.asked(verb) - before.0.iter().filter(|(name, _)| name.starts_with(verb)).map(|(_, n)| n).sum::<u64>()
+        };
+        ensure!(asked("GET") <= 1 && asked("PUT") <= 1, "a standby asked {:?} in {seconds} s", b.requests());
+        let (writes, fair) = (a.asked("PUT") - before.1, seconds * 1000 / 520);
+        ensure!(writes >= fair / 2 && writes <= fair + fair / 4 + 2, "{writes} writes in {seconds} s");
+        Ok(())
+    })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testkit::cluster::Cluster;
 use testkit::history::Span;
-use testkit::lease_group::{LEASE, LeaseGroup};
+use testkit::lease_group::{LEASE, LeaseGroup, in_time};
 use testkit::member::Member;
 use testkit::scenario::LIMIT;
 use testkit::stamp;
@@ -39,6 +39,10 @@ impl<'a> Outage<'a> {
 
     fn end(mut self) -> Result<()> {
         self.is_over = true;
+        self.bring_back()
+    }
+
+    fn bring_back(&self) -> Result<()> {
         self.cluster.service(self.verb, self.server)?;
         wait_until("the API server to be ready", BACK, || self.cluster.kubectl(&["get", "--raw", "/readyz"]).is_ok())
     }
@@ -47,7 +51,7 @@ impl<'a> Outage<'a> {
 impl Drop for Outage<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            let _ = self.cluster.service(self.verb, self.server);
+            let _ = self.bring_back();
         }
     }
 }
@@ -104,44 +108,50 @@ impl Scene {
     }
 }
 
+/// With two members, `a` active and `b` standing by; once more if something came late.
+fn test(test: impl Fn(&Scene) -> Result<()>) -> Result<()> {
+    in_time(Scene::new, |scene| &scene.group, test)
+}
+
 #[test]
 fn an_api_server_that_hangs_for_a_moment_stops_nobody() -> Result<()> {
-    Scene::new()?.nobody_notices("pause", "kube-apiserver", SHORT)
+    test(|scene| scene.nobody_notices("pause", "kube-apiserver", SHORT))
 }
 
 #[test]
 fn an_api_server_that_hangs_for_longer_than_the_lease_ends_the_holder_and_somebody_goes_on() -> Result<()> {
     // What hung in it is done when it wakes up: late renewals among it.
-    Scene::new()?.it_stops_and_goes_on("pause", "kube-apiserver", LEASE * 2)
+    test(|scene| scene.it_stops_and_goes_on("pause", "kube-apiserver", LEASE * 2))
 }
 
 #[test]
 fn an_api_server_that_was_killed_comes_back_to_a_group_that_goes_on() -> Result<()> {
-    Scene::new()?.it_stops_and_goes_on("kill", "kube-apiserver", LEASE + SHORT)
+    test(|scene| scene.it_stops_and_goes_on("kill", "kube-apiserver", LEASE + SHORT))
 }
 
 #[test]
 fn etcd_that_hangs_for_a_moment_stops_nobody() -> Result<()> {
-    Scene::new()?.nobody_notices("pause", "etcd", SHORT)
+    test(|scene| scene.nobody_notices("pause", "etcd", SHORT))
 }
 
 #[test]
 fn etcd_that_hangs_for_longer_than_the_lease_never_makes_two() -> Result<()> {
-    Scene::new()?.it_stops_and_goes_on("pause", "etcd", LEASE * 2)
+    test(|scene| scene.it_stops_and_goes_on("pause", "etcd", LEASE * 2))
 }
 
 #[test]
 fn etcd_that_was_killed_comes_back_to_a_group_that_goes_on() -> Result<()> {
-    Scene::new()?.it_stops_and_goes_on("kill", "etcd", LEASE + SHORT)
+    test(|scene| scene.it_stops_and_goes_on("kill", "etcd", LEASE + SHORT))
 }
 
 #[test]
 fn etcd_that_was_killed_and_started_at_once_never_makes_two() -> Result<()> {
-    let scene = Scene::new()?;
-    for _ in 0..3 {
-        Outage::begin(&scene.cluster, "kill", "etcd")?.end()?;
-        holds_for("nothing overlaps", LEASE, || scene.group.group.history().violations().is_empty())?;
-    }
-    wait_until("somebody to be active", BACK, || scene.group.group.active().is_some())?;
-    scene.group.group.history().check(1, 2)
+    test(|scene| {
+        for _ in 0..3 {
+            Outage::begin(&scene.cluster, "kill", "etcd")?.end()?;
+            holds_for("nothing overlaps", LEASE, || scene.group.group.history().violations().is_empty())?;
+        }
+        wait_until("somebody to be active", BACK, || scene.group.group.active().is_some())?;
+        scene.group.group.history().check(1, 2)
+    })
 }

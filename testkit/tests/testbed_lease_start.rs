@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use testkit::cluster::Cluster;
-use testkit::lease_group::{LEASE, LeaseGroup, came_after_a_lease};
+use testkit::lease_group::{LEASE, LeaseGroup};
 use testkit::scenario::{LIMIT, check, follow};
 use testkit::stamp;
 use testkit::wait::{holds_for, wait_until};
@@ -77,6 +77,6 @@ fn a_member_with_a_longer_lease_follows_the_lock_and_brings_its_own_in() -> Resu
     wait_until("a renewal of b", LIMIT, || group.relay("b").is_ok_and(|relay| relay.asked("PUT") > 4))?;
     group.relay("b")?.black_hole();
     let back = follow(&group.group, &handover.new, stamp::now()).with_context(|| group.group.logs())?;
-    came_after_a_lease(&back, group.last_sight("b")?, Duration::from_secs(6))?;
+    group.came_after_a_lease(&back, Duration::from_secs(6))?;
     check(&group.group, 3, &handover.new)
 }

@@ -186,9 +186,11 @@ impl Done {
     }
 }
 
-/// Whether a change is of this activation: tokens never repeat.
+/// Whether a change is of this activation: tokens never repeat. On a Lease nobody knows the token before the first
+/// renewal; the last one of that name is it then.
 fn is_of(change: &crate::lock::history::Change, holder: &Holder) -> bool {
-    change.member == holder.member.name && change.token == holder.token.map(|token| token.0)
+    let token = holder.token.map(|token| token.0);
+    change.member == holder.member.name && (change.token == token || change.token.is_none() || token.is_none())
 }
 
 fn undo(target: &Target, to: &str) -> String {
@@ -228,6 +230,25 @@ mod tests {
         assert_eq!(asked[0].activation, Activation(1).to_string());
         assert_eq!(asked[0].wish, Wish::Switchover { to: Some("b".to_owned()) });
         assert!(done.text().contains("gap      8.5 ms"), "{}", done.text());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_gap_is_told_also_where_a_token_is_not_known_yet() {
+        let now = unix_us();
+        let without_token = |mut look: Look| {
+            if let Some(Claim::Held(holder)) = look.seen.record.as_mut().map(|record| &mut record.claim) {
+                holder.token = None;
+            }
+            look
+        };
+        let mut after = change("b", 2, now + 28_500, None);
+        after.token = None;
+        let history = [change("a", 1, now - 9_000_000, Some(now + 20_000)), after];
+        let look = without_token(with_history(held("b", 2), &history));
+        let fake = Fake::new(group(without_token(held("a", 1)))).then(released("a", 1)).then(look);
+        fake.answers(None);
+        let done = run(&fake, Some("b")).await.unwrap();
+        assert_eq!((done.fencing_token, done.gap_ms), (None, Some(8.5)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use election::Timing;
 use testkit::cluster::Cluster;
 use testkit::history::History;
-use testkit::lease_group::LeaseGroup;
+use testkit::lease_group::{AHEAD, BEYOND, LeaseGroup};
 use testkit::member::Member;
 use testkit::process::Process;
 use testkit::sim::random::Random;
@@ -29,6 +29,22 @@ pub struct Hole {
     pub old_last: u64,
     /// The first stamp of the next one.
     pub new_first: u64,
+}
+
+impl Hole {
+    /// Whether the next one came later than a lease and a bit after the last sight of the old one.
+    pub fn is_late(&self, lease: Duration) -> bool {
+        self.waited() > lease + BEYOND
+    }
+
+    /// Whether it came before that lease was over; the watch may tell of a write before its writer's answer is here.
+    pub fn is_early(&self, lease: Duration) -> bool {
+        self.waited() + AHEAD < lease
+    }
+
+    fn waited(&self) -> Duration {
+        Duration::from_nanos(self.new_first.saturating_sub(self.last_sight))
+    }
 }
 
 /// What came of one group.
@@ -57,6 +73,9 @@ pub fn run(rounds: usize, groups: usize, timing: &Timing, seed: u64) -> Result<V
                 .hole(Duration::from_micros(phase_us))
                 .with_context(|| format!("failed in group {number}\n{}", site.group.group.logs()))?;
             eprintln!("group {number}: black hole, {left} to go");
+            if hole.is_late(timing.lease()) {
+                eprintln!("group {number}: the next one came late: {hole:?}\n{}", site.group.group.logs());
+            }
             holes.push(hole);
         }
         Ok(Outcome { holes, history: site.group.group.history(), left_behind: site.left_behind })

@@ -9,9 +9,6 @@ use testkit::quantiles::Quantiles;
 
 use crate::black_holes::{Hole, Outcome};
 
-/// How much later than a lease after the last sight the next one may come.
-const BEYOND: Duration = Duration::from_millis(500);
-
 /// What came of black holes.
 #[derive(Debug, Serialize)]
 pub struct HolesReport {
@@ -54,8 +51,7 @@ impl HolesReport {
         let times = |from: fn(&Hole) -> u64| -> Vec<u64> {
             holes.iter().map(|hole| hole.new_first.saturating_sub(from(hole))).collect()
         };
-        let sights = times(|hole| hole.last_sight);
-        let count = |is: &dyn Fn(Duration) -> bool| sights.iter().filter(|t| is(Duration::from_nanos(**t))).count();
+        let count = |is: fn(&Hole, Duration) -> bool| holes.iter().filter(|hole| is(hole, lease)).count();
         Self {
             lease_ms: lease.as_millis(),
             groups: outcomes.len(),
@@ -64,9 +60,9 @@ impl HolesReport {
             overlaps: texts(overlaps),
             disorders: texts(disorders),
             left_behind: outcomes.iter().flat_map(|outcome| outcome.left_behind.clone()).collect(),
-            late: count(&|time| time > lease + BEYOND),
-            early: count(&|time| time + Duration::from_millis(50) < lease),
-            from_last_sight: Quantiles::of(sights.clone()),
+            late: count(Hole::is_late),
+            early: count(Hole::is_early),
+            from_last_sight: Quantiles::of(times(|hole| hole.last_sight)),
             from_event: Quantiles::of(times(|hole| hole.at)),
             closest_us: times(|hole| hole.old_last).into_iter().min().unwrap_or(0) / 1000,
             from_last_stamp: Quantiles::of(times(|hole| hole.old_last)),
