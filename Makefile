@@ -129,14 +129,23 @@ testbed-smoke: testbed image ## Each kind of testbed up, used and down, with tim
 image: ## A container image of the static release binary, without a container daemon
 	@testbed/image
 
+# Each file of tests has servers of its own, so that three of them go side by side: they mostly wait for leases.
+CLUSTER_PARTS := cluster-lock $(patsubst testkit/tests/%.rs,cluster-%,$(CLUSTER_FILES))
+
 .PHONY: cluster
 cluster: testbed ## Tests on a real API server; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make cluster" >&2; exit 1; }
 	cargo build --locked --workspace --bins
 	cargo test --locked -p soloist --lib --no-run
+	cargo test --locked -p testkit --no-run $(call names,$(CLUSTER_FILES))
+	$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(CLUSTER_PARTS)
+
+.PHONY: $(CLUSTER_PARTS)
+cluster-lock:
 	testbed/run control-plane -- cargo test --locked -p soloist --lib -- --ignored --test-threads=1 lock::kubernetes::testbed
-	$(if $(CLUSTER_FILES),cargo test --locked -p testkit --no-run $(call names,$(CLUSTER_FILES)))
-	$(if $(CLUSTER_FILES),testbed/run control-plane -- cargo test --locked -p testkit $(call names,$(CLUSTER_FILES)))
+
+$(filter-out cluster-lock,$(CLUSTER_PARTS)): cluster-%:
+	testbed/run control-plane -- cargo test --locked -p testkit --test $*
 
 .PHONY: nodes
 nodes: testbed ## Tests with real pods on two nodes; needs root
