@@ -32,7 +32,7 @@ fn one_small_fault_stops_nothing() {
 
 #[test]
 fn two_deaths() {
-    holds("deaths", 603_991);
+    holds("deaths", 751_086);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn requests_and_a_fault() {
 
 #[test]
 fn releases_by_the_guard() {
-    holds("guard releases", 769_061);
+    holds("guard releases", 771_581);
 }
 
 #[test]

@@ -26,8 +26,9 @@ use crate::snapshot::{Announcement, Snapshot};
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// How long the elector may take to answer a request. It does at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// How long a member that leaves tries to take its announcement down.
-const WITHDRAW_LIMIT: Duration = Duration::from_secs(1);
+/// How long a member that leaves tries to take its announcement down. One that stays is named as a successor for up to
+/// two minutes, and costs the others their courtesy.
+const WITHDRAW_LIMIT: Duration = Duration::from_secs(2);
 /// A change is announced when it has stood for so long: a handover passes through several roles, and is not to be
 /// disturbed.
 const SETTLE: Duration = Duration::from_millis(100);

@@ -75,8 +75,11 @@ impl Active {
     pub(super) fn exited<E: Entropy>(&mut self, core: &mut Core<E>, code: i32) {
         match &mut self.phase {
             Phase::Running => {
-                let restarts = core.settings.on_exit == OnExit::Restart;
-                let successor = restarts.then(|| core.settings.name.clone());
+                // Named, or all standbys would try at once and meet in conflicts.
+                let successor = match core.settings.on_exit {
+                    OnExit::Restart => Some(core.settings.name.clone()),
+                    OnExit::Exit | OnExit::Standby => core.candidates.first().cloned(),
+                };
                 let stop = Stop { cause: Cause::Exited(code), successor, lost: false, leaving: false };
                 self.phase = Phase::Stopping(stop);
                 core.say(Action::Note, format!("the workload ended by itself with code {code}"));

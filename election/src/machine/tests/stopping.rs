@@ -184,6 +184,15 @@ fn workload_that_ends_by_itself_is_released_and_its_code_is_kept() {
 }
 
 #[test]
+fn workload_that_ends_by_itself_names_who_goes_first() {
+    let mut rig = Rig::active();
+    rig.step(Input::Candidates(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()]));
+    rig.step(Input::Exited { code: 3 });
+    rig.step(GONE);
+    assert!(matches!(rig.write().1.claim, Claim::Released(release) if release.successor.as_deref() == Some("b")));
+}
+
+#[test]
 fn restart_names_the_member_itself_and_starts_a_new_activation() {
     let mut rig = Rig::active_with(Settings { on_exit: OnExit::Restart, ..settings("a") });
     let (first, token, _) = rig.machine.activation().unwrap();
