@@ -207,7 +207,8 @@ fn members_are_replaced_one_by_one_in_both_directions_without_an_overlap() -> Re
     ensure!(s1.log().contains("c1 is active, and foreign"), "{}", s1.log());
     c2.terminate()?;
     let s2 = mixed.soloist("s2")?;
-    ensure!(mixed.group.active().is_some_and(|active| active.token == first.token), "nothing has moved yet");
+    let latest = mixed.group.history().spans.into_iter().max_by_key(|span| span.first);
+    ensure!(latest.is_some_and(|latest| latest.token == first.token), "nothing has moved yet");
     c1.terminate()?;
 
     let second = mixed.next(&first)?;
