@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
-use crate::route::Routing;
+use crate::route::Route;
 use crate::snapshot::{Announcement, Health, Publisher};
 use crate::workload::{Event, Launch, LocalRelease, Workload};
 
@@ -158,10 +158,10 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         self
     }
 
-    /// Sends traffic to the active member by `routing`.
+    /// Sends traffic to the active member by `route`.
     #[must_use]
-    pub fn routed(mut self, routing: Routing) -> Self {
-        self.traffic = Traffic::of(routing);
+    pub fn routed(mut self, route: Rc<dyn Route>) -> Self {
+        self.traffic = Traffic::of(route);
         self
     }
 

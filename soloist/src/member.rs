@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
 use crate::lock::kubernetes::{KubernetesLock, LeaseName, Recorder};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
-use crate::route::Routing;
+use crate::route::Route;
 use crate::settings::{FilePlace, Place, Settings};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
@@ -76,7 +77,7 @@ pub async fn take_part(settings: Settings, front: Front) -> Result<Exit, Failure
 #[derive(Default)]
 pub struct Front {
     /// Who gets the group's traffic.
-    pub routing: Option<Routing>,
+    pub route: Option<Rc<dyn Route>>,
     /// What reads snapshots, with its name. None of them ends before the elector.
     pub readers: Vec<(&'static str, Reader)>,
 }
@@ -208,8 +209,8 @@ impl Member {
         }
 
         let mut elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
-        if let Some(routing) = front.routing {
-            elector = elector.routed(routing);
+        if let Some(route) = front.route {
+            elector = elector.routed(route);
         }
         let exit = around.keep(elector.run(), &sender).await;
         attend::withdraw(&*board, nonce).await;

@@ -4,7 +4,6 @@ pub mod endpoints;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 
 use election::Token;
 
@@ -27,22 +26,4 @@ pub trait Route {
 
     /// Sends no more traffic to this member, unless somebody else has published meanwhile. Asked when the stop begins.
     fn withdraw(&self, token: Token) -> Pending;
-}
-
-/// What becomes of an activation that cannot be published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unpublished {
-    /// It is tried again, and the workload waits.
-    Retried,
-    /// It ends, as if its workload had ended with 1.
-    Ends,
-}
-
-/// The route of a member.
-#[derive(Clone)]
-pub struct Routing {
-    /// Which.
-    pub route: Rc<dyn Route>,
-    /// What to do when it fails.
-    pub unpublished: Unpublished,
 }

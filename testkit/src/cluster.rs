@@ -1,20 +1,19 @@
 //! The Kubernetes of the testbed, as its administrator.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
+use crate::kubectl::Kubectl;
 use crate::relay::{Relay, Upstream};
 
 /// The API server that `testbed/run control-plane` has started around this process.
 #[derive(Debug)]
 pub struct Cluster {
-    kubectl: PathBuf,
+    kubectl: Kubectl,
     service: PathBuf,
     config: kube::Config,
 }
@@ -22,9 +21,8 @@ pub struct Cluster {
 impl Cluster {
     /// The one that the environment names.
     pub fn connect() -> Result<Self> {
-        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        let found = variable("TESTBED_API").and_then(|_| Some((variable("KUBECTL")?, variable("KUBECONFIG")?)));
-        let (kubectl, kubeconfig) = found.context("this test needs a real API server: make cluster")?;
+        let kubectl = Kubectl::find("TESTBED_API", "this test needs a real API server: make cluster")?;
+        let kubeconfig = std::env::var_os("KUBECONFIG").context("no KUBECONFIG")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let file = Kubeconfig::read_from(kubeconfig).context("failed to read the testbed's kubeconfig")?;
         let config = runtime.block_on(kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()));
@@ -42,24 +40,12 @@ impl Cluster {
 
     /// What `kubectl` prints; fails if it does.
     pub fn kubectl(&self, words: &[&str]) -> Result<String> {
-        self.kubectl_with(words, "")
+        self.kubectl.run(words)
     }
 
     /// Creates or changes an object.
     pub fn apply(&self, object: &Value) -> Result<()> {
-        self.kubectl_with(&["apply", "-f", "-"], &object.to_string()).map(drop)
-    }
-
-    fn kubectl_with(&self, words: &[&str], input: &str) -> Result<String> {
-        let mut command = Command::new(&self.kubectl);
-        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("failed to run {}", self.kubectl.display()))?;
-        // Closed behind the input, so that kubectl finds its end.
-        child.stdin.take().context("no stdin")?.write_all(input.as_bytes())?;
-        let output = child.wait_with_output()?;
-        let message = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "kubectl {} failed: {}", words.join(" "), message.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        self.kubectl.run_with(&["apply", "-f", "-"], &object.to_string()).map(drop)
     }
 
     /// A Lease that is free at first sight, as manifests bring it along.

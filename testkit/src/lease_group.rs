@@ -39,6 +39,39 @@ pub struct LeaseGroup {
     pub group: Group,
 }
 
+/// Two members in their places: `a` active, `b` standing by.
+#[derive(Debug)]
+pub struct Pair {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The group.
+    pub group: LeaseGroup,
+    /// `a` and `b`.
+    pub members: Vec<Member>,
+    /// What `a` runs.
+    pub active: Span,
+}
+
+impl Pair {
+    /// As the administrator.
+    pub fn start() -> Result<Self> {
+        Self::by(|group, cluster| group.start(cluster, &["a", "b"]))
+    }
+
+    /// Each in a PID namespace of its own.
+    pub fn start_pid1() -> Result<Self> {
+        Self::by(|group, cluster| group.start_pid1(cluster, &["a", "b"]))
+    }
+
+    /// By `start`.
+    pub fn by(start: impl FnOnce(&mut LeaseGroup, &Cluster) -> Result<(Vec<Member>, Span)>) -> Result<Self> {
+        let cluster = Cluster::connect()?;
+        let mut group = LeaseGroup::new(&cluster)?;
+        let (members, active) = start(&mut group, &cluster)?;
+        Ok(Self { cluster, group, members, active })
+    }
+}
+
 impl LeaseGroup {
     /// A group with the shortest lease and a Lease that is free at first sight.
     pub fn new(cluster: &Cluster) -> Result<Self> {
@@ -157,21 +190,4 @@ impl LeaseGroup {
         ensure!(waited <= lease + BEYOND, "too late, {}", told());
         Ok(())
     }
-}
-
-/// Runs a test that expects things in time, and once more if they were late: a machine that is busy with other things
-/// starves members and API server alike. Two at once are never excused.
-pub fn in_time<S>(
-    start: impl Fn() -> Result<S>,
-    group: impl Fn(&S) -> &LeaseGroup,
-    test: impl Fn(&S) -> Result<()>,
-) -> Result<()> {
-    let scene = start()?;
-    let Err(late) = test(&scene) else { return Ok(()) };
-    let violations = group(&scene).group.history().violations();
-    ensure!(violations.is_empty(), "{}, and {late:#}", violations.iter().map(ToString::to_string).collect::<String>());
-    eprintln!("once more, because: {late:#}");
-    // Its members are ended first.
-    drop(scene);
-    test(&start()?)
 }

@@ -9,6 +9,7 @@ pub mod ends;
 pub mod group;
 pub mod history;
 pub mod http;
+pub mod kubectl;
 pub mod lease_group;
 pub mod member;
 pub mod pods;

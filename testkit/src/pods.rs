@@ -1,17 +1,18 @@
 //! Members as real pods on the two nodes of the testbed, with a workload that stamps into a folder of this machine.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::history::{History, Span};
+use crate::kubectl::Kubectl;
 use crate::process::{self, Process};
 use crate::stamp;
 use crate::wait::{wait_for, wait_until};
@@ -28,7 +29,7 @@ const FRESH: Duration = Duration::from_millis(50);
 /// The cluster, and where the pods stamp.
 #[derive(Debug)]
 pub struct Pods {
-    kubectl: PathBuf,
+    kubectl: Kubectl,
     stamps: TempDir,
 }
 
@@ -38,8 +39,7 @@ impl Pods {
     /// # Errors
     /// There is none.
     pub fn new() -> Result<Self> {
-        let kubectl = std::env::var_os("KUBECTL").filter(|_| std::env::var_os("TESTBED_NODE2").is_some());
-        let kubectl = PathBuf::from(kubectl.context("this test needs two nodes: make nodes")?);
+        let kubectl = Kubectl::find("TESTBED_NODE2", "this test needs two nodes: make nodes")?;
         let stamps = tempfile::Builder::new().prefix("soloist-test-").tempdir_in("/dev/shm")?;
         for folder in ["", "slots", "slots/old"] {
             let path = stamps.path().join(folder);
@@ -52,27 +52,12 @@ impl Pods {
 
     /// Runs kubectl, which must succeed; what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.kubectl_with(arguments, "")
-    }
-
-    fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let mut child = Command::new(&self.kubectl)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("failed to start kubectl")?;
-        child.stdin.take().context("no stdin")?.write_all(input.as_bytes())?;
-        let output = child.wait_with_output()?;
-        let message = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "kubectl {}: {}", arguments.join(" "), message.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        self.kubectl.run(arguments)
     }
 
     /// Applies a manifest as [`Pods::fitted`] makes it.
     pub fn apply(&self, manifest: &Path, change: impl Fn(&mut Value)) -> Result<()> {
-        self.kubectl_with(&["apply", "-f", "-"], &self.fitted(manifest, change)?).map(drop)
+        self.kubectl.run_with(&["apply", "-f", "-"], &self.fitted(manifest, change)?).map(drop)
     }
 
     /// A manifest with `change` made to each object; Deployments get the image and the folder of the tests.
@@ -94,7 +79,7 @@ impl Pods {
 
     /// Creates one object.
     pub fn create(&self, object: &Value) -> Result<()> {
-        self.kubectl_with(&["create", "-f", "-"], &object.to_string()).map(drop)
+        self.kubectl.run_with(&["create", "-f", "-"], &object.to_string()).map(drop)
     }
 
     /// Creates one pod, with the image and the folder of the tests.
@@ -118,7 +103,9 @@ impl Pods {
 
     /// Listens, from now on, for the kubelet to say that the only container of a pod has ended.
     pub fn hear_end_of(&self, pod: &str) -> Result<End> {
-        let mut kubectl = Command::new(&self.kubectl)
+        let mut kubectl = self
+            .kubectl
+            .command()
             .args(["get", "pod", pod, "--watch", "-o"])
             .arg("jsonpath={.status.containerStatuses[0].state.terminated.reason}{\"\\n\"}")
             .stdin(Stdio::null())
@@ -156,7 +143,7 @@ impl Pods {
     pub fn evict(&self, pod: &str) -> Result<()> {
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
         let path = format!("/api/v1/namespaces/default/pods/{pod}/eviction");
-        self.kubectl_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string()).map(drop)
+        self.kubectl.run_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string()).map(drop)
     }
 
     /// The node that a pod runs on.

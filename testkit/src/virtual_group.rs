@@ -13,7 +13,6 @@ use std::time::Duration;
 use election::{Absence, Entropy, Exit, Machine, OnExit, OnLoss, Settings, Timing};
 use soloist::elector::{Command, Elector, Order};
 use soloist::lock::memory::MemoryStore;
-use soloist::route::{Routing, Unpublished};
 use soloist::snapshot::{Health, Publisher, Snapshot};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -60,8 +59,8 @@ pub struct World {
     pub ledger: Rc<RefCell<Ledger>>,
     /// Who gets traffic.
     pub directory: Rc<RefCell<Directory>>,
-    /// What members do with an activation that cannot be published.
-    pub unpublished: Unpublished,
+    /// What members do when their workload ends, or cannot be published.
+    pub on_exit: OnExit,
 }
 
 impl Default for World {
@@ -71,7 +70,7 @@ impl Default for World {
             weather: Rc::default(),
             ledger: Rc::default(),
             directory: Rc::default(),
-            unpublished: Unpublished::Retried,
+            on_exit: OnExit::Standby,
         }
     }
 }
@@ -96,7 +95,7 @@ pub fn spawn(world: &World, name: &str, lease: Duration, rate: f64, seed: u64) -
         timing: Timing::new(lease, None)?,
         stop_grace: Duration::from_secs(2),
         absence: Absence::CostsALease,
-        on_exit: if world.unpublished == Unpublished::Ends { OnExit::Exit } else { OnExit::Standby },
+        on_exit: world.on_exit,
         on_loss: OnLoss::Standby,
         healthy: true,
     };
@@ -108,7 +107,6 @@ pub fn spawn(world: &World, name: &str, lease: Duration, rate: f64, seed: u64) -
     let health = Health { healthy: true, why: String::new() };
     let publisher = Publisher::new(Snapshot::new("virtual", name, lease, health, 0));
     let route = Rc::new(VirtualRoute::new(name, Rc::clone(&world.directory)));
-    let routing = Routing { route, unpublished: world.unpublished };
-    let elector = Elector::new(machine, network, workload, clock, command, receiver, publisher).routed(routing);
+    let elector = Elector::new(machine, network, workload, clock, command, receiver, publisher).routed(route);
     Ok(VirtualMember { orders, task: tokio::task::spawn_local(elector.run()) })
 }

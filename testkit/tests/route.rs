@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use election::Exit;
+use election::{Exit, OnExit};
 use soloist::elector::Order;
-use soloist::route::Unpublished;
 use testkit::virtual_group::{VirtualMember, World, spawn};
 use tokio::task::LocalSet;
 use tokio::time::sleep;
@@ -101,22 +100,25 @@ fn a_stop_withdraws_before_the_workload_is_gone_and_the_exit_waits_for_it() -> R
 }
 
 #[test]
-fn a_route_that_fails_is_tried_again_while_the_workload_waits() -> Result<()> {
+fn a_member_whose_route_fails_makes_room_for_one_whose_route_works() -> Result<()> {
     play(async {
         let world = World::default();
-        world.directory.borrow_mut().failures = 20;
-        let _a = member(&world, "a", 1)?;
+        world.directory.borrow_mut().failures = 1;
+        let a = member(&world, "a", 1)?;
+        until("failed", || world.directory.borrow().failures == 0).await?;
+        let _b = member(&world, "b", 2)?;
         until("active", || world.ledger.borrow().is_led()).await?;
-        assert_eq!(world.directory.borrow().begun, 21);
-        assert_eq!(world.ledger.borrow().unpublished, 0);
+        assert_eq!(who(&world).as_deref(), Some("b"), "a stands back for a while");
+        assert_eq!((world.ledger.borrow().activations, world.ledger.borrow().unpublished), (1, 0));
+        assert!(!a.task.is_finished(), "it stands by");
         Ok(())
     })
 }
 
 #[test]
-fn where_it_is_not_tried_again_the_member_leaves_with_1_and_releases() -> Result<()> {
+fn a_member_that_may_not_stand_by_leaves_with_1_when_its_route_fails_and_releases() -> Result<()> {
     play(async {
-        let world = World { unpublished: Unpublished::Ends, ..World::default() };
+        let world = World { on_exit: OnExit::Exit, ..World::default() };
         world.directory.borrow_mut().failures = 1;
         assert_eq!(exit(member(&world, "a", 1)?).await?, Exit::Workload(1));
         assert_eq!(world.ledger.borrow().activations, 0);
@@ -131,7 +133,7 @@ fn where_it_is_not_tried_again_the_member_leaves_with_1_and_releases() -> Result
 #[test]
 fn a_route_that_never_answers_is_a_route_that_fails() -> Result<()> {
     play(async {
-        let world = World { unpublished: Unpublished::Ends, ..World::default() };
+        let world = World { on_exit: OnExit::Exit, ..World::default() };
         world.directory.borrow_mut().delay = Duration::from_secs(3600);
         assert_eq!(exit(member(&world, "a", 1)?).await?, Exit::Workload(1));
         Ok(())

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use testkit::group::{Group, MARK, binary};
 use testkit::history::Span;
+use testkit::kubectl::Kubectl;
 use testkit::process;
 use testkit::wait::{wait_for, wait_until};
 
@@ -24,20 +25,8 @@ const HANDOVER_MAX: Duration = Duration::from_millis(1500);
 
 /// Runs kubectl, which must succeed; what it printed.
 fn kubectl(arguments: &[&str], input: Option<&Value>) -> Result<String> {
-    let program = std::env::var_os("KUBECTL").filter(|_| std::env::var_os("TESTBED_API").is_some());
-    let program = program.context("no real API server is there: run this by make cluster")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let text = input.map(ToString::to_string).unwrap_or_default();
-    child.stdin.take().context("no input")?.write_all(text.as_bytes())?;
-    let output = child.wait_with_output()?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "kubectl {arguments:?}: {errors}");
-    Ok(String::from_utf8(output.stdout)?)
+    let kubectl = Kubectl::find("TESTBED_API", "no real API server is there: run this by make cluster")?;
+    kubectl.run_with(arguments, &input.map(ToString::to_string).unwrap_or_default())
 }
 
 /// One lock, one Service, some members.

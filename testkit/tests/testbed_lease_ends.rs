@@ -4,43 +4,21 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use testkit::cluster::Cluster;
 use testkit::ends::End;
-use testkit::history::Span;
-use testkit::lease_group::{LEASE, LeaseGroup, in_time};
-use testkit::member::Member;
+use testkit::lease_group::{LEASE, LeaseGroup, Pair};
 use testkit::scenario::{Handover, check, follow, hand_over};
 use testkit::wait::holds_for;
 
 /// For a handover by proof: two writes, one delivery, and room for a busy machine.
 const SOON: Duration = Duration::from_millis(1500);
 
-/// Two members, each PID 1 of a namespace, `a` active and `b` standing by.
-struct Scene {
-    group: LeaseGroup,
-    members: Vec<Member>,
-    active: Span,
-}
-
-fn start() -> Result<Scene> {
-    let cluster = Cluster::connect()?;
-    let mut group = LeaseGroup::new(&cluster)?;
-    let (members, active) = group.start_pid1(&cluster, &["a", "b"])?;
-    Ok(Scene { group, members, active })
-}
-
 /// Ends the first of two; the second follows, as `judge` likes it.
 fn one(end: End, judge: impl Fn(&LeaseGroup, &Handover) -> Result<()>) -> Result<()> {
-    in_time(
-        start,
-        |scene| &scene.group,
-        |scene| {
-            let group = &scene.group;
-            let handover = hand_over(&group.group, &scene.members, &scene.active, end)?;
-            check(&group.group, 2, &scene.active)?;
-            judge(group, &handover)
-        },
-    )
+    let pair = Pair::start_pid1()?;
+    let group = &pair.group;
+    let handover = hand_over(&group.group, &pair.members, &pair.active, end)?;
+    check(&group.group, 2, &pair.active)?;
+    judge(group, &handover)
 }
 
 fn by_proof(end: End) -> Result<()> {
@@ -100,9 +78,7 @@ fn a_stopped_guard_is_overtaken() -> Result<()> {
 
 #[test]
 fn a_stopped_elector_that_wakes_up_touches_nothing_of_the_next_one() -> Result<()> {
-    let cluster = Cluster::connect()?;
-    let mut group = LeaseGroup::new(&cluster)?;
-    let (members, active) = group.start(&cluster, &["a", "b"])?;
+    let Pair { cluster, group, members, active } = Pair::start()?;
     let handover = hand_over(&group.group, &members, &active, End::ElectorStopped)?;
     // The guard has ended the workload; the elector sleeps on, with all its timers overdue.
     if members[0].elector_pid().is_ok() {
@@ -117,9 +93,7 @@ fn a_stopped_elector_that_wakes_up_touches_nothing_of_the_next_one() -> Result<(
 
 #[test]
 fn without_a_namespace_of_its_own_the_guard_survives_the_elector_and_ends_the_workload() -> Result<()> {
-    let cluster = Cluster::connect()?;
-    let mut group = LeaseGroup::new(&cluster)?;
-    let (members, active) = group.start(&cluster, &["a", "b"])?;
+    let Pair { group, members, active, .. } = Pair::start()?;
     let at = End::ElectorKilled.apply(&group.group, &members[0], &active)?;
     let handover = follow(&group.group, &active, at)?;
     ensure!(handover.old.last < at + 1_000_000_000, "the workload outlived its elector for long");

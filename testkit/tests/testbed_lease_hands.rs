@@ -8,9 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testkit::cluster::Cluster;
-use testkit::history::Span;
-use testkit::lease_group::{LEASE, LeaseGroup, in_time};
-use testkit::member::Member;
+use testkit::lease_group::{LEASE, LeaseGroup, Pair};
 use testkit::process;
 use testkit::scenario::{LIMIT, check, follow};
 use testkit::stamp;
@@ -22,132 +20,103 @@ const FOREIGN_WAIT: Duration = Duration::from_secs(3 * LEASE.as_secs());
 /// The documented Role.
 const VERBS: [&str; 3] = ["get", "watch", "update"];
 
-struct Scene {
-    cluster: Cluster,
-    group: LeaseGroup,
-    members: Vec<Member>,
-    active: Span,
+fn delete_lease(pair: &Pair) -> Result<()> {
+    let (name, namespace) = (&pair.group.lease, &pair.group.namespace);
+    pair.cluster.kubectl(&["delete", "lease", name, "-n", namespace]).map(drop)
 }
 
-impl Scene {
-    fn new() -> Result<Self> {
-        let cluster = Cluster::connect()?;
-        let mut group = LeaseGroup::new(&cluster)?;
-        let (members, active) = group.start(&cluster, &["a", "b"])?;
-        Ok(Self { cluster, group, members, active })
-    }
-
-    fn delete_lease(&self) -> Result<()> {
-        let (name, namespace) = (&self.group.lease, &self.group.namespace);
-        self.cluster.kubectl(&["delete", "lease", name, "-n", namespace]).map(drop)
-    }
-
-    fn holds(&self, name: &str) -> bool {
-        self.group.read(&self.cluster).is_ok_and(|lease| lease["spec"]["holderIdentity"] == name)
-    }
-
-    /// For some leases there is never more than one; in the end there is one, and its tokens grew.
-    fn one_at_a_time(&self) -> Result<()> {
-        let group = &self.group.group;
-        holds_for("nothing overlaps", LEASE * 3, || group.history().violations().is_empty())?;
-        wait_until("somebody to be active", LIMIT, || group.active().is_some()).with_context(|| group.logs())?;
-        group.history().check(1, 2).with_context(|| group.logs())
-    }
-
-    /// The holder takes the Lease back, and nobody else has started meanwhile.
-    fn a_takes_it_back(&self) -> Result<()> {
-        wait_until("a to hold the Lease again", LEASE, || self.holds("a")).with_context(|| self.group.group.logs())?;
-        self.one_at_a_time()?;
-        let spans = self.group.group.history().spans;
-        ensure!(spans.len() == 1, "others became active:\n{}{}", self.group.group.history(), self.group.group.logs());
-        Ok(())
-    }
+fn holds(pair: &Pair, name: &str) -> bool {
+    pair.group.read(&pair.cluster).is_ok_and(|lease| lease["spec"]["holderIdentity"] == name)
 }
 
-/// With two members, `a` active and `b` standing by; once more if something came late.
-fn test(test: impl Fn(&Scene) -> Result<()>) -> Result<()> {
-    in_time(Scene::new, |scene| &scene.group, test)
+/// For some leases there is never more than one; in the end there is one, and its tokens grew.
+fn one_at_a_time(pair: &Pair) -> Result<()> {
+    let group = &pair.group.group;
+    holds_for("nothing overlaps", LEASE * 3, || group.history().violations().is_empty())?;
+    wait_until("somebody to be active", LIMIT, || group.active().is_some()).with_context(|| group.logs())?;
+    group.history().check(1, 2).with_context(|| group.logs())
+}
+
+/// The holder takes the Lease back, and nobody else has started meanwhile.
+fn a_takes_it_back(pair: &Pair) -> Result<()> {
+    wait_until("a to hold the Lease again", LEASE, || holds(pair, "a")).with_context(|| pair.group.group.logs())?;
+    one_at_a_time(pair)?;
+    let spans = pair.group.group.history().spans;
+    ensure!(spans.len() == 1, "others became active:\n{}{}", pair.group.group.history(), pair.group.group.logs());
+    Ok(())
 }
 
 #[test]
 fn a_deleted_lease_lets_nobody_else_in() -> Result<()> {
-    test(|scene| {
-        scene.delete_lease()?;
-        scene.a_takes_it_back()
-    })
+    let pair = &Pair::start()?;
+    delete_lease(pair)?;
+    a_takes_it_back(pair)
 }
 
 #[test]
 fn a_lease_that_was_deleted_and_applied_anew_never_makes_two() -> Result<()> {
-    test(|scene| {
-        scene.delete_lease()?;
-        let (name, namespace) = (&scene.group.lease, &scene.group.namespace);
-        // The holder may have been quicker.
-        let _ = scene.cluster.initial_lease(namespace, name);
-        scene.one_at_a_time()
-    })
+    let pair = &Pair::start()?;
+    delete_lease(pair)?;
+    let (name, namespace) = (&pair.group.lease, &pair.group.namespace);
+    // The holder may have been quicker.
+    let _ = pair.cluster.initial_lease(namespace, name);
+    one_at_a_time(pair)
 }
 
 #[test]
 fn a_holder_that_was_blanked_is_written_again() -> Result<()> {
-    test(|scene| {
-        scene.group.patch(&scene.cluster, &json!({"spec": {"holderIdentity": ""}}))?;
-        scene.a_takes_it_back()
-    })
+    let pair = &Pair::start()?;
+    pair.group.patch(&pair.cluster, &json!({"spec": {"holderIdentity": ""}}))?;
+    a_takes_it_back(pair)
 }
 
 #[test]
 fn a_lease_without_a_spec_is_written_again() -> Result<()> {
-    test(|scene| {
-        scene.group.patch(&scene.cluster, &json!({"spec": null}))?;
-        scene.a_takes_it_back()
-    })
+    let pair = &Pair::start()?;
+    pair.group.patch(&pair.cluster, &json!({"spec": null}))?;
+    a_takes_it_back(pair)
 }
 
 #[test]
 fn a_lease_without_our_annotations_never_makes_two() -> Result<()> {
-    test(|scene| {
-        scene.group.patch(&scene.cluster, &json!({"metadata": {"annotations": null}}))?;
-        scene.one_at_a_time()
-    })
+    let pair = &Pair::start()?;
+    pair.group.patch(&pair.cluster, &json!({"metadata": {"annotations": null}}))?;
+    one_at_a_time(pair)
 }
 
 #[test]
 fn a_shorter_duration_by_hand_lets_nobody_in_early() -> Result<()> {
-    test(|scene| {
-        scene.group.patch(&scene.cluster, &json!({"spec": {"leaseDurationSeconds": 1}}))?;
-        scene.a_takes_it_back()
-    })
+    let pair = &Pair::start()?;
+    pair.group.patch(&pair.cluster, &json!({"spec": {"leaseDurationSeconds": 1}}))?;
+    a_takes_it_back(pair)
 }
 
 #[test]
 fn another_holder_by_hand_stops_the_workload_at_once_and_is_waited_for() -> Result<()> {
-    test(|scene| {
-        let before = stamp::now();
-        scene.group.patch(&scene.cluster, &json!({"spec": {"holderIdentity": "stranger"}}))?;
-        let patched = stamp::now();
-        wait_until("a to stop", LIMIT, || scene.group.group.active().is_none())?;
-        let handover = follow(&scene.group.group, &scene.active, before)?;
-        ensure!(handover.old.last < patched + 1_000_000_000, "a went on for {:?}", handover.old.last - patched);
-        let waited = handover.from_event;
-        ensure!(waited >= FOREIGN_WAIT, "{waited:?} is no three leases");
-        ensure!(waited <= FOREIGN_WAIT + LEASE, "took {waited:?}");
-        check(&scene.group.group, 2, &scene.active)
-    })
+    let pair = &Pair::start()?;
+    let before = stamp::now();
+    pair.group.patch(&pair.cluster, &json!({"spec": {"holderIdentity": "stranger"}}))?;
+    let patched = stamp::now();
+    wait_until("a to stop", LIMIT, || pair.group.group.active().is_none())?;
+    let handover = follow(&pair.group.group, &pair.active, before)?;
+    ensure!(handover.old.last < patched + 1_000_000_000, "a went on for {:?}", handover.old.last - patched);
+    let waited = handover.from_event;
+    ensure!(waited >= FOREIGN_WAIT, "{waited:?} is no three leases");
+    ensure!(waited <= FOREIGN_WAIT + LEASE, "took {waited:?}");
+    check(&pair.group.group, 2, &pair.active)
 }
 
 /// Two members of one ServiceAccount each, with the documented Role and a token file.
-fn with_accounts() -> Result<Scene> {
-    let cluster = Cluster::connect()?;
-    let mut group = LeaseGroup::new(&cluster)?;
-    let (namespace, lease) = (group.namespace.clone(), group.lease.clone());
-    let (members, active) = group.settle(&["a", "b"], |group, name| {
-        cluster.account(&namespace, name, &lease, &VERBS)?;
-        let token = token_file(group, name);
-        fs::write(&token, bound_token(&cluster, &namespace, name, "first")?)?;
-        group.spawn_as(&cluster, name, &json!({"tokenFile": token}), &[], &[])
-    })?;
-    Ok(Scene { cluster, group, members, active })
+fn with_accounts() -> Result<Pair> {
+    Pair::by(|group, cluster| {
+        let (namespace, lease) = (group.namespace.clone(), group.lease.clone());
+        group.settle(&["a", "b"], |group, name| {
+            cluster.account(&namespace, name, &lease, &VERBS)?;
+            let token = token_file(group, name);
+            fs::write(&token, bound_token(cluster, &namespace, name, "first")?)?;
+            group.spawn_as(cluster, name, &json!({"tokenFile": token}), &[], &[])
+        })
+    })
 }
 
 fn token_file(group: &LeaseGroup, name: &str) -> std::path::PathBuf {
@@ -163,78 +132,60 @@ fn bound_token(cluster: &Cluster, namespace: &str, account: &str, which: &str) -
     Ok(cluster.kubectl(&words)?.trim().to_owned())
 }
 
-fn kill_token(scene: &Scene, account: &str, which: &str) -> Result<()> {
+fn kill_token(pair: &Pair, account: &str, which: &str) -> Result<()> {
     let secret = format!("{account}-{which}");
-    scene.cluster.kubectl(&["delete", "secret", &secret, "-n", &scene.group.namespace]).map(drop)
+    pair.cluster.kubectl(&["delete", "secret", &secret, "-n", &pair.group.namespace]).map(drop)
 }
 
 /// The API server remembers for some seconds whom it has let in.
-fn wait_dead(scene: &Scene, relay: &str, asked: u64) -> Result<()> {
-    let relay = scene.group.relay(relay)?;
+fn wait_dead(pair: &Pair, relay: &str, asked: u64) -> Result<()> {
+    let relay = pair.group.relay(relay)?;
     wait_until("the API server to refuse the token", LIMIT, || relay.answered(401) > asked)
 }
 
 #[test]
 fn a_revoked_role_ends_the_holder_in_time_and_is_named() -> Result<()> {
-    in_time(
-        with_accounts,
-        |scene| &scene.group,
-        |scene| {
-            scene.cluster.kubectl(&["delete", "rolebinding", "a", "-n", &scene.group.namespace])?;
-            let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-            scene.group.came_after_a_lease(&handover, LEASE)?;
-            let log = scene.members[0].log();
-            ensure!(log.contains("missing: verb update on leases"), "the missing rule is not named:\n{log}");
-            scene.cluster.account(&scene.group.namespace, "a", &scene.group.lease, &VERBS)?;
-            scene.members[0].wait_standby(LIMIT)?;
-            check(&scene.group.group, 2, &scene.active)
-        },
-    )
+    let pair = &with_accounts()?;
+    pair.cluster.kubectl(&["delete", "rolebinding", "a", "-n", &pair.group.namespace])?;
+    let handover = follow(&pair.group.group, &pair.active, stamp::now())?;
+    pair.group.came_after_a_lease(&handover, LEASE)?;
+    let log = pair.members[0].log();
+    ensure!(log.contains("missing: verb update on leases"), "the missing rule is not named:\n{log}");
+    pair.cluster.account(&pair.group.namespace, "a", &pair.group.lease, &VERBS)?;
+    pair.members[0].wait_standby(LIMIT)?;
+    check(&pair.group.group, 2, &pair.active)
 }
 
 #[test]
 fn a_rotated_token_stops_nobody() -> Result<()> {
-    in_time(
-        with_accounts,
-        |scene| &scene.group,
-        |scene| {
-            let fresh = bound_token(&scene.cluster, &scene.group.namespace, "a", "second")?;
-            // As kubelet does it: the new file takes the place of the old one.
-            let (token, new) = (token_file(&scene.group, "a"), scene.group.group.folder().join("new"));
-            fs::write(&new, fresh)?;
-            fs::rename(new, token)?;
-            let before = scene.group.relay("a")?.answered(401);
-            kill_token(scene, "a", "first")?;
-            wait_dead(scene, "a", before)?;
-            holds_for("a stays active", LEASE * 2, || scene.group.group.history().spans.len() == 1)?;
-            wait_until("a stamp", LIMIT, || scene.group.group.active().is_some())?;
-            scene.group.group.history().check(1, 2)
-        },
-    )
+    let pair = &with_accounts()?;
+    let fresh = bound_token(&pair.cluster, &pair.group.namespace, "a", "second")?;
+    // As kubelet does it: the new file takes the place of the old one.
+    let (token, new) = (token_file(&pair.group, "a"), pair.group.group.folder().join("new"));
+    fs::write(&new, fresh)?;
+    fs::rename(new, token)?;
+    let before = pair.group.relay("a")?.answered(401);
+    kill_token(pair, "a", "first")?;
+    wait_dead(pair, "a", before)?;
+    holds_for("a stays active", LEASE * 2, || pair.group.group.history().spans.len() == 1)?;
+    wait_until("a stamp", LIMIT, || pair.group.group.active().is_some())?;
+    pair.group.group.history().check(1, 2)
 }
 
 #[test]
 fn a_dead_token_ends_the_holder_in_time_and_a_new_one_brings_it_back() -> Result<()> {
-    in_time(
-        with_accounts,
-        |scene| &scene.group,
-        |scene| {
-            let before = scene.group.relay("a")?.answered(401);
-            kill_token(scene, "a", "first")?;
-            wait_dead(scene, "a", before)?;
-            let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-            scene.group.came_after_a_lease(&handover, LEASE)?;
-            fs::write(
-                token_file(&scene.group, "a"),
-                bound_token(&scene.cluster, &scene.group.namespace, "a", "second")?,
-            )?;
-            scene.members[0].wait_standby(LIMIT)?;
-            let next = scene.group.group.wait_active_after(scene.active.token, LIMIT)?;
-            process::signal(scene.members[1].elector_pid()?, rustix::process::Signal::TERM)?;
-            ensure!(scene.group.group.wait_active_after(next.token, LIMIT)?.member == "a", "a did not come back");
-            check(&scene.group.group, 3, &scene.active)
-        },
-    )
+    let pair = &with_accounts()?;
+    let before = pair.group.relay("a")?.answered(401);
+    kill_token(pair, "a", "first")?;
+    wait_dead(pair, "a", before)?;
+    let handover = follow(&pair.group.group, &pair.active, stamp::now())?;
+    pair.group.came_after_a_lease(&handover, LEASE)?;
+    fs::write(token_file(&pair.group, "a"), bound_token(&pair.cluster, &pair.group.namespace, "a", "second")?)?;
+    pair.members[0].wait_standby(LIMIT)?;
+    let next = pair.group.group.wait_active_after(pair.active.token, LIMIT)?;
+    process::signal(pair.members[1].elector_pid()?, rustix::process::Signal::TERM)?;
+    ensure!(pair.group.group.wait_active_after(next.token, LIMIT)?.member == "a", "a did not come back");
+    check(&pair.group.group, 3, &pair.active)
 }
 
 /// Starts a member whose kubeconfig was changed, and returns what it says with `--fail-fast`.

@@ -6,9 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use testkit::cluster::Cluster;
-use testkit::history::Span;
-use testkit::lease_group::{LEASE, LeaseGroup, in_time};
-use testkit::member::Member;
+use testkit::lease_group::{LEASE, LeaseGroup, Pair};
 use testkit::relay::{Fault, Scope, Which};
 use testkit::scenario::{LIMIT, check, follow};
 use testkit::stamp;
@@ -17,125 +15,96 @@ use testkit::wait::{holds_for, wait_until};
 /// D, the point at which a holder that nobody has confirmed kills its workload.
 const DEADLINE_MS: u64 = 2630;
 
-/// Two members, `a` active and `b` standing by.
-struct Scene {
-    group: LeaseGroup,
-    members: Vec<Member>,
-    active: Span,
+/// The fault that was just done to `a` costs it the lease: `b` follows in time, and `a` stands by after `heal`.
+fn a_is_overtaken_and_stands_by(pair: &Pair) -> Result<()> {
+    let group = &pair.group;
+    let handover = follow(&group.group, &pair.active, stamp::now())?;
+    group.came_after_a_lease(&handover, LEASE)?;
+    group.relay("a")?.heal();
+    pair.members[0].wait_standby(LIMIT)?;
+    stays(pair, handover.new.token, LEASE)?;
+    check(&group.group, 2, &pair.active)
 }
 
-impl Scene {
-    fn new() -> Result<Self> {
-        let cluster = Cluster::connect()?;
-        let mut group = LeaseGroup::new(&cluster)?;
-        let (members, active) = group.start(&cluster, &["a", "b"])?;
-        Ok(Self { group, members, active })
-    }
-
-    /// The fault that was just done to `a` costs it the lease: `b` follows in time, and `a` stands by after `heal`.
-    fn a_is_overtaken_and_stands_by(&self) -> Result<()> {
-        let group = &self.group;
-        let handover = follow(&group.group, &self.active, stamp::now())?;
-        group.came_after_a_lease(&handover, LEASE)?;
-        group.relay("a")?.heal();
-        self.members[0].wait_standby(LIMIT)?;
-        self.stays(handover.new.token, LEASE)?;
-        check(&group.group, 2, &self.active)
-    }
-
-    /// Whoever has `token` is active for `time`, and nobody else.
-    fn stays(&self, token: u64, time: Duration) -> Result<()> {
-        holds_for("nobody else becomes active", time, || {
-            self.group.group.history().spans.last().is_some_and(|span| span.token == token)
-        })
-        .with_context(|| self.group.group.logs())?;
-        wait_until("a stamp of the active one", LIMIT, || {
-            self.group.group.active().is_some_and(|span| span.token == token)
-        })
-        .with_context(|| self.group.group.logs())
-    }
-
-    /// The fault that was just done to `a`, and happens for a few leases, stops nobody.
-    fn a_stays(&self) -> Result<()> {
-        self.stays(self.active.token, LEASE * 3)?;
-        ensure!(self.group.relay("a")?.fired() > 0, "the fault never happened");
-        self.group.relay("a")?.heal();
-        self.stays(self.active.token, LEASE)?;
-        self.group.group.history().check(1, 2)
-    }
+/// Whoever has `token` is active for `time`, and nobody else.
+fn stays(pair: &Pair, token: u64, time: Duration) -> Result<()> {
+    holds_for("nobody else becomes active", time, || {
+        pair.group.group.history().spans.last().is_some_and(|span| span.token == token)
+    })
+    .with_context(|| pair.group.group.logs())?;
+    wait_until("a stamp of the active one", LIMIT, || pair.group.group.active().is_some_and(|span| span.token == token))
+        .with_context(|| pair.group.group.logs())
 }
 
-/// With two members, `a` active and `b` standing by; once more if something came late.
-fn test(test: impl Fn(&Scene) -> Result<()>) -> Result<()> {
-    in_time(Scene::new, |scene| &scene.group, test)
+/// The fault that was just done to `a`, and happens for a few leases, stops nobody.
+fn a_stays(pair: &Pair) -> Result<()> {
+    stays(pair, pair.active.token, LEASE * 3)?;
+    ensure!(pair.group.relay("a")?.fired() > 0, "the fault never happened");
+    pair.group.relay("a")?.heal();
+    stays(pair, pair.active.token, LEASE)?;
+    pair.group.group.history().check(1, 2)
 }
 
 #[test]
 fn a_black_hole_of_the_active_one_costs_a_lease() -> Result<()> {
-    test(|scene| {
-        scene.group.relay("a")?.black_hole();
-        scene.a_is_overtaken_and_stands_by()
-    })
+    let pair = &Pair::start()?;
+    pair.group.relay("a")?.black_hole();
+    a_is_overtaken_and_stands_by(pair)
 }
 
 #[test]
 fn a_black_hole_of_the_standby_disturbs_nobody_and_it_takes_over_later() -> Result<()> {
-    test(|scene| {
-        scene.group.relay("b")?.black_hole();
-        scene.stays(scene.active.token, LEASE * 2)?;
-        scene.group.relay("b")?.heal();
-        // What b saw is old; it must see the lease as it is now before it may wait for it.
-        scene.stays(scene.active.token, LEASE * 2)?;
-        scene.group.relay("a")?.black_hole();
-        scene.a_is_overtaken_and_stands_by()
-    })
+    let pair = &Pair::start()?;
+    pair.group.relay("b")?.black_hole();
+    stays(pair, pair.active.token, LEASE * 2)?;
+    pair.group.relay("b")?.heal();
+    // What b saw is old; it must see the lease as it is now before it may wait for it.
+    stays(pair, pair.active.token, LEASE * 2)?;
+    pair.group.relay("a")?.black_hole();
+    a_is_overtaken_and_stands_by(pair)
 }
 
 #[test]
 fn a_black_hole_that_ends_soon_stops_nobody() -> Result<()> {
-    test(|scene| {
-        let relay = scene.group.relay("a")?;
-        let asked = relay.asked("PUT");
-        relay.black_hole();
-        scene.stays(scene.active.token, Duration::from_millis(DEADLINE_MS / 3))?;
-        relay.heal();
-        wait_until("a renewal", LIMIT, || relay.asked("PUT") > asked + 2)?;
-        scene.stays(scene.active.token, LEASE)?;
-        scene.group.group.history().check(1, 2)
-    })
+    let pair = &Pair::start()?;
+    let relay = pair.group.relay("a")?;
+    let asked = relay.asked("PUT");
+    relay.black_hole();
+    stays(pair, pair.active.token, Duration::from_millis(DEADLINE_MS / 3))?;
+    relay.heal();
+    wait_until("a renewal", LIMIT, || relay.asked("PUT") > asked + 2)?;
+    stays(pair, pair.active.token, LEASE)?;
+    pair.group.group.history().check(1, 2)
 }
 
 #[test]
 fn a_cut_that_lasts_costs_a_lease() -> Result<()> {
-    test(|scene| {
-        scene.group.relay("a")?.cut();
-        scene.a_is_overtaken_and_stands_by()
-    })
+    let pair = &Pair::start()?;
+    pair.group.relay("a")?.cut();
+    a_is_overtaken_and_stands_by(pair)
 }
 
 #[test]
 fn answers_that_never_come_extend_nothing() -> Result<()> {
-    test(|scene| {
-        let relay = scene.group.relay("a")?;
-        relay.hold_answers();
-        let asked = relay.asked("PUT");
-        let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-        ensure!(relay.asked("PUT") > asked, "no renewal was on its way");
-        scene.group.came_after_a_lease(&handover, LEASE)?;
-        // Renewals that landed unseen moved the others' wait, not the holder's deadline.
-        let confirmed = handover.old.last;
-        ensure!(confirmed < scene.group.last_sight("a")? + DEADLINE_MS * 1_000_000, "an unseen renewal was counted");
-        relay.heal();
-        check(&scene.group.group, 2, &scene.active)
-    })
+    let pair = &Pair::start()?;
+    let relay = pair.group.relay("a")?;
+    relay.hold_answers();
+    let asked = relay.asked("PUT");
+    let handover = follow(&pair.group.group, &pair.active, stamp::now())?;
+    ensure!(relay.asked("PUT") > asked, "no renewal was on its way");
+    pair.group.came_after_a_lease(&handover, LEASE)?;
+    // Renewals that landed unseen moved the others' wait, not the holder's deadline.
+    let confirmed = handover.old.last;
+    ensure!(confirmed < pair.group.last_sight("a")? + DEADLINE_MS * 1_000_000, "an unseen renewal was counted");
+    relay.heal();
+    check(&pair.group.group, 2, &pair.active)
 }
 
 #[test]
 fn answers_lost_with_their_connections_are_read_back() -> Result<()> {
-    test(|scene| {
-        scene.group.relay("a")?.inject(Scope::Writes, Fault::LoseAnswer);
-        scene.a_stays()
-    })
+    let pair = &Pair::start()?;
+    pair.group.relay("a")?.inject(Scope::Writes, Fault::LoseAnswer);
+    a_stays(pair)
 }
 
 /// Does it with 30 to 95 percent of the deadline, a group for each, side by side.
@@ -189,124 +158,113 @@ fn everything_late_by_a_part_of_the_deadline_never_makes_two() -> Result<()> {
 
 #[test]
 fn writes_answered_late_but_read_back_in_time_stop_nobody() -> Result<()> {
-    test(|scene| {
-        scene.group.relay("a")?.inject(Scope::Writes, Fault::Delay(Duration::from_millis(DEADLINE_MS * 3 / 10)));
-        scene.a_stays()
-    })
+    let pair = &Pair::start()?;
+    pair.group.relay("a")?.inject(Scope::Writes, Fault::Delay(Duration::from_millis(DEADLINE_MS * 3 / 10)));
+    a_stays(pair)
 }
 
 #[test]
 fn a_write_that_arrives_twice_is_one() -> Result<()> {
-    test(|scene| {
-        scene.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::First));
-        scene.a_stays()
-    })
+    let pair = &Pair::start()?;
+    pair.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::First));
+    a_stays(pair)
 }
 
 #[test]
 fn a_conflict_with_the_own_write_is_no_loss() -> Result<()> {
-    test(|scene| {
-        scene.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::Second));
-        scene.a_stays()
-    })
+    let pair = &Pair::start()?;
+    pair.group.relay("a")?.inject(Scope::Writes, Fault::Repeat(Which::Second));
+    a_stays(pair)
 }
 
 #[test]
 fn a_write_that_arrives_leases_later_changes_nothing() -> Result<()> {
-    test(|scene| {
-        let relay = scene.group.relay("a")?;
-        // All renewals are kept; a falls silent for b.
-        relay.inject(Scope::Writes, Fault::Hold);
-        let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-        relay.heal();
-        scene.members[0].wait_standby(LIMIT)?;
-        scene.stays(handover.new.token, LEASE * 3)?;
-        let statuses = relay.deliver_held()?;
-        ensure!(!statuses.is_empty() && statuses.iter().all(|status| *status == 409), "delivered late: {statuses:?}");
-        scene.stays(handover.new.token, LEASE * 2)?;
-        check(&scene.group.group, 2, &scene.active)
-    })
+    let pair = &Pair::start()?;
+    let relay = pair.group.relay("a")?;
+    // All renewals are kept; a falls silent for b.
+    relay.inject(Scope::Writes, Fault::Hold);
+    let handover = follow(&pair.group.group, &pair.active, stamp::now())?;
+    relay.heal();
+    pair.members[0].wait_standby(LIMIT)?;
+    stays(pair, handover.new.token, LEASE * 3)?;
+    let statuses = relay.deliver_held()?;
+    ensure!(!statuses.is_empty() && statuses.iter().all(|status| *status == 409), "delivered late: {statuses:?}");
+    stays(pair, handover.new.token, LEASE * 2)?;
+    check(&pair.group.group, 2, &pair.active)
 }
 
 #[test]
 fn a_renewal_that_was_held_up_and_overtaken_by_the_next_one_is_refused() -> Result<()> {
-    test(|scene| {
-        let relay = scene.group.relay("a")?;
-        relay.inject_times(Scope::Writes, Fault::Hold, 1);
-        wait_until("a write to be held", LIMIT, || relay.held() == 1)?;
-        let asked = relay.asked("PUT");
-        wait_until("later renewals", LIMIT, || relay.asked("PUT") > asked + 2)?;
-        let statuses = relay.deliver_held()?;
-        ensure!(statuses == [409], "delivered late: {statuses:?}");
-        scene.stays(scene.active.token, LEASE * 2)?;
-        scene.group.group.history().check(1, 2)
-    })
+    let pair = &Pair::start()?;
+    let relay = pair.group.relay("a")?;
+    relay.inject_times(Scope::Writes, Fault::Hold, 1);
+    wait_until("a write to be held", LIMIT, || relay.held() == 1)?;
+    let asked = relay.asked("PUT");
+    wait_until("later renewals", LIMIT, || relay.asked("PUT") > asked + 2)?;
+    let statuses = relay.deliver_held()?;
+    ensure!(statuses == [409], "delivered late: {statuses:?}");
+    stays(pair, pair.active.token, LEASE * 2)?;
+    pair.group.group.history().check(1, 2)
 }
 
 #[test]
 fn a_watch_that_falls_silent_costs_time_and_nothing_else() -> Result<()> {
-    test(|scene| {
-        let relay = scene.group.relay("b")?;
-        relay.inject(Scope::Watches, Fault::Stall);
-        relay.cut();
-        wait_until("b to lose its connections", LIMIT, || scene.members[1].log().contains("begun anew"))?;
-        relay.reconnect();
-        wait_until("b to watch in vain", LIMIT, || relay.fired() > 0)?;
-        scene.stays(scene.active.token, LEASE * 3)?;
-        scene.members[0].signal(Signal::TERM)?;
-        let handover = follow(&scene.group.group, &scene.active, stamp::now())?;
-        ensure!(handover.from_event < LEASE + Duration::from_secs(1), "took {:?}", handover.from_event);
-        check(&scene.group.group, 2, &scene.active)
-    })
+    let pair = &Pair::start()?;
+    let relay = pair.group.relay("b")?;
+    relay.inject(Scope::Watches, Fault::Stall);
+    relay.cut();
+    wait_until("b to lose its connections", LIMIT, || pair.members[1].log().contains("begun anew"))?;
+    relay.reconnect();
+    wait_until("b to watch in vain", LIMIT, || relay.fired() > 0)?;
+    stays(pair, pair.active.token, LEASE * 3)?;
+    pair.members[0].signal(Signal::TERM)?;
+    let handover = follow(&pair.group.group, &pair.active, stamp::now())?;
+    ensure!(handover.from_event < LEASE + Duration::from_secs(1), "took {:?}", handover.from_event);
+    check(&pair.group.group, 2, &pair.active)
 }
 
 #[test]
 fn throttling_within_the_lease_stops_nobody() -> Result<()> {
-    test(|scene| {
-        scene.group.relay("a")?.inject_times(Scope::All, Fault::throttle(1), 1);
-        scene.a_stays()
-    })
+    let pair = &Pair::start()?;
+    pair.group.relay("a")?.inject_times(Scope::All, Fault::throttle(1), 1);
+    a_stays(pair)
 }
 
 #[test]
 fn throttling_for_longer_than_the_lease_ends_the_holder_in_time() -> Result<()> {
-    test(|scene| {
-        scene.group.relay("a")?.inject(Scope::All, Fault::throttle(60));
-        scene.a_is_overtaken_and_stands_by()
-    })
+    let pair = &Pair::start()?;
+    pair.group.relay("a")?.inject(Scope::All, Fault::throttle(60));
+    a_is_overtaken_and_stands_by(pair)
 }
 
 #[test]
 fn thirty_percent_of_errors_make_no_two() -> Result<()> {
-    test(|scene| {
-        for name in ["a", "b"] {
-            scene.group.relay(name)?.inject(Scope::All, Fault::Fail { percent: 30, seed: 17 });
-        }
-        holds_for("nothing overlaps", LEASE * 5, || scene.group.group.history().violations().is_empty())?;
-        ensure!(scene.group.relay("a")?.fired() > 5, "too few errors");
-        for name in ["a", "b"] {
-            scene.group.relay(name)?.heal();
-        }
-        wait_until("somebody to be active", LIMIT, || scene.group.group.active().is_some())?;
-        scene.group.group.history().check(1, 2)
-    })
+    let pair = &Pair::start()?;
+    for name in ["a", "b"] {
+        pair.group.relay(name)?.inject(Scope::All, Fault::Fail { percent: 30, seed: 17 });
+    }
+    holds_for("nothing overlaps", LEASE * 5, || pair.group.group.history().violations().is_empty())?;
+    ensure!(pair.group.relay("a")?.fired() > 5, "too few errors");
+    for name in ["a", "b"] {
+        pair.group.relay(name)?.heal();
+    }
+    wait_until("somebody to be active", LIMIT, || pair.group.group.active().is_some())?;
+    pair.group.group.history().check(1, 2)
 }
 
 #[test]
 fn a_standby_that_may_watch_does_not_poll_and_the_active_one_writes_once_a_renewal() -> Result<()> {
-    test(|scene| {
-        let (a, b) = (scene.group.relay("a")?, scene.group.relay("b")?);
-        let before = (b.requests(), a.asked("PUT"));
-        let began = stamp::now();
-        scene.stays(scene.active.token, LEASE * 3)?;
-        let seconds = (stamp::now() - began) / 1_000_000_000;
-        let asked = |verb| {
-            b.asked(verb) - before.0.iter().filter(|(name, _)| name.starts_with(verb)).map(|(_, n)| n).sum::<u64>()
-        };
-        // An announcement, and the same once more after somebody else's write.
-        ensure!(asked("GET") + asked("PUT") <= 3, "a standby asked {:?} in {seconds} s", b.requests());
-        let (writes, fair) = (a.asked("PUT") - before.1, seconds * 1000 / 520);
-        ensure!(writes >= fair / 2 && writes <= fair + fair / 4 + 2, "{writes} writes in {seconds} s");
-        Ok(())
-    })
+    let pair = &Pair::start()?;
+    let (a, b) = (pair.group.relay("a")?, pair.group.relay("b")?);
+    let before = (b.requests(), a.asked("PUT"));
+    let began = stamp::now();
+    stays(pair, pair.active.token, LEASE * 3)?;
+    let seconds = (stamp::now() - began) / 1_000_000_000;
+    let asked =
+        |verb| b.asked(verb) - before.0.iter().filter(|(name, _)| name.starts_with(verb)).map(|(_, n)| n).sum::<u64>();
+    // An announcement, and the same once more after somebody else's write.
+    ensure!(asked("GET") + asked("PUT") <= 3, "a standby asked {:?} in {seconds} s", b.requests());
+    let (writes, fair) = (a.asked("PUT") - before.1, seconds * 1000 / 520);
+    ensure!(writes >= fair / 2 && writes <= fair + fair / 4 + 2, "{writes} writes in {seconds} s");
+    Ok(())
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testkit::cluster::Cluster;
 use testkit::history::Span;
-use testkit::lease_group::{LEASE, LeaseGroup, in_time};
-use testkit::member::Member;
+use testkit::lease_group::{LEASE, Pair};
 use testkit::scenario::LIMIT;
 use testkit::stamp;
 use testkit::wait::{holds_for, wait_for, wait_until};
@@ -57,101 +56,96 @@ impl Drop for Outage<'_> {
 }
 
 struct Scene {
-    cluster: Cluster,
-    group: LeaseGroup,
-    _members: Vec<Member>,
-    active: Span,
+    pair: Pair,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Scene {
     fn new() -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let cluster = Cluster::connect()?;
-        let mut group = LeaseGroup::new(&cluster)?;
-        let (members, active) = group.start(&cluster, &["a", "b"])?;
-        Ok(Self { cluster, group, _members: members, active, _turn: turn })
+        Ok(Self { pair: Pair::start()?, _turn: turn })
     }
 
     fn spans(&self) -> Vec<Span> {
-        self.group.group.history().spans
+        self.pair.group.group.history().spans
     }
 
     /// An outage of `time` stops nobody.
     fn nobody_notices(&self, verb: &str, server: &'static str, time: Duration) -> Result<()> {
-        let outage = Outage::begin(&self.cluster, verb, server)?;
+        let outage = Outage::begin(&self.pair.cluster, verb, server)?;
         let during = holds_for("a is active", time, || self.spans().len() == 1);
         outage.end()?;
         during?;
         let from = stamp::now();
         holds_for("a stays active", LEASE * 2, || self.spans().len() == 1)?;
-        let lives = || self.group.group.active().filter(|span| span.last > from);
-        wait_for("a stamp of a", LIMIT, lives).with_context(|| self.group.group.logs())?;
-        self.group.group.history().check(1, 2)
+        let lives = || self.pair.group.group.active().filter(|span| span.last > from);
+        wait_for("a stamp of a", LIMIT, lives).with_context(|| self.pair.group.group.logs())?;
+        self.pair.group.group.history().check(1, 2)
     }
 
     /// An outage until after the holder has given up: nobody is active then, and somebody soon after its end.
     fn it_stops_and_goes_on(&self, verb: &str, server: &'static str, time: Duration) -> Result<()> {
-        let (began, outage) = (stamp::now(), Outage::begin(&self.cluster, verb, server)?);
+        let (began, outage) = (stamp::now(), Outage::begin(&self.pair.cluster, verb, server)?);
         let during = holds_for("nobody else is active", time, || self.spans().len() == 1);
         outage.end()?;
         during?;
         let back = stamp::now();
-        let next = self.group.group.wait_active_after(self.active.token, BACK)?;
-        let old = self.spans().into_iter().find(|span| span.token == self.active.token).context("no first one")?;
+        let next = self.pair.group.group.wait_active_after(self.pair.active.token, BACK)?;
+        let old = self.spans().into_iter().find(|span| span.token == self.pair.active.token).context("no first one")?;
         let lived = Duration::from_nanos(old.last.saturating_sub(began));
         ensure!(lived <= STOPPED, "the holder went on for {lived:?} without its lock");
         let gap = Duration::from_nanos(next.first.saturating_sub(back));
         ensure!(gap <= LEASE + Duration::from_secs(2), "{gap:?} after the outage nobody was active");
-        holds_for("it stays so", LEASE * 2, || self.spans().len() == 2).with_context(|| self.group.group.logs())?;
-        self.group.group.history().check(2, 2)
+        holds_for("it stays so", LEASE * 2, || self.spans().len() == 2)
+            .with_context(|| self.pair.group.group.logs())?;
+        self.pair.group.group.history().check(2, 2)
     }
-}
-
-/// With two members, `a` active and `b` standing by; once more if something came late.
-fn test(test: impl Fn(&Scene) -> Result<()>) -> Result<()> {
-    in_time(Scene::new, |scene| &scene.group, test)
 }
 
 #[test]
 fn an_api_server_that_hangs_for_a_moment_stops_nobody() -> Result<()> {
-    test(|scene| scene.nobody_notices("pause", "kube-apiserver", SHORT))
+    let scene = &Scene::new()?;
+    scene.nobody_notices("pause", "kube-apiserver", SHORT)
 }
 
 #[test]
 fn an_api_server_that_hangs_for_longer_than_the_lease_ends_the_holder_and_somebody_goes_on() -> Result<()> {
     // What hung in it is done when it wakes up: late renewals among it.
-    test(|scene| scene.it_stops_and_goes_on("pause", "kube-apiserver", LEASE * 2))
+    let scene = &Scene::new()?;
+    scene.it_stops_and_goes_on("pause", "kube-apiserver", LEASE * 2)
 }
 
 #[test]
 fn an_api_server_that_was_killed_comes_back_to_a_group_that_goes_on() -> Result<()> {
-    test(|scene| scene.it_stops_and_goes_on("kill", "kube-apiserver", LEASE + SHORT))
+    let scene = &Scene::new()?;
+    scene.it_stops_and_goes_on("kill", "kube-apiserver", LEASE + SHORT)
 }
 
 #[test]
 fn etcd_that_hangs_for_a_moment_stops_nobody() -> Result<()> {
-    test(|scene| scene.nobody_notices("pause", "etcd", SHORT))
+    let scene = &Scene::new()?;
+    scene.nobody_notices("pause", "etcd", SHORT)
 }
 
 #[test]
 fn etcd_that_hangs_for_longer_than_the_lease_never_makes_two() -> Result<()> {
-    test(|scene| scene.it_stops_and_goes_on("pause", "etcd", LEASE * 2))
+    let scene = &Scene::new()?;
+    scene.it_stops_and_goes_on("pause", "etcd", LEASE * 2)
 }
 
 #[test]
 fn etcd_that_was_killed_comes_back_to_a_group_that_goes_on() -> Result<()> {
-    test(|scene| scene.it_stops_and_goes_on("kill", "etcd", LEASE + SHORT))
+    let scene = &Scene::new()?;
+    scene.it_stops_and_goes_on("kill", "etcd", LEASE + SHORT)
 }
 
 #[test]
 fn etcd_that_was_killed_and_started_at_once_never_makes_two() -> Result<()> {
-    test(|scene| {
-        for _ in 0..3 {
-            Outage::begin(&scene.cluster, "kill", "etcd")?.end()?;
-            holds_for("nothing overlaps", LEASE, || scene.group.group.history().violations().is_empty())?;
-        }
-        wait_until("somebody to be active", BACK, || scene.group.group.active().is_some())?;
-        scene.group.group.history().check(1, 2)
-    })
+    let scene = &Scene::new()?;
+    for _ in 0..3 {
+        Outage::begin(&scene.pair.cluster, "kill", "etcd")?.end()?;
+        holds_for("nothing overlaps", LEASE, || scene.pair.group.group.history().violations().is_empty())?;
+    }
+    wait_until("somebody to be active", BACK, || scene.pair.group.group.active().is_some())?;
+    scene.pair.group.group.history().check(1, 2)
 }

@@ -20,7 +20,7 @@ use crate::log::logrus::Line;
 use crate::log::{self, Format};
 use crate::member::{self, Front, Reader};
 use crate::route::endpoints::Endpoints;
-use crate::route::{Routing, Unpublished};
+use crate::route::Route;
 use crate::snapshot::Snapshot;
 
 /// The name of the program that this stands in for.
@@ -106,12 +106,9 @@ fn contend(wanted: Wanted, command: Vec<OsString>) -> Result<(), Fatal> {
     // The command shall find nothing to read.
     let nothing = File::open("/dev/null").map_err(|error| Fatal::run(format!("failed to open /dev/null: {error}")))?;
     nix::unistd::dup2_stdin(nothing).map_err(|error| Fatal::run(format!("failed to close the input: {error}")))?;
-    let routing = endpoints.map(|target| {
-        let route = Rc::new(Endpoints::new(access, target));
-        Routing { route, unpublished: Unpublished::Ends }
-    });
+    let route = endpoints.map(|target| Rc::new(Endpoints::new(access, target)) as Rc<dyn Route>);
     let flush = log::start(Format::Logrus);
-    let exit = member::run(settings, Front { routing, readers });
+    let exit = member::run(settings, Front { route, readers });
     drop(flush);
     judge(exit?)
 }

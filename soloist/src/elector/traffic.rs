@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use election::{Instant, Proof, Token};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::route::{Pending, Routing, Unpublished};
+use crate::route::{Pending, Route};
 use crate::workload::{Ending, Event, Launch};
 
 /// A preparation that is not done by then has been of no use.
@@ -20,16 +21,13 @@ const PREPARE_LIMIT: Duration = Duration::from_secs(1);
 const PUBLISH_LIMIT: Duration = Duration::from_secs(15);
 /// The release does not wait for a withdrawal, but the exit of the process does.
 const WITHDRAW_LIMIT: Duration = Duration::from_secs(5);
-/// Between two tries to publish.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
 /// The launch of an activation, and what goes along with it.
 pub(super) type Departure = (Launch, Option<OwnedFd>);
 
 /// The traffic of one member.
 #[derive(Default)]
 pub(super) struct Traffic {
-    routing: Option<Routing>,
+    route: Option<Rc<dyn Route>>,
     /// The launch that waits for its publication.
     waiting: Option<Departure>,
     /// The activation that is published, or may be.
@@ -41,22 +39,22 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn of(routing: Routing) -> Self {
-        Self { routing: Some(routing), ..Self::default() }
+    pub(super) fn of(route: Rc<dyn Route>) -> Self {
+        Self { route: Some(route), ..Self::default() }
     }
 
     /// Gets ready while the lock is being acquired.
     pub(super) fn prepare(&mut self) {
         if self.preparation.is_none() {
-            self.preparation = self.routing.as_ref().map(|routing| routing.route.prepare());
+            self.preparation = self.route.as_ref().map(|route| route.prepare());
         }
     }
 
     /// Publishes the activation; gives the launch back at once where there is no route.
     pub(super) fn lead(&mut self, departure: Departure) -> Option<Departure> {
-        let Some(routing) = &self.routing else { return Some(departure) };
+        let Some(route) = &self.route else { return Some(departure) };
         let token = departure.0.token;
-        self.operation = Some(publish(routing.clone(), self.preparation.take(), token));
+        self.operation = Some(publish(Rc::clone(route), self.preparation.take(), token));
         self.published = Some(token);
         self.waiting = Some(departure);
         None
@@ -74,8 +72,8 @@ impl Traffic {
         if self.waiting.take().is_some() {
             self.events.push_back(Event::Gone { proof: Proof::NeverStarted, released: None });
         }
-        if let (Some(token), Some(routing)) = (self.published.take(), &self.routing) {
-            self.operation = Some(withdraw(routing, token));
+        if let (Some(token), Some(route)) = (self.published.take(), &self.route) {
+            self.operation = Some(Box::pin(within(WITHDRAW_LIMIT, route.withdraw(token))));
         }
     }
 
@@ -125,27 +123,13 @@ impl Traffic {
     }
 }
 
-fn publish(routing: Routing, preparation: Option<Pending>, token: Token) -> Pending {
+fn publish(route: Rc<dyn Route>, preparation: Option<Pending>, token: Token) -> Pending {
     Box::pin(async move {
         if let Some(preparation) = preparation {
             let _ = within(PREPARE_LIMIT, preparation).await;
         }
-        loop {
-            let why = match within(PUBLISH_LIMIT, routing.route.publish(token)).await {
-                Ok(()) => return Ok(()),
-                Err(why) => why,
-            };
-            if routing.unpublished == Unpublished::Ends {
-                return Err(why);
-            }
-            tracing::warn!("the workload waits until traffic can be sent to this member: {why}");
-            sleep(RETRY_PAUSE).await;
-        }
+        within(PUBLISH_LIMIT, route.publish(token)).await
     })
-}
-
-fn withdraw(routing: &Routing, token: Token) -> Pending {
-    Box::pin(within(WITHDRAW_LIMIT, routing.route.withdraw(token)))
 }
 
 async fn within(limit: Duration, operation: impl Future<Output = Result<(), String>>) -> Result<(), String> {
