@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use election::{Absence, Exit, Machine, Nonce};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
@@ -124,8 +124,7 @@ async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Resul
     member.keeper.set_patience(member.settings.timing.lateness());
     let commands = member.commands.clone();
     member.keeper.on_replaced(move |guard| commands.set_guard(guard));
-    let (access, name) = (member.settings.access.clone(), member.settings.name.clone());
-    let recorder = Recorder::new(access, lock.place().clone(), name, Recorder::own_pod());
+    let recorder = lock.recorder(member.settings.name.clone());
     let around_the_lock = AroundTheLock {
         board: lock.board(),
         absence: Absence::CostsALease,
@@ -194,11 +193,15 @@ impl Member {
         let nonce = machine.member().nonce;
         let board = Arc::new(board);
         around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
+        let mut farewells = JoinSet::new();
         if let Some(recorder) = recorder {
-            around.add("the recorder of Events", recorder.run(publisher.subscribe()));
+            around.add_lingering("the recorder of Events", recorder.run(publisher.subscribe()), &mut farewells);
         }
         around.add_commands(&settings, &commands, &publisher, &sender)?;
-        let hooks = around.add_hooks(&settings, &commands, &publisher);
+        if let Some(wanted) = settings.hooks.clone() {
+            let hooks = hooks::run(wanted, commands.clone(), publisher.subscribe());
+            around.add_lingering("the hooks", hooks, &mut farewells);
+        }
         let metrics = Metrics::default();
         if let Some(http) = http {
             let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
@@ -217,10 +220,8 @@ impl Member {
         if let Some(base) = base {
             base.remove();
         }
-        if let Some(hooks) = hooks {
-            // It has a limit of its own. Its end by a fault changes nothing any more.
-            let _ = hooks.await;
-        }
+        // Each has a limit of its own. An end by a fault changes nothing any more.
+        while farewells.join_next().await.is_some() {}
         exit
     }
 }
@@ -252,19 +253,22 @@ impl Around {
         Ok(())
     }
 
-    /// The hooks, which outlive the elector for a moment: their end is to be waited for.
-    fn add_hooks(&mut self, settings: &Settings, commands: &Commands, publisher: &Publisher) -> Option<JoinHandle<()>> {
-        let hooks = settings.hooks.clone()?;
+    /// A task that outlives the elector for a moment: its end among `farewells` is to be waited for.
+    fn add_lingering(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+        farewells: &mut JoinSet<()>,
+    ) {
         let (lives, mut ended) = mpsc::channel::<()>(1);
-        let task = hooks::run(hooks, commands.clone(), publisher.subscribe());
-        self.add("the hooks", async move {
+        self.add(name, async move {
             ended.recv().await;
             Ok(())
         });
-        Some(tokio::spawn(async move {
+        farewells.spawn(async move {
             let _lives = lives;
             task.await;
-        }))
+        });
     }
 
     async fn first_end(&mut self) -> String {

@@ -19,8 +19,8 @@ use crate::error::Failure;
 use crate::log::logrus::Line;
 use crate::log::{self, Format};
 use crate::member::{self, Front, Reader};
-use crate::route::endpoints::Endpoints;
 use crate::route::Route;
+use crate::route::endpoints::Endpoints;
 use crate::snapshot::Snapshot;
 
 /// The name of the program that this stands in for.

@@ -122,6 +122,11 @@ impl KubernetesLock {
         LeaseBoard::beside(&self.calls)
     }
 
+    /// Who tells people what `member` does: as Events, which know of the Lease what this lock knows.
+    pub fn recorder(&self, member: String) -> Recorder {
+        Recorder::new(&self.calls, member, Recorder::own_pod())
+    }
+
     /// Remembers what an answer showed.
     fn heard(&self, answer: Result<(Version, Value), Failed>) -> Result<(Version, Value), Failed> {
         match &answer {

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use super::{Pending, Route};
 use crate::lock::kubernetes::Access;
 use crate::lock::kubernetes::answer::retry_after;
-use crate::lock::kubernetes::session::{Session, request};
+use crate::lock::kubernetes::session::{Sessions, request};
 
 /// The annotation with the fencing token of whoever wrote the object last.
 pub const TOKEN: &str = "soloist.dev/token";
@@ -69,10 +69,8 @@ pub fn check_address(address: IpAddr) -> Result<(), String> {
 pub struct Endpoints(Rc<Shared>);
 
 struct Shared {
-    access: Access,
+    sessions: Sessions,
     target: Target,
-    /// Nothing after a disappointment: the next call opens a fresh one.
-    session: RefCell<Option<Rc<Session>>>,
     /// The object as it was found last, if it was there, for the next publication.
     found: RefCell<Option<Option<Value>>>,
     /// The object as this member has published it.
@@ -104,9 +102,8 @@ impl Endpoints {
     /// Nothing is read or asked yet.
     pub fn new(access: Access, target: Target) -> Self {
         Self(Rc::new(Shared {
-            access,
+            sessions: Sessions::new(access),
             target,
-            session: RefCell::default(),
             found: RefCell::default(),
             last: RefCell::default(),
             unsettled: Cell::new(false),
@@ -224,7 +221,7 @@ impl Shared {
                 // The credentials may have been rotated: the next call reads them anew.
                 Answer::Unauthorized(_) if !is_renewed => {
                     is_renewed = true;
-                    self.session.replace(None);
+                    self.sessions.forget();
                 }
                 Answer::Throttled(after) => sleep(after).await,
                 Answer::Unauthorized(why) | Answer::Refused(why) => return Err(why),
@@ -233,20 +230,15 @@ impl Shared {
         Err(format!("the API server asked {TRIES_MAX} times to wait"))
     }
 
-    /// The session goes back only after an answer. A call that is dropped takes it along.
     async fn call(
         &self,
         method: Method,
         path: String,
         body: Vec<u8>,
     ) -> Result<(StatusCode, HeaderMap, Vec<u8>), String> {
-        let kept = self.session.take();
-        let session = match kept {
-            Some(session) => session,
-            None => Rc::new(Session::open(&self.access).await.map_err(|error| error.to_string())?),
-        };
+        let session = self.sessions.take().await.map_err(|error| error.to_string())?;
         let answer = session.call(request(method, path, body)?).await?;
-        self.session.replace(Some(session));
+        self.sessions.keep(session);
         Ok(answer)
     }
 }

@@ -1,6 +1,6 @@
 //! Single calls to the API server about one Lease. What their answers show goes to the [`Hub`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use election::Version;
@@ -13,7 +13,7 @@ use super::answer::{Answer, Ask};
 use super::hub::Hub;
 use super::lease;
 use super::rule::Verb;
-use super::session::{Session, request};
+use super::session::{Sessions, request};
 use crate::lock::LockError;
 
 /// How a call ended that brought no Lease.
@@ -32,12 +32,10 @@ pub enum Failed {
 
 /// Who calls, on a connection of its own.
 pub struct Calls {
-    access: Access,
+    sessions: Sessions,
     place: LeaseName,
     /// The namespace that the credentials belong to.
     home: String,
-    /// Nothing after a disappointment: the next call opens a fresh one.
-    session: Mutex<Option<Session>>,
     hub: Arc<Hub>,
 }
 
@@ -47,27 +45,28 @@ impl Calls {
     /// # Errors
     /// Credentials that cannot be read or must not be used.
     pub async fn open(access: Access, place: LeaseName) -> Result<Self, LockError> {
-        let session = Session::open(&access).await?;
+        let sessions = Sessions::new(access);
+        let session = sessions.take().await?;
         let home = session.namespace().to_owned();
+        sessions.keep(session);
         let namespace = if place.namespace.is_empty() { home.clone() } else { place.namespace };
         let place = LeaseName { namespace, name: place.name };
-        Ok(Self { access, place, home, session: Mutex::new(Some(session)), hub: Arc::default() })
+        Ok(Self { sessions, place, home, hub: Arc::default() })
     }
 
     /// One more caller, on another connection: neither is in the way of the other.
     pub fn beside(&self) -> Self {
         Self {
-            access: self.access.clone(),
+            sessions: Sessions::new(self.access().clone()),
             place: self.place.clone(),
             home: self.home.clone(),
-            session: Mutex::default(),
             hub: Arc::clone(&self.hub),
         }
     }
 
     /// How the API server is reached.
     pub fn access(&self) -> &Access {
-        &self.access
+        self.sessions.access()
     }
 
     /// Which Lease it is, with its namespace.
@@ -124,25 +123,17 @@ impl Calls {
         }
     }
 
-    /// The session goes back only after an answer that speaks for it. A call that is dropped takes it along.
+    /// The session is kept only after an answer that speaks for it.
     async fn ask_once(&self, verb: Verb, method: Method, path: String, body: Vec<u8>) -> Result<Answer, Failed> {
-        let kept = self.swap_session(None);
-        let session = match kept {
-            Some(session) => session,
-            // Nothing was sent, so nothing was stored.
-            None => Session::open(&self.access).await.map_err(|error| Failed::Denied(error.to_string()))?,
-        };
+        // Where it fails nothing was sent, so nothing was stored.
+        let session = self.sessions.take().await.map_err(|error| Failed::Denied(error.to_string()))?;
         let request = request(method, path, body).map_err(Failed::Denied)?;
         let (status, headers, bytes) = session.call(request).await.map_err(Failed::Unknown)?;
         let answer = Ask { verb, place: &self.place }.judge(status, &headers, &bytes);
         if !matches!(answer, Answer::Unauthorized(_) | Answer::Unclear(_)) {
-            self.swap_session(Some(session));
+            self.sessions.keep(session);
         }
         Ok(answer)
-    }
-
-    fn swap_session(&self, session: Option<Session>) -> Option<Session> {
-        std::mem::replace(&mut *self.session.lock().unwrap_or_else(PoisonError::into_inner), session)
     }
 }
 

@@ -16,7 +16,7 @@ use super::access::{Access, chain};
 use super::container::Container;
 use super::events::Lines;
 use super::rule::{Verb, missing_beside};
-use super::session::{Session, request};
+use super::session::{Sessions, request};
 use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS, jittered};
 use crate::elector::KernelEntropy;
 
@@ -37,7 +37,7 @@ impl<T: Clone + Send + Sync + 'static> Waiting<T> {
     ) -> Self {
         let (sender, word) = watch::channel(None);
         let (namespace, pod) = (container.namespace.clone(), container.pod.clone());
-        let task = Task { access, namespace, pod, is_told, session: None };
+        let task = Task { namespace, pod, is_told, sessions: Sessions::new(access) };
         let task = tokio::spawn(async move {
             let said = task.run(judge).await;
             // Fails only if nobody listens any more.
@@ -76,12 +76,11 @@ enum End {
 }
 
 struct Task {
-    access: Access,
     namespace: String,
     pod: String,
     is_told: Arc<AtomicBool>,
     /// Apart from those of the lock: whatever becomes of this must never be in their way.
-    session: Option<Session>,
+    sessions: Sessions,
 }
 
 impl Task {
@@ -101,12 +100,12 @@ impl Task {
                 End::Over if was_good => Duration::ZERO,
                 End::Over => backoff,
                 End::Broken(why) => {
-                    self.session = None;
+                    self.sessions.forget();
                     tracing::debug!("the watch of the pod {:?} broke and is begun anew: {why}", self.pod);
                     backoff
                 }
                 End::Forbidden => {
-                    self.session = None;
+                    self.sessions.forget();
                     self.tell();
                     FORBIDDEN_PAUSE
                 }
@@ -140,16 +139,13 @@ impl Task {
 
     /// Without a version: the first event is the pod as it is now, and `get` is not needed.
     async fn begin(&mut self, seconds: u64) -> Result<http::Response<kube::client::Body>, String> {
-        let session = match &self.session {
-            Some(session) => session.clone(),
-            None => Session::open(&self.access).await.map_err(|error| error.to_string())?,
-        };
+        let session = self.sessions.take().await.map_err(|error| error.to_string())?;
         let path = format!(
             "/api/v1/namespaces/{}/pods?watch=true&timeoutSeconds={seconds}&fieldSelector=metadata.name%3D{}",
             self.namespace, self.pod
         );
         let response = session.send(request(Method::GET, path, Vec::new())?).await?;
-        self.session = Some(session);
+        self.sessions.keep(session);
         Ok(response)
     }
 

@@ -1,18 +1,22 @@
 //! Tells people what a member does: Kubernetes Events on the Lease and on the member's pod, with the machine's reasons.
 //! Nobody waits for them, and there are never many.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use election::{Entropy, Role};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::LeaseName;
 use super::access::Access;
+use super::calls::Calls;
+use super::hub::Hub;
 use super::rule::{Verb, missing_beside};
 use super::session::{Session, request};
 use crate::elector::KernelEntropy;
@@ -22,8 +26,14 @@ use crate::snapshot::Snapshot;
 const BURST: u32 = 10;
 /// One more after each of these.
 const PACE: Duration = Duration::from_secs(30);
-/// For everything that one note costs.
+/// For everything that is written at once.
 const LIMIT: Duration = Duration::from_secs(5);
+/// A handover is under way when there is something to tell: it gets processor and server to itself first.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How long a member that leaves stays for what it has not told yet.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// So many notes wait at most, the newest ones.
+const WAITING_MAX: usize = 4;
 /// As much of a reason as fits into an Event.
 const MESSAGE_MAX: usize = 900;
 
@@ -32,25 +42,28 @@ const MESSAGE_MAX: usize = 900;
 pub struct Recorder {
     access: Access,
     place: LeaseName,
+    /// Knows the Lease's UID, which `kubectl describe` goes by.
+    hub: Arc<Hub>,
     member: String,
     pod: Option<Value>,
 }
 
 impl Recorder {
-    /// Events on `place` by `member`, and on its pod where there is one.
-    pub fn new(access: Access, place: LeaseName, member: String, pod: Option<Value>) -> Self {
-        Self { access, place, member, pod }
+    /// Events by `member` on the Lease that `calls` are about, and on its pod where there is one.
+    pub(super) fn new(calls: &Calls, member: String, pod: Option<Value>) -> Self {
+        let (access, place) = (calls.access().clone(), calls.place().clone());
+        Self { access, place, hub: Arc::clone(calls.hub()), member, pod }
     }
 
     /// The pod that this process is in, as an Event refers to it, where the environment names it.
-    pub fn own_pod() -> Option<Value> {
+    pub(super) fn own_pod() -> Option<Value> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (name, uid, namespace) = (variable("POD_NAME")?, variable("POD_UID")?, variable("POD_NAMESPACE")?);
         Some(json!({"apiVersion": "v1", "kind": "Pod", "name": name, "namespace": namespace, "uid": uid}))
     }
 
-    /// Writes until the member leaves, or until it turns out that it is not allowed to. Does not end by itself.
-    pub async fn run(self, mut snapshots: watch::Receiver<Snapshot>) -> anyhow::Result<()> {
+    /// Writes until the member has left, and then for a moment what is not told yet.
+    pub async fn run(self, mut snapshots: watch::Receiver<Snapshot>) {
         let mut notes = Notes::default();
         let mut writing: Option<Writing> = None;
         loop {
@@ -60,69 +73,79 @@ impl Recorder {
                     Ok(()) => notes.look(&snapshots.borrow_and_update()),
                     Err(_) => break,
                 },
-                () = at(due) => {
-                    if let Some(note) = notes.take(Instant::now()) {
-                        writing = Some(Box::pin(self.clone().write(note)));
-                    }
-                }
+                () = at(due) => writing = Some(Box::pin(self.clone().write(notes.take(Instant::now())))),
                 end = pending_or(&mut writing) => {
                     writing = None;
                     if let Err(Forbidden(rule)) = end {
                         tracing::warn!("no Events are written, because that is not allowed: {rule}");
-                        break;
+                        notes.close();
                     }
                 }
             }
         }
-        std::future::pending().await
+        let farewell = async {
+            let is_forbidden = match writing {
+                Some(writing) => writing.await.is_err(),
+                None => false,
+            };
+            if !is_forbidden && notes.due_at().is_some() {
+                sleep(SETTLE).await;
+                let _ = self.write(notes.take(Instant::now())).await;
+            }
+        };
+        // Whoever leaves is not held up for it.
+        let _ = timeout(FAREWELL, farewell).await;
     }
 
-    /// One note, on everything that it is about.
-    async fn write(self, note: Note) -> Result<(), Forbidden> {
-        match timeout(LIMIT, self.try_write(&note)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Trouble::Forbidden(forbidden))) => Err(forbidden),
-            Ok(Err(Trouble::Other(why))) => {
-                tracing::debug!("failed to write an Event: {why}");
-                Ok(())
-            }
-            Err(_) => {
-                tracing::debug!("failed to write an Event within {LIMIT:?}");
-                Ok(())
-            }
-        }
+    /// The notes, on everything that they are about.
+    async fn write(self, notes: Vec<Note>) -> Result<(), Forbidden> {
+        let why = match timeout(LIMIT, self.try_write(&notes)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Trouble::Forbidden(forbidden))) => return Err(forbidden),
+            Ok(Err(Trouble::Other(why))) => why,
+            Err(_) => format!("no answer within {LIMIT:?}"),
+        };
+        tracing::debug!("failed to write an Event: {why}");
+        Ok(())
     }
 
     /// Over a connection of its own: it is needed rarely, and must not be in anybody's way.
-    async fn try_write(&self, note: &Note) -> Result<(), Trouble> {
+    async fn try_write(&self, notes: &[Note]) -> Result<(), Trouble> {
         let session = Session::open(&self.access).await.map_err(|error| Trouble::Other(error.to_string()))?;
-        let lease = self.lease(&session).await?;
-        for object in [Some(&lease), self.pod.as_ref()].into_iter().flatten() {
-            let namespace = object["namespace"].as_str().unwrap_or_default();
-            let path = format!("/api/v1/namespaces/{namespace}/events");
-            let event = note.event(object, &self.member, jiff::Timestamp::now());
-            match call(&session, Method::POST, path, event).await? {
-                (StatusCode::FORBIDDEN, _) => {
-                    return Err(Trouble::Forbidden(Forbidden(missing_beside(Verb::Create, "events", namespace))));
-                }
-                (status, _) if !status.is_success() => {
-                    return Err(Trouble::Other(format!("the API server answered {status}")));
-                }
-                _ => {}
+        let objects: Vec<Value> = self.lease().into_iter().chain(self.pod.clone()).collect();
+        for note in notes {
+            for object in &objects {
+                self.post(&session, note, object).await?;
             }
         }
         Ok(())
     }
 
-    /// The Lease as an Event refers to it: `kubectl describe` goes by the UID.
-    async fn lease(&self, session: &Session) -> Result<Value, Trouble> {
-        let (_, lease) = call(session, Method::GET, self.place.path(), Value::Null).await?;
-        Ok(json!({
+    async fn post(&self, session: &Session, note: &Note, object: &Value) -> Result<(), Trouble> {
+        let namespace = object["namespace"].as_str().unwrap_or_default();
+        let path = format!("/api/v1/namespaces/{namespace}/events");
+        let event = note.event(object, &self.member).to_string().into_bytes();
+        let request = request(Method::POST, path, event).map_err(Trouble::Other)?;
+        let (status, _, _) = session.call(request).await.map_err(Trouble::Other)?;
+        match status {
+            StatusCode::FORBIDDEN => {
+                Err(Trouble::Forbidden(Forbidden(missing_beside(Verb::Create, "events", namespace))))
+            }
+            status if !status.is_success() => Err(Trouble::Other(format!("the API server answered {status}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The Lease as an Event refers to it, as long as there is one.
+    fn lease(&self) -> Option<Value> {
+        let newest = self.hub.newest().borrow().clone();
+        let uid = newest.lease()?["metadata"]["uid"].clone();
+        Some(json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "name": self.place.name,
             "namespace": self.place.namespace,
-            "uid": lease["metadata"]["uid"],
+            "uid": uid,
         }))
     }
 }
@@ -138,25 +161,20 @@ enum Trouble {
     Other(String),
 }
 
-async fn call(session: &Session, method: Method, path: String, body: Value) -> Result<(StatusCode, Value), Trouble> {
-    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let request = request(method, path, body).map_err(Trouble::Other)?;
-    let (status, _, body) = session.call(request).await.map_err(Trouble::Other)?;
-    Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
-}
-
 /// One thing to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Note {
     role: Role,
     why: String,
+    /// When it was so.
+    since: jiff::Timestamp,
     left_out: u64,
 }
 
 impl Note {
-    fn event(&self, object: &Value, member: &str, now: jiff::Timestamp) -> Value {
+    fn event(&self, object: &Value, member: &str) -> Value {
         let name = object["name"].as_str().unwrap_or_default();
-        let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let since = self.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         json!({
             "apiVersion": "v1",
             "kind": "Event",
@@ -171,8 +189,8 @@ impl Note {
             "source": {"component": "soloist"},
             "reportingComponent": "soloist",
             "reportingInstance": format!("{member:.128}"),
-            "firstTimestamp": now,
-            "lastTimestamp": now,
+            "firstTimestamp": since,
+            "lastTimestamp": since,
             "count": 1,
         })
     }
@@ -196,20 +214,25 @@ impl Note {
     }
 }
 
-/// What is to be told next, and when. One note waits at most: the newest.
+/// What is to be told next, and when.
 #[derive(Debug)]
 struct Notes {
     last: (Role, String),
-    waiting: Option<Note>,
+    waiting: VecDeque<Note>,
+    /// So many were told by nobody.
     left_out: u64,
+    /// When the handover that the first of them tells of should be over.
+    settled_at: Instant,
     /// When there is room for a whole burst again.
     full_at: Instant,
+    /// Nothing may be told.
+    is_closed: bool,
 }
 
 impl Default for Notes {
     fn default() -> Self {
-        let last = (Role::Standby, String::new());
-        Self { last, waiting: None, left_out: 0, full_at: Instant::now() }
+        let (now, last) = (Instant::now(), (Role::Standby, String::new()));
+        Self { last, waiting: VecDeque::new(), left_out: 0, settled_at: now, full_at: now, is_closed: false }
     }
 }
 
@@ -218,26 +241,42 @@ impl Notes {
     fn look(&mut self, snapshot: &Snapshot) {
         let now = (snapshot.role, snapshot.reason.clone());
         let is_idle = now.0 == Role::Standby && self.last.0 == Role::Standby;
-        if now.0 == Role::Acquiring || is_idle || now == self.last {
+        if self.is_closed || now.0 == Role::Acquiring || is_idle || now == self.last {
             return;
         }
         self.last.clone_from(&now);
-        let note = Note { role: now.0, why: now.1, left_out: 0 };
-        if self.waiting.replace(note).is_some() {
+        if self.waiting.is_empty() {
+            self.settled_at = Instant::now() + SETTLE;
+        }
+        self.waiting.push_back(Note { role: now.0, why: now.1, since: jiff::Timestamp::now(), left_out: 0 });
+        if self.waiting.len() > WAITING_MAX {
+            self.waiting.pop_front();
             self.left_out += 1;
         }
     }
 
-    /// When the note that waits may be written.
+    /// When the first of those that wait may be written.
     fn due_at(&self) -> Option<Instant> {
-        self.waiting.as_ref()?;
-        Some(self.full_at.checked_sub(PACE * (BURST - 1)).unwrap_or_else(Instant::now))
+        self.waiting.front()?;
+        let has_room_at = self.full_at.checked_sub(PACE * (BURST - 1)).unwrap_or_else(Instant::now);
+        Some(has_room_at.max(self.settled_at))
     }
 
-    fn take(&mut self, now: Instant) -> Option<Note> {
-        let note = self.waiting.take()?;
-        self.full_at = self.full_at.max(now) + PACE;
-        Some(Note { left_out: std::mem::take(&mut self.left_out), ..note })
+    /// As many of those that wait as there is room for.
+    fn take(&mut self, now: Instant) -> Vec<Note> {
+        let mut taken = Vec::new();
+        while self.full_at.checked_sub(PACE * (BURST - 1)).is_none_or(|at| at <= now)
+            && let Some(note) = self.waiting.pop_front()
+        {
+            self.full_at = self.full_at.max(now) + PACE;
+            taken.push(Note { left_out: std::mem::take(&mut self.left_out), ..note });
+        }
+        taken
+    }
+
+    fn close(&mut self) {
+        self.is_closed = true;
+        self.waiting.clear();
     }
 }
 
@@ -268,15 +307,14 @@ mod tests {
         snapshot
     }
 
-    /// What is written at once of these, one after the other.
-    fn told(notes: &mut Notes, snapshots: &[(Role, &str)]) -> Vec<(&'static str, String)> {
+    /// What is written at once of these, each some time after the other.
+    async fn told(notes: &mut Notes, snapshots: &[(Role, &str)]) -> Vec<(&'static str, String)> {
         let mut told = Vec::new();
         for (role, reason) in snapshots {
             notes.look(&snapshot(*role, reason));
-            if notes.due_at().is_some_and(|due| due <= Instant::now())
-                && let Some(note) = notes.take(Instant::now())
-            {
-                told.push((note.reason(), note.message("a")));
+            tokio::time::advance(SETTLE).await;
+            if notes.due_at().is_some_and(|due| due <= Instant::now()) {
+                told.extend(notes.take(Instant::now()).iter().map(|note| (note.reason(), note.message("a"))));
             }
         }
         told
@@ -294,7 +332,7 @@ mod tests {
             (Role::Standby, "released"),
             (Role::Standby, "standing by: b is active"),
         ];
-        let told = told(&mut Notes::default(), &course);
+        let told = told(&mut Notes::default(), &course).await;
         let expected = [
             ("Active", "a: active: b released"),
             ("Active", "a: cannot renew: no answer"),
@@ -309,22 +347,46 @@ mod tests {
         let mut notes = Notes::default();
         let course: Vec<(Role, String)> = (0..50).map(|count| (Role::Active, format!("trouble {count}"))).collect();
         let course: Vec<(Role, &str)> = course.iter().map(|(role, reason)| (*role, reason.as_str())).collect();
-        assert_eq!(told(&mut notes, &course).len(), BURST as usize);
+        assert_eq!(told(&mut notes, &course).await.len(), BURST as usize);
         let due = notes.due_at().unwrap();
-        assert_eq!(due.duration_since(Instant::now()), PACE);
+        assert!(due > Instant::now() && due <= Instant::now() + PACE);
         tokio::time::advance(PACE).await;
-        let note = notes.take(Instant::now()).unwrap();
-        assert_eq!(note.message("a"), "a: trouble 49 (39 before this were left out)");
-        assert_eq!(told(&mut notes, &[(Role::Active, "more")]), []);
+        let taken = notes.take(Instant::now());
+        let messages: Vec<String> = taken.iter().map(|note| note.message("a")).collect();
+        assert_eq!(messages, ["a: trouble 46 (36 before this were left out)"]);
         tokio::time::advance(PACE * BURST * 2).await;
-        assert_eq!(told(&mut notes, &course).len(), BURST as usize, "no more is saved up than a burst");
+        assert_eq!(notes.take(Instant::now()).len(), WAITING_MAX - 1, "the newest are kept");
+        tokio::time::advance(PACE * BURST * 2).await;
+        assert_eq!(told(&mut notes, &course).await.len(), BURST as usize, "no more is saved up than a burst");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handover_has_settled_before_anything_is_told_of_it() {
+        let mut notes = Notes::default();
+        let began = Instant::now();
+        notes.look(&snapshot(Role::Stopping, "asked to leave"));
+        tokio::time::advance(SETTLE / 2).await;
+        notes.look(&snapshot(Role::Standby, "released"));
+        assert_eq!(notes.due_at(), Some(began + SETTLE));
+        let reasons: Vec<&str> = notes.take(began + SETTLE).iter().map(Note::reason).collect();
+        assert_eq!(reasons, ["Stopping", "Standby"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_more_is_told_where_that_is_not_allowed() {
+        let mut notes = Notes::default();
+        notes.look(&snapshot(Role::Active, "b released"));
+        notes.close();
+        notes.look(&snapshot(Role::Stopping, "asked to leave"));
+        assert_eq!(notes.due_at(), None);
     }
 
     #[test]
     fn an_event_fits_into_what_the_api_server_takes() {
         let object = json!({"kind": "Lease", "name": "n".repeat(253), "namespace": "prod"});
-        let note = Note { role: Role::Active, why: "\u{fc}".repeat(5000), left_out: u64::MAX };
-        let event = note.event(&object, &"m".repeat(253), jiff::Timestamp::UNIX_EPOCH);
+        let since = jiff::Timestamp::UNIX_EPOCH;
+        let note = Note { role: Role::Active, why: "\u{fc}".repeat(5000), since, left_out: u64::MAX };
+        let event = note.event(&object, &"m".repeat(253));
         assert!(event["message"].as_str().unwrap().len() <= 1024);
         assert!(event["metadata"]["name"].as_str().unwrap().len() <= 253);
         assert!(event["reportingInstance"].as_str().unwrap().len() <= 128);

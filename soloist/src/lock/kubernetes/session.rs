@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -86,6 +87,50 @@ impl Session {
     /// No answer, in one sentence.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, String> {
         self.client.send(request).await.map_err(|error| chain(&error))
+    }
+}
+
+/// Keeps a session as long as it does not disappoint. Whoever is dropped in the middle of a call takes it along.
+pub struct Sessions {
+    access: Access,
+    kept: Mutex<Option<Session>>,
+}
+
+impl Sessions {
+    /// Nothing is read or sent yet.
+    pub fn new(access: Access) -> Self {
+        Self { access, kept: Mutex::default() }
+    }
+
+    /// How the API server is reached.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The session that was kept, or a fresh one, with the credentials as they are now.
+    ///
+    /// # Errors
+    /// As [`Session::open`]. Nothing was sent then.
+    pub async fn take(&self) -> Result<Session, LockError> {
+        let kept = self.swap(None);
+        match kept {
+            Some(session) => Ok(session),
+            None => Session::open(&self.access).await,
+        }
+    }
+
+    /// For the next call: this one was answered.
+    pub fn keep(&self, session: Session) {
+        self.swap(Some(session));
+    }
+
+    /// The next call begins a fresh one.
+    pub fn forget(&self) {
+        self.swap(None);
+    }
+
+    fn swap(&self, session: Option<Session>) -> Option<Session> {
+        std::mem::replace(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner), session)
     }
 }
 

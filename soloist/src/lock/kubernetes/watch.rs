@@ -15,13 +15,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LeaseName;
-use super::access::{Access, chain};
+use super::access::chain;
 use super::answer::{Answer, Ask, retry_after};
 use super::calls::Calls;
 use super::events::{Event, Lines, parse};
 use super::hub::Hub;
 use super::rule::Verb;
-use super::session::{BODY_MAX, Session, request};
+use super::session::{BODY_MAX, Sessions, request};
 use crate::elector::KernelEntropy;
 
 /// The server ends a watch after this, and up to as much again: not all members' at once.
@@ -117,7 +117,7 @@ impl Watcher {
         hub.update_news(|news| (news.reached, news.is_live) = (since.number, false));
         let from = (since != Version::ABSENT).then_some(since.number);
         let (access, place) = (calls.access().clone(), calls.place().clone());
-        let task = Task { access, place, hub, from, session: None, trouble: Trouble::None };
+        let task = Task { sessions: Sessions::new(access), place, hub, from, trouble: Trouble::None };
         Self { task: tokio::spawn(task.run()) }
     }
 
@@ -153,13 +153,12 @@ enum End {
 }
 
 struct Task {
-    access: Access,
     place: LeaseName,
     hub: Arc<Hub>,
     /// The version after which everything is news; nothing for the newest state and everything after it.
     from: Option<u64>,
     /// Apart from that of reads and writes: a watch must never be in their way.
-    session: Option<Session>,
+    sessions: Sessions,
     trouble: Trouble,
 }
 
@@ -174,7 +173,7 @@ impl Task {
             }
             let is_over = matches!(end, End::Over);
             if !is_over {
-                self.session = None;
+                self.sessions.forget();
                 self.hub.update_news(|news| news.is_live = false);
             }
             let pause = match end {
@@ -241,10 +240,7 @@ impl Task {
     }
 
     async fn begin(&mut self, seconds: u64) -> Result<http::Response<kube::client::Body>, String> {
-        let session = match &self.session {
-            Some(session) => session.clone(),
-            None => Session::open(&self.access).await.map_err(|error| error.to_string())?,
-        };
+        let session = self.sessions.take().await.map_err(|error| error.to_string())?;
         let mut path = format!(
             "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&fieldSelector=metadata.name%3D{}",
             self.place.collection(),
@@ -254,7 +250,7 @@ impl Task {
             path.push_str(&format!("&resourceVersion={from}"));
         }
         let response = session.send(request(Method::GET, path, Vec::new())?).await?;
-        self.session = Some(session);
+        self.sessions.keep(session);
         Ok(response)
     }
 

@@ -2,6 +2,7 @@
 
 use election::{Proof, Role};
 
+use super::super::calls::Calls;
 use super::super::container::Container;
 use super::super::evidence::tests::container;
 use super::super::recorder::Recorder;
@@ -159,6 +160,13 @@ async fn events(cluster: &Cluster, field: &str, value: &str) -> Vec<Value> {
     list["items"].as_array().unwrap().clone()
 }
 
+/// Of a member that has seen the Lease.
+async fn recorder(access: Access, place: &LeaseName, pod: Option<Value>) -> Recorder {
+    let calls = Calls::open(access, place.clone()).await.unwrap();
+    assert!(calls.get().await.is_ok());
+    Recorder::new(&calls, "a".into(), pod)
+}
+
 #[tokio::test]
 #[ignore = "needs the testbed: make cluster"]
 async fn events_appear_on_lease_and_pod_and_are_bounded() {
@@ -173,7 +181,7 @@ async fn events_appear_on_lease_and_pod_and_are_bounded() {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "name": container.pod, "namespace": NAMESPACE,
         "uid": container.pod_uid});
     let sender = snapshots();
-    let recorder = Recorder::new(access, place.clone(), "a".into(), Some(pod));
+    let recorder = recorder(access, &place, Some(pod)).await;
     let task = tokio::spawn(recorder.run(sender.subscribe()));
 
     let messages = async |field: &str, value: &str| -> Vec<String> {
@@ -209,7 +217,9 @@ async fn a_role_without_events_costs_one_line() {
     let rules = json!([rule(&["get", "watch", "update"], &[&place.name])]);
     let (_folder, access) = restricted(&cluster, &place, rules).await;
     let sender = snapshots();
-    let recorder = Recorder::new(access, place.clone(), "a".into(), None);
+    let container = pod(&cluster, &place).await;
+    hold(&cluster, &place, &container).await;
+    let recorder = recorder(access, &place, None).await;
     let task = tokio::spawn(recorder.run(sender.subscribe()));
     for count in 0..20 {
         tell(&sender, Role::Active, format!("reason {count}")).await;
