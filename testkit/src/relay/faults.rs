@@ -45,6 +45,8 @@ pub enum Fault {
     Hold,
     /// The answer's head comes, and nothing behind it, and no end.
     Stall,
+    /// The lines of a stream come in pairs, the later one first, and behind each pair the first line of all once more.
+    Disorder,
     /// The relay answers.
     Answer(Answer),
     /// So many in a hundred are answered with a status from 500 to 504. The server gets half of those.
