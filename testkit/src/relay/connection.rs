@@ -128,6 +128,10 @@ impl Shared {
                 tokio::time::sleep(time).await;
                 Ok(answer)
             }
+            Some(Fault::Late(time)) => {
+                tokio::time::sleep(time).await;
+                self.send(line, request).await
+            }
             Some(Fault::Repeat(which)) => self.repeat(line, request, which).await,
             Some(Fault::Hold) => {
                 self.hold(request);

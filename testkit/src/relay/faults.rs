@@ -39,6 +39,8 @@ pub enum Fault {
     LoseAnswer,
     /// The answer comes so much later.
     Delay(Duration),
+    /// The server gets it so much later.
+    Late(Duration),
     /// The server gets it twice; the member gets one of the two answers.
     Repeat(Which),
     /// The server does not get it before [`super::Relay::deliver_held`]; the member never gets an answer.
