@@ -1,6 +1,8 @@
 //! The same on a Lease of a real API server, within `testbed/run control-plane`: handovers beside the raw limit on that
 //! server, memory, and what members ask of the server while nothing happens.
 
+mod pods;
+mod proofs;
 mod raw;
 mod requests;
 mod trio;
@@ -17,6 +19,7 @@ use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::binary;
 
+use self::proofs::{Restart, Word};
 use self::raw::{Parts, Raw};
 use self::requests::{Footprint, PER_MINUTE_MAX};
 use self::trio::Trio;
@@ -43,6 +46,8 @@ pub struct Report {
     pub host: Host,
     /// How long nobody was active.
     pub gaps: Vec<Row>,
+    /// How long it takes from the proof that a killed container is gone.
+    pub proofs: Vec<Row>,
     /// The raw limit and its parts.
     pub raw: Vec<Row>,
     /// What members cost and ask for.
@@ -59,10 +64,7 @@ impl Report {
         let cluster = Cluster::connect()?;
         cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AUDITED}}))?;
         let before = Host::load_now();
-        let mut trio = Trio::start(&cluster, Duration::from_secs(15))?;
-        let (mut gaps, raw) = by_turns(&cluster, &mut trio, rounds)?;
-        let mut violations = trio.violations();
-        drop(trio);
+        let Turns { mut gaps, proofs, raw, mut violations } = Turns::take(&cluster, rounds)?;
 
         let mut short = Trio::start(&cluster, SHORT_LEASE)?;
         let mut killed = Vec::new();
@@ -76,8 +78,8 @@ impl Report {
 
         let footprint = Footprint::measure(&cluster, Duration::from_secs(if quick { 10 } else { 60 }))?;
         let binary_bytes = std::fs::metadata(binary("soloist")?).context("failed to look at soloist")?.len();
-        let targets = targets(&gaps, &raw, &footprint, binary_bytes, &violations);
-        Ok(Self { host: Host::here("a Lease".to_owned(), before), gaps, raw, footprint, violations, targets })
+        let targets = targets(&gaps, &proofs, &raw, &footprint, binary_bytes, &violations);
+        Ok(Self { host: Host::here("a Lease".to_owned(), before), gaps, proofs, raw, footprint, violations, targets })
     }
 
     /// Whether everything was reached.
@@ -87,20 +89,41 @@ impl Report {
 }
 
 /// Everything that is compared, by turns: what else the host does meets all of it alike.
-fn by_turns(cluster: &Cluster, trio: &mut Trio<'_>, rounds: usize) -> Result<(Vec<Row>, Vec<Row>)> {
-    let mut limit = Raw::start(cluster)?;
-    let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
-    let mut parts = Vec::with_capacity(rounds);
-    for round in 1..=rounds {
-        eprintln!("handovers on a Lease, round {round} of {rounds}");
-        for (end, gaps) in ENDS.iter().zip(&mut soloist) {
-            gaps.push(trio.round(*end)?);
+struct Turns {
+    gaps: Vec<Row>,
+    proofs: Vec<Row>,
+    raw: Vec<Row>,
+    violations: Vec<String>,
+}
+
+impl Turns {
+    fn take(cluster: &Cluster, rounds: usize) -> Result<Self> {
+        let mut trio = Trio::start(cluster, Duration::from_secs(15))?;
+        let (mut restart, mut word) = (Restart::start(cluster)?, Word::start(cluster)?);
+        let mut limit = Raw::start(cluster)?;
+        let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
+        let (mut restarted, mut told, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            eprintln!("handovers on a Lease, round {round} of {rounds}");
+            for (end, gaps) in ENDS.iter().zip(&mut soloist) {
+                gaps.push(trio.round(*end)?);
+            }
+            restarted.push(restart.round()?);
+            told.push(word.round()?);
+            parts.push(limit.round()?);
+            sleep(Duration::from_millis(10));
         }
-        parts.push(limit.round()?);
-        sleep(Duration::from_millis(10));
+        let proofs = vec![
+            Row::of_times("container killed: from the next run's first instruction", restarted),
+            Row::of_times("container killed: from the kubelet's word", told),
+        ];
+        Ok(Self {
+            gaps: ENDS.iter().zip(&soloist).map(|(end, gaps)| Row::of(format!("soloist: {end}"), gaps)).collect(),
+            proofs,
+            raw: raw_rows(&parts),
+            violations: [trio.violations(), restart.violations(), word.violations()].concat(),
+        })
     }
-    let rows = ENDS.iter().zip(&soloist).map(|(end, gaps)| Row::of(format!("soloist: {end}"), gaps)).collect();
-    Ok((rows, raw_rows(&parts)))
 }
 
 fn raw_rows(parts: &[Parts]) -> Vec<Row> {
@@ -114,13 +137,27 @@ fn raw_rows(parts: &[Parts]) -> Vec<Row> {
     columns.map(|(name, of)| Row::of_times(name, parts.iter().map(of).collect())).into()
 }
 
-fn targets(gaps: &[Row], raw: &[Row], footprint: &Footprint, binary_bytes: u64, violations: &[String]) -> Vec<Target> {
+fn targets(
+    gaps: &[Row],
+    proofs: &[Row],
+    raw: &[Row],
+    footprint: &Footprint,
+    binary_bytes: u64,
+    violations: &[String],
+) -> Vec<Target> {
     let limit = raw.first().map(|row| row.gap).unwrap_or_default();
     let ratio = |us: u64, limit_us: u64| us as f64 / limit_us.max(1) as f64;
     let mut targets = Vec::new();
     for (end, row) in ENDS.iter().zip(gaps) {
         targets.push(Target::new(format!("{end}: p50 / raw p50"), ratio(row.gap.p50_us, limit.p50_us), P50_RATIO_MAX));
         targets.push(Target::new(format!("{end}: p99 / raw p99"), ratio(row.gap.p99_us, limit.p99_us), P99_RATIO_MAX));
+    }
+    for row in proofs {
+        targets.push(Target::new(
+            format!("{}: p50 / raw p50", row.name),
+            ratio(row.gap.p50_us, limit.p50_us),
+            P50_RATIO_MAX,
+        ));
     }
     if let Some(killed) = gaps.get(ENDS.len()) {
         let at_most = (SHORT_LEASE + AFTER_LEASE_MAX).as_micros() as f64;
@@ -145,7 +182,7 @@ fn targets(gaps: &[Row], raw: &[Row], footprint: &Footprint, binary_bytes: u64, 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n\n{}", self.host, heads())?;
-        for row in self.gaps.iter().chain(&self.raw) {
+        for row in self.gaps.iter().chain(&self.proofs).chain(&self.raw) {
             writeln!(f, "{}", row.to_string().trim_end())?;
         }
         writeln!(f, "\n{}\n", self.footprint)?;

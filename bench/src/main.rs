@@ -13,14 +13,17 @@ mod raw;
 mod report;
 mod steps;
 
+use std::ffi::OsString;
 use std::fmt::Display;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use serde::Serialize;
+use testkit::stamp;
 
 /// What a run is told.
 #[derive(Debug, Parser)]
@@ -51,12 +54,26 @@ enum Role {
         /// The workload's folder.
         page: PathBuf,
     },
+    /// Makes what follows the first process of a container: mounts what a kubelet mounts, and notes the instant.
+    #[command(hide = true)]
+    Contain {
+        /// What to mount.
+        source: PathBuf,
+        /// Where.
+        target: PathBuf,
+        /// Where to note the instant.
+        began: PathBuf,
+        /// What to execute then.
+        #[arg(trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.role {
         Some(Role::Queue { lock, page }) => raw::queue(&lock, &page).map(|()| ExitCode::SUCCESS),
+        Some(Role::Contain { source, target, began, command }) => contain(&source, &target, &began, &command),
         Some(Role::Lease) => {
             let report = lease::Report::measure(arguments.rounds(), arguments.quick)?;
             tell(&report, arguments.json.as_deref(), report.is_met())
@@ -66,6 +83,14 @@ fn main() -> Result<ExitCode> {
             tell(&report, arguments.json.as_deref(), report.is_met())
         }
     }
+}
+
+/// Returns only with an error.
+fn contain(source: &Path, target: &Path, began: &Path, command: &[OsString]) -> Result<ExitCode> {
+    rustix::mount::mount_bind(source, target).context("failed to mount what a kubelet mounts")?;
+    let (program, arguments) = command.split_first().context("no command")?;
+    std::fs::write(began, stamp::now().to_string()).context("failed to note the instant")?;
+    Err(Command::new(program).args(arguments).exec()).context("failed to execute the command")
 }
 
 impl Arguments {

@@ -57,7 +57,7 @@ pub async fn attend<B: Board>(
         snapshots,
         orders,
         announced: None,
-        announce_at: Some(Instant::now()),
+        announce_at: Some(Instant::now() + SETTLE),
         pace: Pace::new(Instant::now()),
         members: Vec::new(),
         look_at: None,
