@@ -21,5 +21,6 @@ pub mod root;
 pub mod scenario;
 pub mod sim;
 pub mod stamp;
+pub mod steps;
 pub mod virtual_group;
 pub mod wait;
