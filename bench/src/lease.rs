@@ -1,11 +1,11 @@
 //! The same on a Lease of a real API server, within `testbed/run control-plane`: handovers beside the raw limit on that
 //! server, memory, and what members ask of the server while nothing happens.
 
-mod cluster;
+pub mod cluster;
 mod pods;
 mod proofs;
 mod raw;
-mod requests;
+pub mod requests;
 mod trio;
 
 use std::fmt;
@@ -18,6 +18,7 @@ use serde_json::json;
 use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::binary;
+use testkit::quantiles::Quantiles;
 
 use self::cluster::AUDITED;
 use self::proofs::{Restart, Word};
@@ -122,6 +123,13 @@ impl Turns {
             violations: [trio.violations(), restart.violations(), word.violations()].concat(),
         })
     }
+}
+
+/// The raw limit alone: from the begin of the first PUT to the answer to the second.
+pub fn raw_limit(cluster: &Cluster, rounds: usize) -> Result<Quantiles> {
+    let mut limit = Raw::start(cluster)?;
+    let times: Result<Vec<u64>> = (0..rounds).map(|_| Ok(limit.round()?.total_ns)).collect();
+    Ok(Quantiles::of(times?))
 }
 
 fn raw_rows(parts: &[Parts]) -> Vec<Row> {

@@ -85,6 +85,11 @@ impl Relay {
         fs::write(path, config.to_string()).with_context(|| format!("failed to write {}", path.display()))
     }
 
+    /// Who vouches for it, as PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -58,9 +57,14 @@ pub struct Requests {
 }
 
 impl Requests {
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.by_kind.values().sum()
+    }
+
     /// All that were no watches.
     pub fn others(&self) -> u64 {
-        self.by_kind.values().sum::<u64>() - self.watches
+        self.all() - self.watches
     }
 }
 
@@ -78,11 +82,10 @@ impl Footprint {
         standby.wait_standby(LIMIT)?;
         sleep(CALM);
         let pss_standby_kb = pss_kb(&standby)?;
-        let log = audit_log()?;
-        let before = read(&log)?.len();
+        let before = audited()?.len();
         eprintln!("counting requests for {} s", watch.as_secs());
         sleep(watch);
-        let text = read(&log)?;
+        let text = audited()?;
         Ok(Self {
             pss_active_kb,
             pss_standby_kb,
@@ -104,12 +107,14 @@ fn spawn(cluster: &Cluster, group: &Group, name: &str) -> Result<Member> {
     group.member(name).options(["--kubeconfig".into(), kubeconfig.into_os_string()]).run(&workload)
 }
 
-fn read(log: &Path) -> Result<String> {
-    fs::read_to_string(log).with_context(|| format!("failed to read {}: TESTBED_AUDIT is not set", log.display()))
+/// Everything that was asked for in the namespace that is watched.
+pub fn audited() -> Result<String> {
+    let log = audit_log()?;
+    fs::read_to_string(&log).with_context(|| format!("failed to read {}: TESTBED_AUDIT is not set", log.display()))
 }
 
 /// What `account` has asked for since the log was `before` bytes long.
-fn requests(log: &str, before: usize, account: &str) -> Requests {
+pub fn requests(log: &str, before: usize, account: &str) -> Requests {
     let user = format!("system:serviceaccount:{AUDITED}:{account}");
     let entries = |part: &str| -> Vec<Value> {
         let all = part.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
