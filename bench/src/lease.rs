@@ -4,7 +4,7 @@
 mod pods;
 mod proofs;
 mod raw;
-mod requests;
+pub mod requests;
 mod trio;
 
 use std::fmt;
@@ -18,6 +18,7 @@ use testkit::audit::AUDITED;
 use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::binary;
+use testkit::quantiles::Quantiles;
 
 use self::proofs::{Restart, Word};
 use self::raw::{Parts, Raw};
@@ -26,7 +27,7 @@ use self::trio::Trio;
 use crate::report::{BINARY_MAX_BYTES, Host, PSS_MAX_KB, Row, Target, heads};
 
 /// The namespace for everything that is not counted.
-const QUIET: &str = "default";
+pub const QUIET: &str = "default";
 
 /// The ends after which a proof is there at once, measured by turns with the raw limit.
 const ENDS: [End; 2] = [End::Term, End::WorkloadKilled];
@@ -124,6 +125,13 @@ impl Turns {
             violations: [trio.violations(), restart.violations(), word.violations()].concat(),
         })
     }
+}
+
+/// The raw limit alone: from the begin of the first PUT to the answer to the second.
+pub fn raw_limit(cluster: &Cluster, rounds: usize) -> Result<Quantiles> {
+    let mut limit = Raw::start(cluster)?;
+    let times: Result<Vec<u64>> = (0..rounds).map(|_| Ok(limit.round()?.total_ns)).collect();
+    Ok(Quantiles::of(times?))
 }
 
 fn raw_rows(parts: &[Parts]) -> Vec<Row> {

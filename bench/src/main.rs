@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 mod beat;
+mod contain;
+mod duel;
 mod flock;
 mod footprint;
 mod handover;
@@ -13,17 +15,19 @@ mod raw;
 mod report;
 mod steps;
 
-use std::ffi::OsString;
 use std::fmt::Display;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use serde::Serialize;
-use testkit::stamp;
+
+use crate::contain::Contain;
+
+/// How many rounds of each kind a duel has: most of them wait for a lease.
+const DUEL_ROUNDS: usize = 20;
 
 /// What a run is told.
 #[derive(Debug, Parser)]
@@ -46,6 +50,12 @@ struct Arguments {
 enum Role {
     /// On a Lease of Kubernetes: inside `testbed/run control-plane`
     Lease,
+    /// Beside what people use instead, on one API server: inside `testbed/run control-plane`
+    Duel {
+        /// Another program that takes what k8s-await-election takes, as NAME=PATH; may be given again.
+        #[arg(long = "peer")]
+        peers: Vec<duel::Peer>,
+    },
     /// Waits for a lock, writes what an acquiring write writes, and starts the workload.
     #[command(hide = true)]
     Queue {
@@ -56,24 +66,18 @@ enum Role {
     },
     /// Makes what follows the first process of a container: mounts what a kubelet mounts, and notes the instant.
     #[command(hide = true)]
-    Contain {
-        /// What to mount.
-        source: PathBuf,
-        /// Where.
-        target: PathBuf,
-        /// Where to note the instant.
-        began: PathBuf,
-        /// What to execute then.
-        #[arg(trailing_var_arg = true)]
-        command: Vec<OsString>,
-    },
+    Contain(Contain),
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.role {
         Some(Role::Queue { lock, page }) => raw::queue(&lock, &page).map(|()| ExitCode::SUCCESS),
-        Some(Role::Contain { source, target, began, command }) => contain(&source, &target, &began, &command),
+        Some(Role::Contain(contained)) => contained.execute(),
+        Some(Role::Duel { peers }) => {
+            let table = duel::measure(arguments.rounds.unwrap_or(DUEL_ROUNDS), arguments.quick, peers)?;
+            tell(&table, arguments.json.as_deref(), table.is_met())
+        }
         Some(Role::Lease) => {
             let report = lease::Report::measure(arguments.rounds(), arguments.quick)?;
             tell(&report, arguments.json.as_deref(), report.is_met())
@@ -83,14 +87,6 @@ fn main() -> Result<ExitCode> {
             tell(&report, arguments.json.as_deref(), report.is_met())
         }
     }
-}
-
-/// Returns only with an error.
-fn contain(source: &Path, target: &Path, began: &Path, command: &[OsString]) -> Result<ExitCode> {
-    rustix::mount::mount_bind(source, target).context("failed to mount what a kubelet mounts")?;
-    let (program, arguments) = command.split_first().context("no command")?;
-    std::fs::write(began, stamp::now().to_string()).context("failed to note the instant")?;
-    Err(Command::new(program).args(arguments).exec()).context("failed to execute the command")
 }
 
 impl Arguments {

@@ -51,9 +51,14 @@ pub struct Requests {
 }
 
 impl Requests {
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.by_kind.values().sum()
+    }
+
     /// All that were no watches.
     pub fn others(&self) -> u64 {
-        self.by_kind.values().sum::<u64>() - self.watches
+        self.all() - self.watches
     }
 }
 

@@ -111,6 +111,11 @@ impl Relay {
         fs::write(path, config.to_string()).with_context(|| format!("failed to write {}", path.display()))
     }
 
+    /// Who vouches for it, as PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -134,11 +139,6 @@ impl Relay {
     /// Ends all connections; new ones live.
     pub fn end_connections(&self) {
         self.gates.send_modify(|gates| gates.ended += 1);
-    }
-
-    /// What its certificate is from, as a kubeconfig names it.
-    pub fn authority(&self) -> &str {
-        &self.authority
     }
 
     /// New connections see a certificate of this authority.
