@@ -176,13 +176,15 @@ impl Pods {
     }
 }
 
-/// The next test finds an empty cluster. What the cluster itself provides says so in a label.
+/// The next test finds an empty cluster. What the cluster itself provides says so in a label. Pods go first: without
+/// their Role they could not release, and would try for a lease.
 impl Drop for Pods {
     fn drop(&mut self) {
-        let kinds = "deployments,pods,services,poddisruptionbudgets,leases,roles,rolebindings";
-        let gone = self.kubectl(&["delete", kinds, "--selector=!provider", "--timeout=60s"]);
-        if let Err(error) = gone {
-            eprintln!("something is left in the cluster: {error:#}");
+        for kinds in ["deployments,pods", "services,poddisruptionbudgets,leases,roles,rolebindings"] {
+            let gone = self.kubectl(&["delete", kinds, "--selector=!provider", "--timeout=60s"]);
+            if let Err(error) = gone {
+                eprintln!("something is left in the cluster: {error:#}");
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testkit::lease_group::BEYOND;
 use testkit::pods::{LIMIT, Pair, Pods, PowerLoss};
+use testkit::wait::wait_until;
 
 const LEASE: Duration = Duration::from_secs(4);
 
@@ -16,10 +17,12 @@ fn a_node_without_power_costs_a_lease_and_its_pod_stands_by_when_it_is_back() ->
     let pods = Pods::new()?;
     let active = Pair::new("power", LEASE).start(&pods)?;
     let renewals = pods.hear_renewals("power")?;
+    let last_sight = || renewals.last_change(&format!("{} ", active.member));
+    wait_until("a renewal", LIMIT, || last_sight().is_some())?;
     let node = pods.node_of(&active.member)?;
     let loss = PowerLoss::new(&node)?;
     let next = pods.wait_active_after(active.token, LIMIT)?;
-    let last_sight = renewals.last_change(&format!("{} ", active.member)).context("no renewal was heard")?;
+    let last_sight = last_sight().context("no renewal was heard")?;
     let waited = Duration::from_nanos(next.first.saturating_sub(last_sight));
     eprintln!("a node without power: the next one is active {waited:?} after the last sight");
     ensure!(next.member != active.member, "the pod of the dead node came first{}", pods.logs());

@@ -58,11 +58,13 @@ impl Ear {
         })
     }
 
-    /// When the last line that begins with `start` was shown first.
+    /// When the last line that begins with `start` was shown first; nothing if that stood there at the beginning, as it
+    /// may have for long.
     pub fn last_change(&self, start: &str) -> Option<u64> {
-        let heard: Vec<Heard> = self.heard().into_iter().filter(|(_, line)| line.starts_with(start)).collect();
-        let (_, last) = heard.last()?;
-        heard.iter().find(|(_, line)| line == last).map(|(at, _)| *at)
+        let heard = self.heard();
+        let (_, last) = heard.iter().rev().find(|(_, line)| line.starts_with(start))?;
+        let first = heard.iter().position(|(_, line)| line == last).filter(|first| *first > 0)?;
+        heard.get(first).map(|(at, _)| *at)
     }
 }
 
