@@ -145,7 +145,7 @@ cluster-lock:
 	testbed/run control-plane -- cargo test --locked -p soloist --lib -- --ignored --test-threads=1 lock::kubernetes::testbed
 
 $(filter-out cluster-lock,$(CLUSTER_PARTS)): cluster-%:
-	testbed/run control-plane -- cargo test --locked -p testkit --test $*
+	TESTBED_AUDIT=audited testbed/run control-plane -- cargo test --locked -p testkit --test $*
 
 .PHONY: nodes
 nodes: testbed ## Tests with real pods on two nodes; needs root

@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::json;
+use testkit::audit::AUDITED;
 use testkit::cluster::Cluster;
 
 use self::contender::Contender;
 use self::cost::Cost;
 use self::round::{Event, Outcome, Pair};
 use self::table::{Row, Table};
-use crate::lease::cluster::{AUDITED, QUIET};
+use crate::lease::QUIET;
 use crate::report::Host;
 
 pub use self::contender::Peer;

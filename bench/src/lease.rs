@@ -1,7 +1,6 @@
 //! The same on a Lease of a real API server, within `testbed/run control-plane`: handovers beside the raw limit on that
 //! server, memory, and what members ask of the server while nothing happens.
 
-pub mod cluster;
 mod pods;
 mod proofs;
 mod raw;
@@ -15,17 +14,20 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
+use testkit::audit::AUDITED;
 use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::binary;
 use testkit::quantiles::Quantiles;
 
-use self::cluster::AUDITED;
 use self::proofs::{Restart, Word};
 use self::raw::{Parts, Raw};
 use self::requests::{Footprint, PER_MINUTE_MAX};
 use self::trio::Trio;
 use crate::report::{BINARY_MAX_BYTES, Host, PSS_MAX_KB, Row, Target, heads};
+
+/// The namespace for everything that is not counted.
+pub const QUIET: &str = "default";
 
 /// The ends after which a proof is there at once, measured by turns with the raw limit.
 const ENDS: [End; 2] = [End::Term, End::WorkloadKilled];

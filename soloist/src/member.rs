@@ -193,9 +193,9 @@ impl Member {
         let publisher = Publisher::new(first);
         around.add("the countdown", countdown::run(publisher.subscribe()));
         let nonce = machine.member().nonce;
-        let board = Arc::new(board);
-        around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
         let mut farewells = JoinSet::new();
+        let attending = attend::attend(Arc::new(board), nonce, publisher.subscribe(), sender.clone());
+        around.add_lingering("board", attending, &mut farewells);
         if let Some(recorder) = recorder {
             around.add_lingering("the recorder of Events", recorder.run(publisher.subscribe()), &mut farewells);
         }
@@ -218,7 +218,6 @@ impl Member {
             elector = elector.routed(route);
         }
         let exit = around.keep(elector.run(), &sender).await;
-        attend::withdraw(&*board, nonce).await;
         if let Some(base) = base {
             base.remove();
         }

@@ -3,6 +3,7 @@
 //! the same protocol on virtual time. Never shipped.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod cluster;
 pub mod documents;
 pub mod ends;
@@ -20,5 +21,6 @@ pub mod root;
 pub mod scenario;
 pub mod sim;
 pub mod stamp;
+pub mod steps;
 pub mod virtual_group;
 pub mod wait;

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
+use testkit::audit::{AUDITED, Audit, Requests};
 use testkit::cluster::Cluster;
 
 use super::contender::Contender;
 use super::round::Pair;
-use crate::lease::cluster::AUDITED;
-use crate::lease::requests::{Requests, audited, requests};
 
 /// After this, what a start needed once is given back.
 const CALM: Duration = Duration::from_secs(5);
@@ -40,17 +39,16 @@ impl Cost {
         let tokens = [active.token.as_str(), standby.token.as_str()];
         let pair = Pair::start(cluster, contender, AUDITED, tokens, false)?;
         sleep(CALM);
-        let before = audited()?.len();
+        let audit = Audit::begin()?;
         sleep(watch);
-        let log = audited()?;
         let pss = |is_active| pair.member(is_active)?.pss_kb(pair.workload());
         Ok(Self {
             contender: contender.clone(),
             pss_active_kb: pss(true)?,
             pss_standby_kb: pss(false)?,
             watched_seconds: watch.as_secs(),
-            active: requests(&log, before, &active.name),
-            standby: requests(&log, before, &standby.name),
+            active: audit.requests_of(&active.name)?,
+            standby: audit.requests_of(&standby.name)?,
         })
     }
 }

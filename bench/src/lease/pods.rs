@@ -15,7 +15,7 @@ use testkit::member::Member;
 use testkit::{stamp, wait};
 use tokio::runtime::Runtime;
 
-use super::cluster::QUIET;
+use super::QUIET;
 use crate::beat;
 use crate::handover::page;
 use crate::steps::LIMIT;

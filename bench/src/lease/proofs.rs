@@ -2,6 +2,7 @@
 //! active once there is a proof.
 
 use anyhow::{Context, Result};
+use soloist::snapshot::Announcement;
 use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::Group;
@@ -9,7 +10,7 @@ use testkit::history::Span;
 use testkit::member::Member;
 use testkit::wait;
 
-use super::cluster::{QUIET, members};
+use super::QUIET;
 use super::pods::{Kubelet, Pod};
 use crate::handover;
 use crate::steps::{LIMIT, SETTLE};
@@ -86,7 +87,8 @@ impl<'a> Word<'a> {
         let (id, standby) = (self.pods[index].id(), self.members[1 - index].name().to_owned());
         let is_named = || self.recorded().is_ok_and(|text| text.contains(&id));
         wait::wait_until("the record to name the run", LIMIT, is_named).with_context(|| self.group.logs())?;
-        let is_announced = || members(self.cluster, QUIET, WORD).is_ok_and(|names| names.contains(&standby));
+        let is_named = |members: Vec<Announcement>| members.iter().any(|member| member.name == standby);
+        let is_announced = || self.cluster.announced(QUIET, WORD).is_ok_and(is_named);
         wait::wait_until("the standby's announcement", LIMIT, is_announced)?;
         std::thread::sleep(SETTLE);
 

@@ -12,7 +12,7 @@ use testkit::lease_group;
 use testkit::member::Member;
 use testkit::wait;
 
-use super::cluster::{QUIET, members};
+use super::QUIET;
 use crate::beat;
 use crate::handover::{self, page};
 use crate::steps::{Gap, LIMIT, SETTLE};
@@ -91,12 +91,17 @@ impl<'a> Trio<'a> {
         };
         // One that left in a hurry may have left its announcement, which is named as a successor as long as it counts.
         wait::wait_for("the members to announce themselves", ANNOUNCEMENT_LIFE + LIMIT, || {
-            let named = members(self.cluster, QUIET, &self.lease);
+            let named = self.announced();
             named.as_ref().map_or(true, is_settled).then_some(named)
         })
-        .with_context(|| format!("announced: {:?}", members(self.cluster, QUIET, &self.lease)))??;
+        .with_context(|| format!("announced: {:?}", self.announced()))??;
         sleep(SETTLE);
         Ok(())
+    }
+
+    fn announced(&self) -> Result<Vec<String>> {
+        let members = self.cluster.announced(QUIET, &self.lease)?;
+        Ok(members.into_iter().map(|member| member.name).collect())
     }
 
     /// What must never be, in all rounds until now.
