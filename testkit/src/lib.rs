@@ -20,5 +20,6 @@ pub mod root;
 pub mod scenario;
 pub mod sim;
 pub mod stamp;
+pub mod traffic;
 pub mod virtual_group;
 pub mod wait;
