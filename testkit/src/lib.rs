@@ -3,6 +3,7 @@
 //! the same protocol on virtual time. Never shipped.
 #![forbid(unsafe_code)]
 
+pub mod answers;
 pub mod cluster;
 pub mod documents;
 pub mod ends;

@@ -28,6 +28,7 @@ fn documented() -> Value {
         {"apiGroups": [""], "resources": ["endpoints"], "verbs": ["get", "create", "update"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "update"]},
         {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
     ])
 }
 
