@@ -5,7 +5,7 @@ mod pods;
 mod proofs;
 mod raw;
 pub mod requests;
-mod trio;
+pub mod team;
 
 use std::fmt;
 use std::thread::sleep;
@@ -23,7 +23,8 @@ use testkit::quantiles::Quantiles;
 use self::proofs::{Restart, Word};
 use self::raw::{Parts, Raw};
 use self::requests::{Footprint, PER_MINUTE_MAX};
-use self::trio::Trio;
+use self::team::Team;
+use crate::beat;
 use crate::report::{BINARY_MAX_BYTES, Host, PSS_MAX_KB, Row, Target, heads};
 
 /// The namespace for everything that is not counted.
@@ -31,6 +32,9 @@ pub const QUIET: &str = "default";
 
 /// The ends after which a proof is there at once, measured by turns with the raw limit.
 const ENDS: [End; 2] = [End::Term, End::WorkloadKilled];
+
+/// One that ends, one that takes over, and one more, as three are usual.
+const SIZE: usize = 3;
 
 /// Nothing is left of a member whose PID 1 is killed, so the others wait for its lease: a short one is bearable.
 const SHORT_LEASE: Duration = Duration::from_secs(4);
@@ -67,7 +71,7 @@ impl Report {
         let before = Host::load_now();
         let Turns { mut gaps, proofs, raw, mut violations } = Turns::take(&cluster, rounds)?;
 
-        let mut short = Trio::start(&cluster, SHORT_LEASE)?;
+        let mut short = Team::start(&cluster, "bench-short", SHORT_LEASE, SIZE, beat::PACE)?;
         let mut killed = Vec::new();
         for round in 1..=rounds.min(KILLED_ROUNDS_MAX) {
             eprintln!("{}, round {round}", End::ElectorKilled);
@@ -99,7 +103,7 @@ struct Turns {
 
 impl Turns {
     fn take(cluster: &Cluster, rounds: usize) -> Result<Self> {
-        let mut trio = Trio::start(cluster, Duration::from_secs(15))?;
+        let mut team = Team::start(cluster, "bench-15", Duration::from_secs(15), SIZE, beat::PACE)?;
         let (mut restart, mut word) = (Restart::start(cluster)?, Word::start(cluster)?);
         let mut limit = Raw::start(cluster)?;
         let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
@@ -107,7 +111,7 @@ impl Turns {
         for round in 1..=rounds {
             eprintln!("handovers on a Lease, round {round} of {rounds}");
             for (end, gaps) in ENDS.iter().zip(&mut soloist) {
-                gaps.push(trio.round(*end)?);
+                gaps.push(team.round(*end)?);
             }
             restarted.push(restart.round()?);
             told.push(word.round()?);
@@ -122,7 +126,7 @@ impl Turns {
             gaps: ENDS.iter().zip(&soloist).map(|(end, gaps)| Row::of(format!("soloist: {end}"), gaps)).collect(),
             proofs,
             raw: raw_rows(&parts),
-            violations: [trio.violations(), restart.violations(), word.violations()].concat(),
+            violations: [team.violations(), restart.violations(), word.violations()].concat(),
         })
     }
 }

@@ -8,6 +8,7 @@ mod contain;
 mod duel;
 mod flock;
 mod footprint;
+mod growth;
 mod handover;
 mod http;
 mod lease;
@@ -28,6 +29,9 @@ use crate::contain::Contain;
 
 /// How many rounds of each kind a duel has: most of them wait for a lease.
 const DUEL_ROUNDS: usize = 20;
+
+/// How many handovers are measured beside so many groups.
+const GROWTH_ROUNDS: usize = 50;
 
 /// What a run is told.
 #[derive(Debug, Parser)]
@@ -64,6 +68,8 @@ enum Role {
         /// The workload's folder.
         page: PathBuf,
     },
+    /// What many groups cost one API server: inside `testbed/run control-plane`
+    Growth,
     /// Makes what follows the first process of a container: mounts what a kubelet mounts, and notes the instant.
     #[command(hide = true)]
     Contain(Contain),
@@ -77,6 +83,10 @@ fn main() -> Result<ExitCode> {
         Some(Role::Duel { peers }) => {
             let table = duel::measure(arguments.rounds.unwrap_or(DUEL_ROUNDS), arguments.quick, peers)?;
             tell(&table, arguments.json.as_deref(), table.is_met())
+        }
+        Some(Role::Growth) => {
+            let growth = growth::Growth::measure(arguments.rounds.unwrap_or(GROWTH_ROUNDS), arguments.quick)?;
+            tell(&growth, arguments.json.as_deref(), growth.is_met())
         }
         Some(Role::Lease) => {
             let report = lease::Report::measure(arguments.rounds(), arguments.quick)?;

@@ -1,6 +1,7 @@
 //! Drives the machine: the only place that waits for store, clock and workload.
 
 mod count;
+mod predecessor;
 mod publish;
 mod traffic;
 
@@ -26,6 +27,7 @@ use crate::snapshot::{Announcement, Health, Publisher};
 use crate::workload::{Event, Launch, LocalRelease, Workload};
 
 use self::count::Count;
+use self::predecessor::Predecessor;
 use self::traffic::{Departure, Traffic};
 
 /// Randomness of the kernel, asked for each time: a cloned process draws other bits.
@@ -111,6 +113,7 @@ pub struct Elector<E, L, W, C> {
     end: Option<String>,
     count: Count,
     traffic: Traffic,
+    predecessor: Predecessor,
     /// A workload was started and is not gone.
     runs: bool,
     /// The workload's size is to be looked at.
@@ -146,6 +149,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             end: None,
             count: Count::new(Metrics::default()),
             traffic: Traffic::default(),
+            predecessor: Predecessor::default(),
             runs: false,
             measure_due: false,
         }
@@ -170,6 +174,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         let mut input = Input::Wake;
         loop {
             self.note_version(&input);
+            self.predecessor.note(&input);
             self.publish_answer(&input);
             self.count.input(self.clock.now(), &input);
             let outputs = self.machine.step(self.clock.now(), input);
@@ -349,6 +354,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         match action {
             Action::Read { limit } => self.operation = Some(read(Rc::clone(&self.lock), limit)),
             Action::Write { expected, record, attempt, limit } => {
+                self.predecessor.replaced(expected, &record);
                 let lock = Rc::clone(&self.lock);
                 let end = self.end.clone().filter(|_| matches!(record.claim, Claim::Released(_)));
                 let why = end.unwrap_or(reason);
@@ -411,7 +417,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             local_release,
         };
         self.granted = None;
-        let departure = self.traffic.lead((launch, self.lock.descriptor()));
+        let before = self.predecessor.of(activation);
+        let departure = self.traffic.lead((launch, self.lock.descriptor()), before);
         self.depart(departure);
     }
 

@@ -1,6 +1,8 @@
 //! One member: its elector, and what is around it. What is around it reads snapshots and hands in orders, and is never
 //! waited for.
 
+mod routes;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -28,6 +30,8 @@ use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
 use crate::{attend, countdown, health, hooks, serve, signals};
+
+use self::routes::Opened;
 
 /// How long the first look at the lock may take with `--fail-fast`.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -109,6 +113,8 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
     let board = FileBoard::open(lock.path()).map_err(unavailable)?;
     let around_the_lock = AroundTheLock {
         board,
+        // Members may find the file by different paths.
+        name: member.settings.group.clone(),
         // Whoever holds the flock and finds no record is the first ever.
         absence: Absence::Free,
         local_lock: Some(lock.path().to_owned()),
@@ -129,6 +135,7 @@ async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Resul
     let recorder = lock.recorder(member.settings.name.clone());
     let around_the_lock = AroundTheLock {
         board: lock.board(),
+        name: format!("{}/{}", lock.place().namespace, lock.place().name),
         absence: Absence::CostsALease,
         local_lock: None,
         recorder: Some(recorder),
@@ -139,6 +146,8 @@ async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Resul
 /// What belongs to a lock besides the register.
 struct AroundTheLock<B> {
     board: B,
+    /// What members call it, wherever they run.
+    name: String,
     absence: Absence,
     /// The lock file, where the guard can write the release itself.
     local_lock: Option<PathBuf>,
@@ -181,11 +190,19 @@ impl Member {
         lock: L,
         around_the_lock: AroundTheLock<B>,
     ) -> Result<Exit, Failure> {
-        let Self { settings, front, http, mut around, sender, orders, clock, base, keeper, commands } = self;
-        let AroundTheLock { board, absence, local_lock, recorder } = around_the_lock;
+        let Self { settings, front, http, mut around, sender, mut orders, clock, base, keeper, commands } = self;
+        let AroundTheLock { board, name, absence, local_lock, recorder } = around_the_lock;
         if settings.fail_fast {
             first_look(&lock).await?;
         }
+        let routes = match routes::open_all(&settings, &name, &mut orders).await {
+            Ok(Opened::Ready(routes)) => routes,
+            other => {
+                drop(keeper);
+                base.inspect(Base::remove);
+                return other.map(|_| Exit::StoodBy);
+            }
+        };
         let command = Command { argv: settings.command.clone(), stop_grace: settings.stop_grace, local_lock };
         let health = health::before_the_first(settings.health.as_ref());
         let machine = Machine::new(machine_settings(&settings, absence, &health), KernelEntropy);
@@ -214,7 +231,7 @@ impl Member {
         }
 
         let mut elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
-        if let Some(route) = front.route {
+        if let Some(route) = front.route.or(routes) {
             elector = elector.routed(route);
         }
         let exit = around.keep(elector.run(), &sender).await;

@@ -6,6 +6,7 @@ pub mod hooks;
 mod http;
 mod lock_url;
 mod name;
+mod route;
 mod variables;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use election::{OnExit, OnLoss, Plain, Timing};
 
 use crate::error::{Code, Failure};
 use crate::lock::kubernetes::{Access, check_lease};
+use crate::route::open::Wanted;
 
 pub use http::{Address, Http};
 pub use lock_url::{FilePlace, Place, only_one, place};
@@ -47,6 +49,8 @@ pub struct Raw {
     pub http: Option<String>,
     /// `--http-token-file`
     pub http_token_file: Option<PathBuf>,
+    /// `--route`
+    pub routes: Vec<String>,
     /// What follows `--`.
     pub command: Vec<OsString>,
     /// `--health-...`
@@ -78,6 +82,8 @@ pub struct Settings {
     pub fail_fast: bool,
     /// Where HTTP is served, if it is.
     pub http: Option<Http>,
+    /// Who gets the group's traffic.
+    pub routes: Vec<Wanted>,
     /// The workload.
     pub command: Vec<OsString>,
     /// After the workload's own end.
@@ -112,6 +118,7 @@ impl Settings {
         let health = health::health(raw.health)?;
         let hooks = hooks::hooks(raw.hooks)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
+        let routes = route::routes(&raw.routes, &|name| std::env::var(name).ok())?;
         command::check(&raw.command)?;
         place.prepare()?;
         Ok(Self {
@@ -125,6 +132,7 @@ impl Settings {
             allow_remote_fs: raw.allow_remote_fs,
             fail_fast: raw.fail_fast,
             http,
+            routes,
             command: raw.command,
             on_exit,
             on_loss,

@@ -48,6 +48,11 @@ impl Cluster {
         self.kubectl.run(words)
     }
 
+    /// For what runs `kubectl` itself.
+    pub fn client(&self) -> &Kubectl {
+        &self.kubectl
+    }
+
     /// Creates or changes an object.
     pub fn apply(&self, object: &Value) -> Result<()> {
         self.kubectl.run_with(&["apply", "-f", "-"], &object.to_string()).map(drop)
@@ -61,14 +66,19 @@ impl Cluster {
 
     /// A ServiceAccount that may do what `verbs` say with one Lease of its namespace.
     pub fn account(&self, namespace: &str, account: &str, lease: &str, verbs: &[&str]) -> Result<()> {
-        let metadata = json!({"name": account, "namespace": namespace});
-        let group = "rbac.authorization.k8s.io";
         let rule = json!({
             "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease], "verbs": verbs,
         });
+        self.grant(namespace, account, &json!([rule]))
+    }
+
+    /// A ServiceAccount that may do what `rules` say in its namespace.
+    pub fn grant(&self, namespace: &str, account: &str, rules: &Value) -> Result<()> {
+        let metadata = json!({"name": account, "namespace": namespace});
+        let group = "rbac.authorization.k8s.io";
         self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-            {"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": metadata, "rules": [rule]},
+            {"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": metadata, "rules": rules},
             {"apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": metadata,
                 "roleRef": {"apiGroup": group, "kind": "Role", "name": account},
                 "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]},

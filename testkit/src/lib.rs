@@ -3,6 +3,7 @@
 //! the same protocol on virtual time. Never shipped.
 #![forbid(unsafe_code)]
 
+pub mod answers;
 pub mod audit;
 pub mod cluster;
 pub mod documents;
@@ -22,5 +23,6 @@ pub mod scenario;
 pub mod sim;
 pub mod stamp;
 pub mod steps;
+pub mod traffic;
 pub mod virtual_group;
 pub mod wait;

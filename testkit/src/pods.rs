@@ -24,6 +24,9 @@ pub use self::pair::Pair;
 /// Longer than anything takes that works; pods take seconds to start.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
+/// The lease of tests with the examples, whose own is longer.
+pub const LEASE: Duration = Duration::from_secs(4);
+
 /// The image that `testbed/test-image` makes.
 const IMAGE: &str = "localhost/soloist-test:testbed";
 
@@ -57,6 +60,11 @@ impl Pods {
     /// Runs kubectl, which must succeed; what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl.run(arguments)
+    }
+
+    /// For what runs kubectl itself.
+    pub fn client(&self) -> &Kubectl {
+        &self.kubectl
     }
 
     /// Applies a manifest as [`Pods::fitted`] makes it.
@@ -185,6 +193,16 @@ impl Drop for Pods {
             if let Err(error) = gone {
                 eprintln!("something is left in the cluster: {error:#}");
             }
+        }
+    }
+}
+
+/// Gives the members of an example a short lease.
+pub fn shorten_lease(object: &mut Value) {
+    let arguments = object.pointer_mut("/spec/template/spec/containers/0/args");
+    for argument in arguments.and_then(Value::as_array_mut).into_iter().flatten() {
+        if *argument == "--lease=15s" {
+            *argument = format!("--lease={}s", LEASE.as_secs()).into();
         }
     }
 }

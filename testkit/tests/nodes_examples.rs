@@ -7,11 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use testkit::history::Span;
-use testkit::pods::{CutOff, LIMIT, Pods};
+use testkit::pods::{CutOff, LEASE, LIMIT, Pods, shorten_lease};
 use testkit::wait::{wait_for, wait_until};
-
-/// The lease of these tests; the examples' own is longer.
-const LEASE: Duration = Duration::from_secs(4);
 
 /// A handover by a release takes milliseconds. This only tells it from one that waited for a lease, on a busy machine.
 const PROMPT: Duration = Duration::from_millis(1_500);
@@ -23,21 +20,11 @@ fn example(file: &str) -> PathBuf {
 /// Everything of the example, with a short lease and on any node.
 fn install(pods: &Pods) -> Result<Span> {
     for file in ["role.yml", "lease.yml", "service.yml", "deployment.yml"] {
-        pods.apply(&example(file), |object| {
-            if object["kind"] == "Deployment" {
-                shorten_lease(&mut object["spec"]["template"]["spec"]["containers"][0]["args"]);
-            }
-        })?;
+        pods.apply(&example(file), shorten_lease)?;
     }
     let active = pods.wait_active_after(0, LIMIT)?;
     pods.kubectl(&["rollout", "status", "deployment/my-app", "--timeout=60s"])?;
     Ok(active)
-}
-
-fn shorten_lease(arguments: &mut Value) {
-    for argument in arguments.as_array_mut().into_iter().flatten().filter(|argument| *argument == "--lease=15s") {
-        *argument = format!("--lease={}s", LEASE.as_secs()).into();
-    }
 }
 
 fn gap(pods: &Pods, old: &Span, new: &Span) -> Result<Duration> {

@@ -71,8 +71,8 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // Whatever is in the namespace ends with its first process, also one that is stopped.
-        let _ = self.signal(Signal::KILL);
+        // Its first process gets SIGKILL then, and everything in the namespace ends with that, also what is stopped.
+        let _ = self.outer.kill();
         let _ = self.outer.wait();
     }
 }

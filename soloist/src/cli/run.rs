@@ -63,6 +63,11 @@ pub(super) struct Arguments {
     /// The file with the token that requests over TCP must bring
     #[arg(long, env = "SOLOIST_HTTP_TOKEN_FILE", value_name = "PATH")]
     http_token_file: Option<PathBuf>,
+    /// Send traffic to the active member alone, through Kubernetes: endpoint-slice:SERVICE, endpoints:SERVICE, or
+    /// pod-label:KEY on the members' pods, with the values active and standby or as in KEY=ACTIVE|STANDBY; several times,
+    /// or several with commas between
+    #[arg(long = "route", env = "SOLOIST_ROUTE", value_delimiter = ',', value_name = "ROUTE")]
+    routes: Vec<String>,
     /// How log lines look
     #[arg(long, env = "SOLOIST_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: log::Format,
@@ -127,6 +132,7 @@ impl Arguments {
             fail_fast: self.fail_fast,
             http: self.http,
             http_token_file: self.http_token_file,
+            routes: self.routes,
             command: self.command,
             health: self.health.raw(),
             hooks: self.hooks.raw(),

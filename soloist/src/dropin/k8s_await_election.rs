@@ -106,7 +106,7 @@ fn contend(wanted: Wanted, command: Vec<OsString>) -> Result<(), Fatal> {
     // The command shall find nothing to read.
     let nothing = File::open("/dev/null").map_err(|error| Fatal::run(format!("failed to open /dev/null: {error}")))?;
     nix::unistd::dup2_stdin(nothing).map_err(|error| Fatal::run(format!("failed to close the input: {error}")))?;
-    let route = endpoints.map(|target| Rc::new(Endpoints::new(access, target)) as Rc<dyn Route>);
+    let route = endpoints.map(|target| Rc::new(Endpoints::of(access, target)) as Rc<dyn Route>);
     let flush = log::start(Format::Logrus);
     let exit = member::run(settings, Front { route, readers });
     drop(flush);

@@ -9,10 +9,10 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use election::{Instant, Proof, Token};
+use election::{Activation, Instant, Proof};
 use tokio::time::timeout;
 
-use crate::route::{Pending, Route};
+use crate::route::{Pending, Route, Turn};
 use crate::workload::{Ending, Event, Launch};
 
 /// A preparation that is not done by then has been of no use.
@@ -31,7 +31,7 @@ pub(super) struct Traffic {
     /// The launch that waits for its publication.
     waiting: Option<Departure>,
     /// The activation that is published, or may be.
-    published: Option<Token>,
+    published: Option<Turn>,
     operation: Option<Pending>,
     preparation: Option<Pending>,
     /// What is to be said of launches that never happened.
@@ -50,12 +50,12 @@ impl Traffic {
         }
     }
 
-    /// Publishes the activation; gives the launch back at once where there is no route.
-    pub(super) fn lead(&mut self, departure: Departure) -> Option<Departure> {
+    /// Publishes the activation, which came after `before`; gives the launch back at once where there is no route.
+    pub(super) fn lead(&mut self, departure: Departure, before: Option<Activation>) -> Option<Departure> {
         let Some(route) = &self.route else { return Some(departure) };
-        let token = departure.0.token;
-        self.operation = Some(publish(Rc::clone(route), self.preparation.take(), token));
-        self.published = Some(token);
+        let turn = Turn { activation: departure.0.activation, token: departure.0.token, before };
+        self.operation = Some(publish(Rc::clone(route), self.preparation.take(), turn));
+        self.published = Some(turn);
         self.waiting = Some(departure);
         None
     }
@@ -72,8 +72,8 @@ impl Traffic {
         if self.waiting.take().is_some() {
             self.events.push_back(Event::Gone { proof: Proof::NeverStarted, released: None });
         }
-        if let (Some(token), Some(route)) = (self.published.take(), &self.route) {
-            self.operation = Some(Box::pin(within(WITHDRAW_LIMIT, route.withdraw(token))));
+        if let (Some(turn), Some(route)) = (self.published.take(), &self.route) {
+            self.operation = Some(Box::pin(within(WITHDRAW_LIMIT, route.withdraw(turn))));
         }
     }
 
@@ -123,12 +123,12 @@ impl Traffic {
     }
 }
 
-fn publish(route: Rc<dyn Route>, preparation: Option<Pending>, token: Token) -> Pending {
+fn publish(route: Rc<dyn Route>, preparation: Option<Pending>, turn: Turn) -> Pending {
     Box::pin(async move {
         if let Some(preparation) = preparation {
             let _ = within(PREPARE_LIMIT, preparation).await;
         }
-        within(PUBLISH_LIMIT, route.publish(token)).await
+        within(PUBLISH_LIMIT, route.publish(turn)).await
     })
 }
 

@@ -13,6 +13,8 @@ pub enum Scope {
     All,
     /// Those that change a Lease.
     Writes,
+    /// Those that change who gets traffic.
+    Routes,
     /// Those for a stream of changes.
     Watches,
 }
@@ -22,9 +24,14 @@ impl Scope {
         match self {
             Scope::All => true,
             Scope::Writes => *request.method() != Method::GET && request.uri().path().contains("/leases"),
+            Scope::Routes => *request.method() != Method::GET && is_about_traffic(request.uri().path()),
             Scope::Watches => is_watch(request),
         }
     }
+}
+
+fn is_about_traffic(path: &str) -> bool {
+    ["/endpoints/", "/endpointslices/", "/pods/"].iter().any(|part| path.contains(part))
 }
 
 /// Whether this asks for a stream of changes.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use election::Token;
-use soloist::route::{Pending, Route};
+use soloist::route::{Pending, Route, Turn};
 use tokio::time::sleep;
 
 /// Who gets traffic.
@@ -58,7 +58,7 @@ impl VirtualRoute {
 }
 
 impl Route for VirtualRoute {
-    fn publish(&self, token: Token) -> Pending {
+    fn publish(&self, Turn { token, .. }: Turn) -> Pending {
         self.operate(move |directory, member| {
             if directory.largest > token {
                 return Err(format!("token {} is newer", directory.largest));
@@ -69,7 +69,7 @@ impl Route for VirtualRoute {
         })
     }
 
-    fn withdraw(&self, token: Token) -> Pending {
+    fn withdraw(&self, Turn { token, .. }: Turn) -> Pending {
         self.operate(move |directory, _| {
             directory.entry.take_if(|(_, published)| *published == token);
             Ok(())

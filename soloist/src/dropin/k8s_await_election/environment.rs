@@ -8,7 +8,8 @@ use election::{OnExit, OnLoss};
 
 use super::Fatal;
 use crate::lock::kubernetes::{Access, check_lease};
-use crate::route::endpoints::{Target, check_address, ports};
+use crate::route::check_address;
+use crate::route::endpoints::{Target, ports};
 use crate::settings::{Raw, Settings, is_label, is_member_name, is_subdomain};
 
 /// What all names begin with.

@@ -1,0 +1,160 @@
+//! Who gets traffic, as a watch tells it: every state in the order in which the API server stored it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::kubectl::Kubectl;
+use crate::stamp;
+use crate::wait::wait_until;
+
+/// One state: who was to be seen, and since when in nanoseconds of CLOCK_BOOTTIME.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When it was told.
+    pub at: u64,
+    /// All that get traffic: addresses, or names of pods.
+    pub who: Vec<String>,
+}
+
+/// A view of the traffic, from its beginning on.
+#[derive(Debug)]
+pub struct View {
+    kubectl: Child,
+    listener: Option<JoinHandle<()>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl View {
+    /// The ready addresses in all slices of a Service.
+    pub fn of_slices(kubectl: &Kubectl, namespace: &str, service: &str) -> Result<Self> {
+        let path = format!(
+            "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?watch=true&\
+             labelSelector=kubernetes.io%2Fservice-name%3D{service}"
+        );
+        Self::follow(kubectl, &path, ready_addresses)
+    }
+
+    /// The addresses in the Endpoints of a Service.
+    pub fn of_endpoints(kubectl: &Kubectl, namespace: &str, service: &str) -> Result<Self> {
+        let path =
+            format!("/api/v1/namespaces/{namespace}/endpoints?watch=true&fieldSelector=metadata.name%3D{service}");
+        Self::follow(kubectl, &path, subset_addresses)
+    }
+
+    /// The pods that have the label `key` with this value.
+    pub fn of_pods(kubectl: &Kubectl, namespace: &str, key: &'static str, value: &'static str) -> Result<Self> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods?watch=true");
+        Self::follow(kubectl, &path, move |pod| {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            if pod["metadata"]["labels"][key] == value { vec![name] } else { Vec::new() }
+        })
+    }
+
+    /// Who holds a Lease; nobody once it is released.
+    pub fn of_lease(kubectl: &Kubectl, namespace: &str, lease: &str) -> Result<Self> {
+        let path = format!(
+            "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases?watch=true&fieldSelector=metadata.name%3D{lease}"
+        );
+        Self::follow(kubectl, &path, |lease| {
+            let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty());
+            holder.map(str::to_owned).into_iter().collect()
+        })
+    }
+
+    /// When `who` was seen first after `after`, where nobody else was meant.
+    pub fn first(&self, who: Option<&str>, after: u64) -> Option<u64> {
+        let wanted: Vec<&str> = who.into_iter().collect();
+        self.seen().into_iter().find(|seen| seen.at >= after && seen.who == wanted).map(|seen| seen.at)
+    }
+
+    fn follow(kubectl: &Kubectl, path: &str, who: impl Fn(&Value) -> Vec<String> + Send + 'static) -> Result<Self> {
+        let mut kubectl = kubectl
+            .command()
+            .args(["get", "--raw", path])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("failed to start kubectl")?;
+        let lines = BufReader::new(kubectl.stdout.take().context("no stdout")?).lines();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let told = Arc::clone(&seen);
+        let listener = std::thread::spawn(move || {
+            let mut objects: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for line in lines.map_while(std::io::Result::ok) {
+                let event: Value = serde_json::from_str(&line).unwrap_or_default();
+                let object = &event["object"];
+                let name = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+                match event["type"].as_str() {
+                    Some("DELETED") => drop(objects.remove(&name)),
+                    _ => drop(objects.insert(name, who(object))),
+                }
+                let mut all: Vec<String> = objects.values().flatten().cloned().collect();
+                all.sort();
+                told.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { at: stamp::now(), who: all });
+            }
+        });
+        Ok(Self { kubectl, listener: Some(listener), seen })
+    }
+
+    /// Everything that was seen.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who gets traffic now.
+    pub fn now(&self) -> Vec<String> {
+        self.seen().pop().map(|seen| seen.who).unwrap_or_default()
+    }
+
+    /// Waits until exactly `who` gets traffic: one, or nobody.
+    pub fn wait(&self, who: Option<&str>, limit: Duration) -> Result<()> {
+        let wanted: Vec<&str> = who.into_iter().collect();
+        let is_so = || self.now() == wanted;
+        wait_until(&format!("traffic to {wanted:?}"), limit, is_so).with_context(|| format!("{:?}", self.seen()))
+    }
+
+    /// Never did two get traffic at once; `who` got it one after the other.
+    pub fn check(&self, who: &[&str]) -> Result<()> {
+        let seen = self.seen();
+        let two = seen.iter().find(|seen| seen.who.len() > 1);
+        ensure!(two.is_none(), "two at once: {two:?} in {seen:?}");
+        let mut order: Vec<String> = seen.into_iter().flat_map(|seen| seen.who).collect();
+        order.dedup();
+        ensure!(order == who, "traffic went to {order:?}, and not to {who:?}");
+        Ok(())
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // It may have ended with the server.
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+    }
+}
+
+fn ready_addresses(slice: &Value) -> Vec<String> {
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+    ready.flat_map(|endpoint| texts(&endpoint["addresses"])).collect()
+}
+
+fn subset_addresses(endpoints: &Value) -> Vec<String> {
+    let subsets = endpoints["subsets"].as_array().into_iter().flatten();
+    let addresses = subsets.flat_map(|subset| subset["addresses"].as_array().into_iter().flatten());
+    addresses.filter_map(|address| address["ip"].as_str().map(str::to_owned)).collect()
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
