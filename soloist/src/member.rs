@@ -29,7 +29,7 @@ use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{attend, countdown, health, hooks, serve, signals};
+use crate::{attend, countdown, handover, health, hooks, serve, signals};
 
 use self::routes::Opened;
 
@@ -210,6 +210,10 @@ impl Member {
         let nonce = machine.member().nonce;
         let board = Arc::new(board);
         around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
+        if let Some(place) = settings.handover.clone() {
+            let watching = handover::run(settings.access.clone(), place, publisher.subscribe(), sender.clone());
+            around.add("the watch of the pod", watching);
+        }
         let mut farewells = JoinSet::new();
         if let Some(recorder) = recorder {
             around.add_lingering("the recorder of Events", recorder.run(publisher.subscribe()), &mut farewells);

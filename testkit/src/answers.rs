@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// A member answers a moment before its first stamp, and stamps are half a millisecond apart on busy processors.
 const BLUR: Duration = Duration::from_millis(50);
 
+/// So many answers in a row say that traffic has settled.
+const STEADY: usize = 20;
+
 /// One question and what came of it.
 #[derive(Clone, Debug)]
 struct Answer {
@@ -68,10 +71,14 @@ impl Sampler {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until `who` answers.
+    /// Waits until `who` has answered for a while, and nobody else.
     pub fn wait(&self, who: &str, limit: Duration) -> Result<()> {
-        let answers = || self.all().last().is_some_and(|answer| answer.who.as_deref() == Some(who));
-        wait_until(&format!("an answer of {who}"), limit, answers)
+        let answers = || {
+            let all = self.all();
+            let latest: Vec<_> = all.iter().rev().take(STEADY).collect();
+            latest.len() == STEADY && latest.iter().all(|answer| answer.who.as_deref() == Some(who))
+        };
+        wait_until(&format!("answers of {who}"), limit, answers)
     }
 
     /// Only who was active has answered, and nobody again after the next one. Returns how many answers there were, and
