@@ -99,6 +99,17 @@ bench-lease: testbed ## The same on a Lease of a real API server: handovers, mem
 	TESTBED_AUDIT=audited testbed/run control-plane -- \
 		target/release/bench --rounds $${ROUNDS:-100} --json out/bench-lease.json lease
 
+.PHONY: duel
+duel: testbed ## Beside what people use instead on one API server, half an hour; PEERS="--peer NAME=PATH" adds a program
+	cargo build --locked --release -p soloist -p bench
+	TESTBED_AUDIT=audited testbed/run control-plane -- \
+		target/release/bench --rounds $${ROUNDS:-20} --json out/duel.json duel $${PEERS:-}
+
+.PHONY: growth
+growth: testbed ## 1 to 200 groups on one API server: requests a second and handovers; needs root
+	cargo build --locked --release -p soloist -p bench
+	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/growth.json growth
+
 .PHONY: fuzz
 fuzz: ## Each parser against arbitrary input, for a minute
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
@@ -145,7 +156,7 @@ cluster-lock:
 	testbed/run control-plane -- cargo test --locked -p soloist --lib -- --ignored --test-threads=1 lock::kubernetes::testbed
 
 $(filter-out cluster-lock,$(CLUSTER_PARTS)): cluster-%:
-	testbed/run control-plane -- cargo test --locked -p testkit --test $*
+	TESTBED_AUDIT=audited testbed/run control-plane -- cargo test --locked -p testkit --test $*
 
 .PHONY: nodes
 nodes: testbed ## Tests with real pods on two nodes; needs root

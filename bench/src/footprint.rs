@@ -98,12 +98,14 @@ fn keepers(member: &Member) -> Result<[i32; 2]> {
 
 /// Memory of elector and guard together; pages that others map count in part.
 pub fn pss_kb(member: &Member) -> Result<u64> {
-    let pss = |pid: i32| {
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let page = fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
-        number_of(&page, "Pss:").with_context(|| format!("failed to find Pss in {path}"))
-    };
-    keepers(member)?.into_iter().map(pss).sum()
+    keepers(member)?.into_iter().map(pss_of).sum()
+}
+
+/// Memory of one process.
+pub fn pss_of(pid: i32) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let page = fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
+    number_of(&page, "Pss:").with_context(|| format!("failed to find Pss in {path}"))
 }
 
 /// The number in a line such as `Pss:   123 kB`.

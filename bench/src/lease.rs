@@ -1,10 +1,11 @@
 //! The same on a Lease of a real API server, within `testbed/run control-plane`: handovers beside the raw limit on that
 //! server, memory, and what members ask of the server while nothing happens.
 
-mod cluster;
+mod pods;
+mod proofs;
 mod raw;
-mod requests;
-mod trio;
+pub mod requests;
+pub mod team;
 
 use std::fmt;
 use std::thread::sleep;
@@ -13,18 +14,27 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
+use testkit::audit::AUDITED;
 use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::binary;
+use testkit::quantiles::Quantiles;
 
-use self::cluster::AUDITED;
+use self::proofs::{Restart, Word};
 use self::raw::{Parts, Raw};
 use self::requests::{Footprint, PER_MINUTE_MAX};
-use self::trio::Trio;
+use self::team::Team;
+use crate::beat;
 use crate::report::{BINARY_MAX_BYTES, Host, PSS_MAX_KB, Row, Target, heads};
+
+/// The namespace for everything that is not counted.
+pub const QUIET: &str = "default";
 
 /// The ends after which a proof is there at once, measured by turns with the raw limit.
 const ENDS: [End; 2] = [End::Term, End::WorkloadKilled];
+
+/// One that ends, one that takes over, and one more, as three are usual.
+const SIZE: usize = 3;
 
 /// Nothing is left of a member whose PID 1 is killed, so the others wait for its lease: a short one is bearable.
 const SHORT_LEASE: Duration = Duration::from_secs(4);
@@ -41,6 +51,8 @@ pub struct Report {
     pub host: Host,
     /// How long nobody was active.
     pub gaps: Vec<Row>,
+    /// How long it takes from the proof that a killed container is gone.
+    pub proofs: Vec<Row>,
     /// The raw limit and its parts.
     pub raw: Vec<Row>,
     /// What members cost and ask for.
@@ -57,12 +69,9 @@ impl Report {
         let cluster = Cluster::connect()?;
         cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AUDITED}}))?;
         let before = Host::load_now();
-        let mut trio = Trio::start(&cluster, Duration::from_secs(15))?;
-        let (mut gaps, raw) = by_turns(&cluster, &mut trio, rounds)?;
-        let mut violations = trio.violations();
-        drop(trio);
+        let Turns { mut gaps, proofs, raw, mut violations } = Turns::take(&cluster, rounds)?;
 
-        let mut short = Trio::start(&cluster, SHORT_LEASE)?;
+        let mut short = Team::start(&cluster, "bench-short", SHORT_LEASE, SIZE, beat::PACE)?;
         let mut killed = Vec::new();
         for round in 1..=rounds.min(KILLED_ROUNDS_MAX) {
             eprintln!("{}, round {round}", End::ElectorKilled);
@@ -74,8 +83,8 @@ impl Report {
 
         let footprint = Footprint::measure(&cluster, Duration::from_secs(if quick { 10 } else { 60 }))?;
         let binary_bytes = std::fs::metadata(binary("soloist")?).context("failed to look at soloist")?.len();
-        let targets = targets(&gaps, &raw, &footprint, binary_bytes, &violations);
-        Ok(Self { host: Host::here("a Lease".to_owned(), before), gaps, raw, footprint, violations, targets })
+        let targets = targets(&gaps, &proofs, &raw, &footprint, binary_bytes, &violations);
+        Ok(Self { host: Host::here("a Lease".to_owned(), before), gaps, proofs, raw, footprint, violations, targets })
     }
 
     /// Whether everything was reached.
@@ -85,20 +94,48 @@ impl Report {
 }
 
 /// Everything that is compared, by turns: what else the host does meets all of it alike.
-fn by_turns(cluster: &Cluster, trio: &mut Trio<'_>, rounds: usize) -> Result<(Vec<Row>, Vec<Row>)> {
-    let mut limit = Raw::start(cluster)?;
-    let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
-    let mut parts = Vec::with_capacity(rounds);
-    for round in 1..=rounds {
-        eprintln!("handovers on a Lease, round {round} of {rounds}");
-        for (end, gaps) in ENDS.iter().zip(&mut soloist) {
-            gaps.push(trio.round(*end)?);
+struct Turns {
+    gaps: Vec<Row>,
+    proofs: Vec<Row>,
+    raw: Vec<Row>,
+    violations: Vec<String>,
+}
+
+impl Turns {
+    fn take(cluster: &Cluster, rounds: usize) -> Result<Self> {
+        let mut team = Team::start(cluster, "bench-15", Duration::from_secs(15), SIZE, beat::PACE)?;
+        let (mut restart, mut word) = (Restart::start(cluster)?, Word::start(cluster)?);
+        let mut limit = Raw::start(cluster)?;
+        let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
+        let (mut restarted, mut told, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            eprintln!("handovers on a Lease, round {round} of {rounds}");
+            for (end, gaps) in ENDS.iter().zip(&mut soloist) {
+                gaps.push(team.round(*end)?);
+            }
+            restarted.push(restart.round()?);
+            told.push(word.round()?);
+            parts.push(limit.round()?);
+            sleep(Duration::from_millis(10));
         }
-        parts.push(limit.round()?);
-        sleep(Duration::from_millis(10));
+        let proofs = vec![
+            Row::of_times("container killed: from the next run's first instruction", restarted),
+            Row::of_times("container killed: from the kubelet's word", told),
+        ];
+        Ok(Self {
+            gaps: ENDS.iter().zip(&soloist).map(|(end, gaps)| Row::of(format!("soloist: {end}"), gaps)).collect(),
+            proofs,
+            raw: raw_rows(&parts),
+            violations: [team.violations(), restart.violations(), word.violations()].concat(),
+        })
     }
-    let rows = ENDS.iter().zip(&soloist).map(|(end, gaps)| Row::of(format!("soloist: {end}"), gaps)).collect();
-    Ok((rows, raw_rows(&parts)))
+}
+
+/// The raw limit alone: from the begin of the first PUT to the answer to the second.
+pub fn raw_limit(cluster: &Cluster, rounds: usize) -> Result<Quantiles> {
+    let mut limit = Raw::start(cluster)?;
+    let times: Result<Vec<u64>> = (0..rounds).map(|_| Ok(limit.round()?.total_ns)).collect();
+    Ok(Quantiles::of(times?))
 }
 
 fn raw_rows(parts: &[Parts]) -> Vec<Row> {
@@ -112,13 +149,27 @@ fn raw_rows(parts: &[Parts]) -> Vec<Row> {
     columns.map(|(name, of)| Row::of_times(name, parts.iter().map(of).collect())).into()
 }
 
-fn targets(gaps: &[Row], raw: &[Row], footprint: &Footprint, binary_bytes: u64, violations: &[String]) -> Vec<Target> {
+fn targets(
+    gaps: &[Row],
+    proofs: &[Row],
+    raw: &[Row],
+    footprint: &Footprint,
+    binary_bytes: u64,
+    violations: &[String],
+) -> Vec<Target> {
     let limit = raw.first().map(|row| row.gap).unwrap_or_default();
     let ratio = |us: u64, limit_us: u64| us as f64 / limit_us.max(1) as f64;
     let mut targets = Vec::new();
     for (end, row) in ENDS.iter().zip(gaps) {
         targets.push(Target::new(format!("{end}: p50 / raw p50"), ratio(row.gap.p50_us, limit.p50_us), P50_RATIO_MAX));
         targets.push(Target::new(format!("{end}: p99 / raw p99"), ratio(row.gap.p99_us, limit.p99_us), P99_RATIO_MAX));
+    }
+    for row in proofs {
+        targets.push(Target::new(
+            format!("{}: p50 / raw p50", row.name),
+            ratio(row.gap.p50_us, limit.p50_us),
+            P50_RATIO_MAX,
+        ));
     }
     if let Some(killed) = gaps.get(ENDS.len()) {
         let at_most = (SHORT_LEASE + AFTER_LEASE_MAX).as_micros() as f64;
@@ -143,7 +194,7 @@ fn targets(gaps: &[Row], raw: &[Row], footprint: &Footprint, binary_bytes: u64, 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n\n{}", self.host, heads())?;
-        for row in self.gaps.iter().chain(&self.raw) {
+        for row in self.gaps.iter().chain(&self.proofs).chain(&self.raw) {
             writeln!(f, "{}", row.to_string().trim_end())?;
         }
         writeln!(f, "\n{}\n", self.footprint)?;

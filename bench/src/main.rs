@@ -4,8 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod beat;
+mod contain;
+mod duel;
 mod flock;
 mod footprint;
+mod growth;
 mod handover;
 mod http;
 mod lease;
@@ -21,6 +24,14 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use serde::Serialize;
+
+use crate::contain::Contain;
+
+/// How many rounds of each kind a duel has: most of them wait for a lease.
+const DUEL_ROUNDS: usize = 20;
+
+/// How many handovers are measured beside so many groups.
+const GROWTH_ROUNDS: usize = 50;
 
 /// What a run is told.
 #[derive(Debug, Parser)]
@@ -43,6 +54,12 @@ struct Arguments {
 enum Role {
     /// On a Lease of Kubernetes: inside `testbed/run control-plane`
     Lease,
+    /// Beside what people use instead, on one API server: inside `testbed/run control-plane`
+    Duel {
+        /// Another program that takes what k8s-await-election takes, as NAME=PATH; may be given again.
+        #[arg(long = "peer")]
+        peers: Vec<duel::Peer>,
+    },
     /// Waits for a lock, writes what an acquiring write writes, and starts the workload.
     #[command(hide = true)]
     Queue {
@@ -51,12 +68,26 @@ enum Role {
         /// The workload's folder.
         page: PathBuf,
     },
+    /// What many groups cost one API server: inside `testbed/run control-plane`
+    Growth,
+    /// Makes what follows the first process of a container: mounts what a kubelet mounts, and notes the instant.
+    #[command(hide = true)]
+    Contain(Contain),
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.role {
         Some(Role::Queue { lock, page }) => raw::queue(&lock, &page).map(|()| ExitCode::SUCCESS),
+        Some(Role::Contain(contained)) => contained.execute(),
+        Some(Role::Duel { peers }) => {
+            let table = duel::measure(arguments.rounds.unwrap_or(DUEL_ROUNDS), arguments.quick, peers)?;
+            tell(&table, arguments.json.as_deref(), table.is_met())
+        }
+        Some(Role::Growth) => {
+            let growth = growth::Growth::measure(arguments.rounds.unwrap_or(GROWTH_ROUNDS), arguments.quick)?;
+            tell(&growth, arguments.json.as_deref(), growth.is_met())
+        }
         Some(Role::Lease) => {
             let report = lease::Report::measure(arguments.rounds(), arguments.quick)?;
             tell(&report, arguments.json.as_deref(), report.is_met())

@@ -42,16 +42,14 @@ const SPREAD: Duration = Duration::from_secs(10);
 /// How often the board is looked at where changes are not heard: within the life of a request.
 const LOOK_PACE: Duration = Duration::from_secs(5);
 
-/// Takes part in the board's life until the elector has ended.
-///
-/// # Errors
-/// None; the result has the form of all tasks around the elector.
+/// Takes part in the board's life until the elector has ended, and takes the announcement of the member down then. What
+/// was under way comes to its end before: an announcement that nobody waits for could be stored behind that.
 pub async fn attend<B: Board>(
     board: Arc<B>,
     nonce: Nonce,
     snapshots: watch::Receiver<Snapshot>,
     orders: mpsc::Sender<Order>,
-) -> anyhow::Result<()> {
+) {
     let own = Own::new(nonce, &snapshots.borrow());
     let attendant = Attendant {
         board: Arc::clone(&board),
@@ -59,7 +57,7 @@ pub async fn attend<B: Board>(
         snapshots,
         orders,
         announced: None,
-        announce_at: Some(Instant::now()),
+        announce_at: Some(Instant::now() + SETTLE),
         pace: Pace::new(Instant::now()),
         members: Vec::new(),
         look_at: None,
@@ -67,11 +65,11 @@ pub async fn attend<B: Board>(
         faults: BTreeMap::new(),
     };
     attendant.run(&*board).await;
-    Ok(())
+    withdraw(&*board, nonce).await;
 }
 
 /// Takes the announcement of a member that has ended down, as far as that is possible soon.
-pub async fn withdraw<B: Board>(board: &B, nonce: Nonce) {
+async fn withdraw<B: Board>(board: &B, nonce: Nonce) {
     let result = timeout(WITHDRAW_LIMIT, board.withdraw(&nonce.to_string())).await;
     if !matches!(result, Ok(Ok(()))) {
         // Its process ends, which the others see as well.

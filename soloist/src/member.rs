@@ -58,6 +58,8 @@ pub fn run(settings: Settings, front: Front) -> Result<Exit, Failure> {
     // One thread: small, and the guard's parent-death signal is bound to the thread that starts it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // After each task that has run the elector is looked at first: the others are never in its way.
+        .event_interval(1)
         .build()
         .map_err(|error| Failure::new(Code::Internal, format!("failed to start the runtime: {error}")))?;
     let exit = runtime.block_on(take_part(settings, front));
@@ -208,13 +210,13 @@ impl Member {
         let publisher = Publisher::new(first);
         around.add("the countdown", countdown::run(publisher.subscribe()));
         let nonce = machine.member().nonce;
-        let board = Arc::new(board);
-        around.add("board", attend::attend(Arc::clone(&board), nonce, publisher.subscribe(), sender.clone()));
         if let Some(place) = settings.handover.clone() {
             let watching = handover::run(settings.access.clone(), place, publisher.subscribe(), sender.clone());
             around.add("the watch of the pod", watching);
         }
         let mut farewells = JoinSet::new();
+        let attending = attend::attend(Arc::new(board), nonce, publisher.subscribe(), sender.clone());
+        around.add_lingering("board", attending, &mut farewells);
         if let Some(recorder) = recorder {
             around.add_lingering("the recorder of Events", recorder.run(publisher.subscribe()), &mut farewells);
         }
@@ -237,7 +239,6 @@ impl Member {
             elector = elector.routed(route);
         }
         let exit = around.keep(elector.run(), &sender).await;
-        attend::withdraw(&*board, nonce).await;
         if let Some(base) = base {
             base.remove();
         }

@@ -30,5 +30,8 @@ start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
 
 # alive PID START_TIME: that process, and not only its exit code, is there.
 alive() {
-    [ -n "$1" ] && [ -n "$2" ] && [ "$(start_time "$1")" = "$2" ] && ! grep -qs '^State:.Z' "/proc/$1/status"
+    local stat
+    # One look: between two a zombie may be reaped, and would count as alive.
+    stat=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) || return 1
+    [ -n "$2" ] && [ "$(cut -d ' ' -f 20 <<<"$stat")" = "$2" ] && [ "${stat%% *}" != Z ]
 }

@@ -1,11 +1,16 @@
 //! The Kubernetes of the testbed, as its administrator.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
+use soloist::clock::unix_us;
+use soloist::lock::board::ANNOUNCEMENT_LIFE;
+use soloist::snapshot::Announcement;
 
 use crate::kubectl::Kubectl;
 use crate::relay::{Relay, Upstream};
@@ -85,9 +90,31 @@ impl Cluster {
         Ok(self.kubectl(&["create", "token", account, "-n", namespace])?.trim().to_owned())
     }
 
+    /// Who has announced itself on a Lease, as long as that counts.
+    pub fn announced(&self, namespace: &str, lease: &str) -> Result<Vec<Announcement>> {
+        let path = r"jsonpath={.metadata.annotations.soloist\.dev/members}";
+        let text = self.kubectl(&["--namespace", namespace, "get", "lease", lease, "--output", path])?;
+        let members: Vec<Announcement> = match text.is_empty() {
+            true => Vec::new(),
+            false => serde_json::from_str(&text).context("failed to understand the members")?,
+        };
+        let since = |then: u64| Duration::from_millis((unix_us() / 1000).saturating_sub(then));
+        Ok(members.into_iter().filter(|member| since(member.at_unix_ms) < ANNOUNCEMENT_LIFE).collect())
+    }
+
     /// A relay before the API server; the member behind it is the administrator, or who its token says.
     pub fn relay(&self, as_administrator: bool) -> Result<Relay> {
         Relay::start(Upstream::of(&self.config, as_administrator)?)
+    }
+
+    /// A relay at this address.
+    pub fn relay_at(&self, address: SocketAddr) -> Result<Relay> {
+        Relay::start_at(address, Upstream::of(&self.config, true)?)
+    }
+
+    /// A relay at each address, for one member that is the administrator.
+    pub fn relays(&self, addresses: &[Ipv4Addr]) -> Result<Vec<Relay>> {
+        Relay::several(addresses, &Upstream::of(&self.config, true)?)
     }
 
     /// Does something to one of the servers: `kill`, `start`, `pause`, `resume`.

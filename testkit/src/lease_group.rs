@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::group::Group;
 use crate::history::Span;
 use crate::member::Member;
-use crate::relay::Relay;
+use crate::relay::{self, Relay};
 use crate::scenario::{Handover, LIMIT};
 
 /// The lease of [`LeaseGroup::new`]: the shortest that a Lease of Kubernetes can carry.
@@ -34,7 +36,8 @@ pub struct LeaseGroup {
     pub namespace: String,
     /// Its name.
     pub lease: String,
-    relays: BTreeMap<String, Relay>,
+    /// By member; more than one are several servers of one name.
+    relays: BTreeMap<String, Vec<Relay>>,
     /// What every group has.
     pub group: Group,
 }
@@ -119,8 +122,32 @@ impl LeaseGroup {
     pub fn add_relay(&mut self, cluster: &Cluster, name: &str, user: &Value) -> Result<()> {
         let relay = cluster.relay(*user == json!({}))?;
         relay.write_kubeconfig(&self.kubeconfig(name), user)?;
-        self.relays.insert(name.to_owned(), relay);
+        self.relays.insert(name.to_owned(), vec![relay]);
         Ok(())
+    }
+
+    /// Starts a member, as the administrator, that knows the API server by a name with several addresses, a relay at
+    /// each. Where the name leads stands in a file of its own, see [`LeaseGroup::lead`].
+    pub fn spawn_by_name(&mut self, cluster: &Cluster, name: &str, addresses: &[Ipv4Addr]) -> Result<Member> {
+        let relays = cluster.relays(addresses)?;
+        let first = relays.first().context("no addresses")?;
+        first.write_kubeconfig_for(relay::NAME, &self.kubeconfig(name), &json!({}))?;
+        self.relays.insert(name.to_owned(), relays);
+        self.lead(name, addresses)?;
+        let hosts = self.hosts(name).display().to_string();
+        // In a mount namespace of its own: nobody else finds the name there.
+        let wrapper = ["unshare", "--mount", "sh", "-c", r#"mount --bind "$0" /etc/hosts && exec "$@""#, &hosts];
+        self.spawn_as(cluster, name, &json!({}), &wrapper, &[])
+    }
+
+    /// Leads the name of the API server, for this member, to these addresses from now on; to none: nobody knows it.
+    pub fn lead(&self, name: &str, addresses: &[Ipv4Addr]) -> Result<()> {
+        let lines = addresses.iter().map(|address| format!("{address} {}\n", relay::NAME));
+        fs::write(self.hosts(name), lines.collect::<String>()).context("failed to write a hosts file")
+    }
+
+    fn hosts(&self, name: &str) -> PathBuf {
+        self.group.folder().join(format!("{name}.hosts"))
     }
 
     /// The kubeconfig of a member.
@@ -158,14 +185,20 @@ impl LeaseGroup {
         Ok((members, active))
     }
 
-    /// The relay of a member.
+    /// The relay of a member; the first one if there are several.
     pub fn relay(&self, name: &str) -> Result<&Relay> {
-        self.relays.get(name).with_context(|| format!("{name} was never started"))
+        self.relays(name)?.first().context("no relay")
+    }
+
+    /// All relays of a member.
+    pub fn relays(&self, name: &str) -> Result<&[Relay]> {
+        self.relays.get(name).map(Vec::as_slice).with_context(|| format!("{name} was never started"))
     }
 
     /// When the last renewal of a member was stored, in nanoseconds of CLOCK_BOOTTIME: the others saw it then.
     pub fn last_sight(&self, name: &str) -> Result<u64> {
-        self.relay(name)?.last_renewed(name).with_context(|| format!("{name} has never renewed"))
+        let stored = self.relays(name)?.iter().filter_map(|relay| relay.last_renewed(name)).max();
+        stored.with_context(|| format!("{name} has never renewed"))
     }
 
     /// The Lease as it is.

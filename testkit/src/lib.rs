@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answers;
+pub mod audit;
 pub mod cluster;
 pub mod documents;
 pub mod ends;
@@ -21,6 +22,7 @@ pub mod root;
 pub mod scenario;
 pub mod sim;
 pub mod stamp;
+pub mod steps;
 pub mod traffic;
 pub mod virtual_group;
 pub mod wait;

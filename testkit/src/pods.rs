@@ -1,10 +1,10 @@
 //! Members as real pods on the two nodes of the testbed, with a workload that stamps into a folder of this machine.
 
-use std::io::{BufRead, BufReader};
+mod ear;
+mod node;
+mod pair;
+
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,7 +15,11 @@ use crate::history::{History, Span};
 use crate::kubectl::Kubectl;
 use crate::process::{self, Process};
 use crate::stamp;
-use crate::wait::{wait_for, wait_until};
+use crate::wait::wait_for;
+
+pub use self::ear::Ear;
+pub use self::node::{CutOff, PowerLoss};
+pub use self::pair::Pair;
 
 /// Longer than anything takes that works; pods take seconds to start.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -109,31 +113,20 @@ impl Pods {
         process::all().into_iter().find(is_first).with_context(|| format!("{pod} does not run"))
     }
 
-    /// Listens, from now on, for the kubelet to say that the only container of a pod has ended.
-    pub fn hear_end_of(&self, pod: &str) -> Result<End> {
-        let mut kubectl = self
-            .kubectl
-            .command()
-            .args(["get", "pod", pod, "--watch", "-o"])
-            .arg("jsonpath={.status.containerStatuses[0].state.terminated.reason}{\"\\n\"}")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("failed to start kubectl")?;
-        let lines = BufReader::new(kubectl.stdout.take().context("no stdout")?).lines();
-        let (begun, began) = mpsc::channel();
-        let listener = std::thread::spawn(move || {
-            for line in lines.map_while(std::io::Result::ok) {
-                // Fails only if nobody waits for the beginning any more.
-                let _ = begun.send(());
-                if !line.is_empty() {
-                    return Some(stamp::now());
-                }
-            }
-            None
-        });
-        began.recv_timeout(LIMIT).context("kubectl shows nothing")?;
-        Ok(End { kubectl, listener })
+    /// Listens, from now on, for the kubelet to say that the only container of a pod has ended, and why.
+    pub fn hear_end_of(&self, pod: &str) -> Result<Ear> {
+        Ear::open(&self.kubectl, &["pod", pod], "{.status.containerStatuses[0].state.terminated.reason}")
+    }
+
+    /// Listens, from now on, to the renewals of a Lease: a line for each change, with its holder and its time.
+    pub fn hear_renewals(&self, lease: &str) -> Result<Ear> {
+        Ear::open(&self.kubectl, &["lease", lease], "{.spec.holderIdentity} {.spec.renewTime}")
+    }
+
+    /// Lets the command of an activation take more and more memory, up to so many MiB.
+    pub fn leak(&self, active: &Span, mebibytes: u32) -> Result<()> {
+        let path = self.stamps.path().join(format!("leak-{}", active.token));
+        std::fs::write(&path, mebibytes.to_string()).with_context(|| format!("failed to write {}", path.display()))
     }
 
     /// What tests change in every pod.
@@ -191,25 +184,6 @@ impl Pods {
     }
 }
 
-/// The end of a container that somebody listens for.
-#[derive(Debug)]
-pub struct End {
-    kubectl: Child,
-    listener: JoinHandle<Option<u64>>,
-}
-
-impl End {
-    /// Waits for it; when it was told, in nanoseconds of CLOCK_BOOTTIME.
-    pub fn told(mut self) -> Result<u64> {
-        let listener = self.listener;
-        wait_until("the kubelet's word", LIMIT, || listener.is_finished())?;
-        // It may have ended with its output.
-        let _ = self.kubectl.kill();
-        self.kubectl.wait()?;
-        listener.join().ok().flatten().context("kubectl ended without the kubelet's word")
-    }
-}
-
 /// The next test finds an empty cluster. What the cluster itself provides says so in a label.
 impl Drop for Pods {
     fn drop(&mut self) {
@@ -241,27 +215,4 @@ fn items(mut object: Value) -> Vec<Value> {
             vec![object]
         }
     }
-}
-
-/// A node without its network, until this is dropped.
-#[derive(Debug)]
-pub struct CutOff(String);
-
-impl CutOff {
-    /// Takes the network of `node` away.
-    pub fn new(node: &str) -> Result<Self> {
-        link(node, "down").map(|()| Self(node.to_owned()))
-    }
-}
-
-impl Drop for CutOff {
-    fn drop(&mut self) {
-        if let Err(error) = link(&self.0, "up") {
-            eprintln!("{} stays cut off: {error:#}", self.0);
-        }
-    }
-}
-
-fn link(node: &str, state: &str) -> Result<()> {
-    crate::root::run(&["ip", "link", "set", node, state])
 }

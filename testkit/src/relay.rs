@@ -5,13 +5,14 @@
 
 mod authority;
 mod connection;
+mod disorder;
 mod faults;
 mod gate;
 mod upstream;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,11 +21,11 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::authority::Authority;
 use self::connection::{Connections, Shared};
 use self::faults::Plan;
 use self::gate::Gates;
 
+pub use self::authority::{Authority, NAME};
 pub use self::faults::{Answer, Fault, Scope, Which};
 pub use self::upstream::Upstream;
 
@@ -47,17 +48,37 @@ pub struct Relay {
 impl Relay {
     /// Starts a relay before a server, on a free port of the loopback address.
     pub fn start(upstream: Upstream) -> Result<Self> {
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), upstream)
+    }
+
+    /// The same at this address.
+    pub fn start_at(address: SocketAddr, upstream: Upstream) -> Result<Self> {
+        let authority = Authority::new().context("failed to make a certificate")?;
+        Self::at(address, upstream, &authority)
+    }
+
+    /// Starts a relay on the same port of each address, with the same certificate: several servers of one cluster.
+    pub fn several(addresses: &[Ipv4Addr], upstream: &Upstream) -> Result<Vec<Self>> {
+        let authority = Authority::new().context("failed to make a certificate")?;
+        let mut relays: Vec<Self> = Vec::new();
+        for address in addresses {
+            let port = relays.first().map_or(0, |first| first.address.port());
+            relays.push(Self::at(SocketAddr::from((*address, port)), upstream.clone(), &authority)?);
+        }
+        Ok(relays)
+    }
+
+    fn at(address: SocketAddr, upstream: Upstream, authority: &Authority) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("failed to start the relay's runtime")?;
-        let authority = Authority::new().context("failed to make a certificate")?;
-        let listener = TcpListener::bind("127.0.0.1:0").context("failed to bind the relay")?;
+        let listener = TcpListener::bind(address).context("failed to bind the relay")?;
         listener.set_nonblocking(true).context("failed to prepare the relay's socket")?;
         let address = listener.local_addr().context("failed to find the relay's port")?;
         let gates = watch::Sender::new(Gates::default());
-        let shared = Arc::new(Shared::new(upstream));
+        let shared = Arc::new(Shared::new(upstream, authority.tls()));
         let (deliveries, asked) = mpsc::channel(1);
         let (end, ended) = oneshot::channel();
-        let connections = Connections { shared: Arc::clone(&shared), gates: gates.subscribe(), tls: authority.tls() };
+        let connections = Connections { shared: Arc::clone(&shared), gates: gates.subscribe() };
         let thread = std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -72,17 +93,27 @@ impl Relay {
 
     /// Writes a kubeconfig that leads here, with `user` as the credentials: `{}`, or such as `{"tokenFile": PATH}`.
     pub fn write_kubeconfig(&self, path: &Path, user: &serde_json::Value) -> Result<()> {
+        self.write_kubeconfig_for(&self.address.ip().to_string(), path, user)
+    }
+
+    /// The same with another name of the host.
+    pub fn write_kubeconfig_for(&self, host: &str, path: &Path, user: &serde_json::Value) -> Result<()> {
         let trusted = path.with_extension("ca");
         fs::write(&trusted, &self.authority).with_context(|| format!("failed to write {}", trusted.display()))?;
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "relay",
             "clusters": [{"name": "relay", "cluster": {
-                "server": format!("https://{}", self.address), "certificate-authority": trusted,
+                "server": format!("https://{host}:{}", self.address.port()), "certificate-authority": trusted,
             }}],
             "users": [{"name": "member", "user": user}],
             "contexts": [{"name": "relay", "context": {"cluster": "relay", "user": "member"}}],
         });
         fs::write(path, config.to_string()).with_context(|| format!("failed to write {}", path.display()))
+    }
+
+    /// Who vouches for it, as PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// Where it listens.
@@ -105,9 +136,19 @@ impl Relay {
         self.gates.send_modify(|gates| gates.cut = true);
     }
 
+    /// Ends all connections; new ones live.
+    pub fn end_connections(&self) {
+        self.gates.send_modify(|gates| gates.ended += 1);
+    }
+
+    /// New connections see a certificate of this authority.
+    pub fn certify_by(&self, authority: &Authority) {
+        self.shared.certify(authority.tls());
+    }
+
     /// Opens what a black hole, held answers or a cut have closed; a fault goes on.
     pub fn reconnect(&self) {
-        self.gates.send_replace(Gates::default());
+        self.gates.send_modify(|gates| *gates = Gates { ended: gates.ended, ..Gates::default() });
     }
 
     /// Does `fault` to all requests of `scope` from now on, in place of what it did before.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -90,6 +91,32 @@ impl Drop for Mount {
         }
         // Lazily: what a failed test left running there is killed a moment later, with its group.
         let _ = run(&[OsStr::new("umount"), "--lazy".as_ref(), self.at.as_ref()]);
+    }
+}
+
+/// An address that swallows all packets to it and from it, until this is dropped.
+#[derive(Debug)]
+pub struct Swallowed {
+    table: String,
+}
+
+impl Swallowed {
+    /// From now on, connections that there are included.
+    pub fn new(address: Ipv4Addr) -> Result<Self> {
+        need_root()?;
+        let table = format!("soloist-test-{}", address.to_string().replace('.', "-"));
+        let hook = "type filter hook input priority 0;";
+        let rules = format!("chain swallow {{ {hook} ip saddr {address} drop; ip daddr {address} drop; }}");
+        run(&["nft", &format!("table inet {table} {{ {rules}; }}")])?;
+        Ok(Self { table })
+    }
+}
+
+impl Drop for Swallowed {
+    fn drop(&mut self) {
+        if let Err(error) = run(&["nft", "delete", "table", "inet", &self.table]) {
+            eprintln!("packets are swallowed still: {error:#}");
+        }
     }
 }
 

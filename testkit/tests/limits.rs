@@ -1,12 +1,12 @@
-//! Descriptors run out.
+//! Descriptors or memory run out.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use testkit::ends::End;
 use testkit::group::Group;
 use testkit::member::Member;
 use testkit::process::Process;
 use testkit::root::run;
-use testkit::scenario::{LIMIT, check, follow, hand_over, start};
+use testkit::scenario::{LEASE, LIMIT, check, follow, hand_over, start};
 use testkit::stamp;
 
 /// Leaves this process no descriptor to open.
@@ -34,5 +34,18 @@ fn a_member_under_a_low_limit_works() -> Result<()> {
     let next = Member::spawn(&group, "b", &[], &[])?;
     next.wait_standby(LIMIT)?;
     hand_over(&group, &[low], &active, End::Term)?.was_proved()?;
+    check(&group, 2, &active)
+}
+
+#[test]
+fn keepers_that_get_no_more_memory_hand_over_or_end() -> Result<()> {
+    let group = Group::new()?;
+    let (members, active) = start(&group, &["a", "b"], &[], &[])?;
+    for pid in [members[0].elector_pid()?, members[0].guard_pid()?] {
+        run(&["prlimit", "--pid", &pid.to_string(), "--as=1:1"])?;
+    }
+    // Whatever they still can, or whatever they end by.
+    let handover = hand_over(&group, &members, &active, End::Term)?;
+    ensure!(handover.from_event < LEASE * 2, "took {:?}", handover.from_event);
     check(&group, 2, &active)
 }

@@ -253,13 +253,12 @@ fn a_board_that_cannot_be_is_no_obstacle() -> Result<()> {
     fs::write(beside(&group, ".members"), "a file")?;
     fs::create_dir(beside(&group, ".request"))?;
     let (members, active) = start(&group, &["a", "b"], &[], &[])?;
+    let complaints = |member: &Member| member.log().matches("cannot announce this member").count();
+    wait_until("both to complain", LIMIT, || members.iter().all(|member| complaints(member) == 1))
+        .with_context(|| group.logs())?;
     members[0].signal(Signal::TERM)?;
     let second = group.wait_active_after(active.token, LIMIT)?;
     ensure!(second.member == "b");
-    for member in &members {
-        let (name, log) = (member.name(), member.log());
-        let complaints = log.lines().filter(|line| line.contains("cannot announce this member")).count();
-        ensure!(complaints == 1, "{name} complains {complaints} times:\n{log}");
-    }
+    ensure!(members.iter().all(|member| complaints(member) == 1), "they complain again: {}", group.logs());
     check(&group, 2, &active)
 }

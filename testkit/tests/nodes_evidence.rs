@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use testkit::history::Span;
-use testkit::pods::{LIMIT, Pods};
+use testkit::pods::{LIMIT, Pair, Pods};
 use testkit::process;
 use testkit::wait::wait_until;
 
@@ -17,46 +17,13 @@ const LEASE: Duration = Duration::from_secs(30);
 /// From the word to the next workload: a write, a start, and two busy processors.
 const PROMPT: Duration = Duration::from_millis(1_500);
 
-/// Two pods of one group on two nodes. `arguments` come before the command.
-fn group(pods: &Pods, name: &str, rules: Value, arguments: &[&str]) -> Result<()> {
-    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-        "metadata": {"name": name, "annotations": {"soloist.dev/initial": "true"}}});
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
-    let rbac = "rbac.authorization.k8s.io";
-    let role = json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": name}, "rules": rules});
-    let binding = json!({"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": name},
-        "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": name}]});
-    for object in [lease, account, role, binding] {
-        pods.create(&object)?;
-    }
-    for node in ["node1", "node2"] {
-        let mut command = vec!["run".to_owned(), format!("--lock=kubernetes:///{name}")];
-        command.push(format!("--lease={}s", LEASE.as_secs()));
-        command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        command.extend(["--", "my-app"].map(str::to_owned));
-        let from = |path: &str| json!({"fieldRef": {"fieldPath": path}});
-        pods.create_pod(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("{name}-{node}")},
-        "spec": {"nodeName": node, "serviceAccountName": name, "containers": [{
-            "name": "main", "command": ["/usr/bin/soloist"], "args": command,
-            "env": [{"name": "POD_NAME", "valueFrom": from("metadata.name")},
-                {"name": "POD_UID", "valueFrom": from("metadata.uid")},
-                {"name": "POD_NAMESPACE", "valueFrom": from("metadata.namespace")}],
-        }]}}))?;
-    }
-    Ok(())
-}
-
-fn lease_rule(name: &str) -> Value {
-    json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [name],
-        "verbs": ["get", "watch", "update"]})
-}
-
-fn wait_ready(pods: &Pods, name: &str) -> Result<Span> {
-    for node in ["node1", "node2"] {
-        pods.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{name}-{node}")])?;
-    }
-    pods.wait_active_after(0, LIMIT)
+/// A group whose members believe the kubelet.
+fn believers(name: &str) -> Pair<'_> {
+    let rules = vec![
+        json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["watch"]}),
+        json!({"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}),
+    ];
+    Pair { rules, arguments: &["--evidence=pod"], ..Pair::new(name, LEASE) }
 }
 
 /// What the record says of the holder's container.
@@ -65,6 +32,19 @@ fn recorded(pods: &Pods, name: &str) -> Result<Value> {
     let text = lease["metadata"]["annotations"]["soloist.dev/record"].as_str().context("no record")?;
     let record: Value = serde_json::from_str(text)?;
     Ok(record["backend"]["container"].clone())
+}
+
+/// Waits until the kubelet's word on this activation would be believed.
+fn wait_named(pods: &Pods, name: &str, active: &Span) -> Result<()> {
+    let names_the_run = || {
+        recorded(pods, name).is_ok_and(|container| container["pod"] == *active.member && container["id"].is_string())
+    };
+    wait_until("the record names the run", LIMIT, names_the_run).with_context(|| pods.logs())
+}
+
+/// The container that was the active one runs again.
+fn wait_back(pods: &Pods, old: &Span) -> Result<()> {
+    pods.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{}", old.member)]).map(drop)
 }
 
 /// Kills the first process of the container that is active, and with it the container.
@@ -83,23 +63,13 @@ fn between(earlier: u64, later: u64) -> Duration {
 #[test]
 fn the_kubelets_word_ends_the_wait_for_a_killed_container() -> Result<()> {
     let pods = Pods::new()?;
-    let rules = json!([
-        lease_rule("word"),
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["watch"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
-    ]);
-    group(&pods, "word", rules, &["--evidence=pod"])?;
-    let mut active = wait_ready(&pods, "word")?;
+    let mut active = believers("word").start(&pods)?;
     for _ in 0..2 {
-        let names_the_run = || {
-            recorded(&pods, "word")
-                .is_ok_and(|container| container["pod"] == *active.member && container["id"].is_string())
-        };
-        wait_until("the record names the run", LIMIT, names_the_run).with_context(|| pods.logs())?;
+        wait_named(&pods, "word", &active)?;
         let end = pods.hear_end_of(&active.member)?;
         kill(&pods, &active)?;
         let next = pods.wait_active_after(active.token, LIMIT)?;
-        let (told, last) = (end.told()?, span(&pods, active.token)?.last);
+        let ((told, _), last) = (end.told()?, span(&pods, active.token)?.last);
         eprintln!(
             "the kubelet's word {:?} after the last instant; the next one is active {:?} after the word, {:?} in all",
             between(last, told),
@@ -111,7 +81,7 @@ fn the_kubelets_word_ends_the_wait_for_a_killed_container() -> Result<()> {
         let log = pods.kubectl(&["logs", &next.member])?;
         ensure!(log.contains("proven gone (terminated)"), "{log}");
         // The standby of the next round is the container that was killed in this one.
-        pods.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{}", active.member)])?;
+        wait_back(&pods, &active)?;
         active = next;
     }
     events_tell(&pods, "word", &active)?;
@@ -132,8 +102,7 @@ fn events_tell(pods: &Pods, name: &str, active: &Span) -> Result<()> {
 #[test]
 fn the_next_run_of_a_killed_container_does_not_wait() -> Result<()> {
     let pods = Pods::new()?;
-    group(&pods, "again", json!([lease_rule("again")]), &[])?;
-    let active = wait_ready(&pods, "again")?;
+    let active = Pair::new("again", LEASE).start(&pods)?;
     kill(&pods, &active)?;
     let next = pods.wait_active_after(active.token, LIMIT)?;
     let first = pods.first_process(&next.member)?.started_ns()?;
@@ -153,4 +122,59 @@ fn the_next_run_of_a_killed_container_does_not_wait() -> Result<()> {
     wait_until("the missing rule", LIMIT, || log().contains("no Events are written")).with_context(|| pods.logs())?;
     ensure!(log().matches("no Events are written").count() == 1, "a Role without events costs one line: {}", log());
     pods.check(2)
+}
+
+/// More than a member and its workload need, and little enough to be used up soon.
+const MEMORY: &str = "128Mi";
+/// More than that.
+const LEAK_MIB: u32 = 512;
+/// Until the memory is used up, the kernel has killed, and the kubelet has told of it; a third of the lease.
+const OUT_OF_MEMORY: Duration = Duration::from_secs(10);
+
+/// The workload takes all memory there is. With `whole` the kernel takes the container's first process for that, and
+/// the container ends with it; else it chooses itself: the workload, or on cgroup v2 all of the container.
+fn runs_out_of_memory(pods: &Pods, name: &str, active: &Span, whole: bool) -> Result<Span> {
+    wait_named(pods, name, active)?;
+    if whole {
+        offer_first_process(pods, active)?;
+    }
+    let end = pods.hear_end_of(&active.member)?;
+    pods.leak(active, LEAK_MIB)?;
+    let next = pods.wait_active_after(active.token, LIMIT)?;
+    let (told, reason) = end.told()?;
+    let last = span(pods, active.token)?.last;
+    eprintln!(
+        "out of memory, {}: {reason}, {:?} after the last instant; the next one is active {:?} after it",
+        if whole { "the first process" } else { "the kernel's choice" },
+        between(last, told),
+        between(last, next.first),
+    );
+    ensure!(reason == "OOMKilled", "the kubelet says {reason}");
+    ensure!(next.member != active.member, "the container that was killed came first{}", pods.logs());
+    ensure!(between(last, next.first) < OUT_OF_MEMORY, "not promptly{}", pods.logs());
+    Ok(next)
+}
+
+/// Whatever the others use, the kernel takes the container's first process.
+fn offer_first_process(pods: &Pods, active: &Span) -> Result<()> {
+    let first = pods.first_process(&active.member)?.pid;
+    for process in process::tree(first) {
+        let score = if process.pid == first { "1000" } else { "0" };
+        let path = format!("/proc/{}/oom_score_adj", process.pid);
+        std::fs::write(&path, score).with_context(|| format!("failed to write {score} to {path}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_container_that_runs_out_of_memory_is_followed_without_waiting_for_its_lease() -> Result<()> {
+    let pods = Pods::new()?;
+    let first = Pair { memory: MEMORY, ..believers("memory") }.start(&pods)?;
+    let second = runs_out_of_memory(&pods, "memory", &first, false)?;
+    // The standby of the next round is the container that ended in this one.
+    wait_back(&pods, &first)?;
+    let third = runs_out_of_memory(&pods, "memory", &second, true)?;
+    let log = pods.kubectl(&["logs", &third.member])?;
+    ensure!(log.contains("proven gone (terminated)"), "the first process did not end by itself: {log}");
+    pods.check(3)
 }

@@ -39,6 +39,8 @@ struct Mixed {
 
 /// The name of the Lease.
 const NAME: &str = "app";
+/// The annotation with what soloist members announce.
+const MEMBERS: &str = "soloist.dev/members";
 
 impl Mixed {
     fn new() -> Result<Self> {
@@ -51,10 +53,14 @@ impl Mixed {
         Ok(Self { cluster, namespace, group })
     }
 
-    /// A soloist member; the Lease is somebody else's already.
+    /// A soloist member; the Lease is somebody else's already. It has announced itself when this returns: client-go
+    /// gives its release up when it meets another write.
     fn soloist(&self, name: &str) -> Result<Member> {
         let member = Member::spawn(&self.group, name, &[], &[])?;
         member.wait_standby(LIMIT)?;
+        let announced =
+            || self.lease().is_ok_and(|lease| lease["metadata"]["annotations"][MEMBERS].to_string().contains(name));
+        wait_until("its announcement", LIMIT, announced).with_context(|| member.log())?;
         Ok(member)
     }
 
@@ -109,10 +115,13 @@ impl Mixed {
         Ok(gap.with_context(|| format!("they do not follow upon each other:\n{history}"))?.length)
     }
 
-    fn spec(&self) -> Result<Value> {
+    fn lease(&self) -> Result<Value> {
         let text = self.cluster.kubectl(&["get", "lease", NAME, "-n", &self.namespace, "-o", "json"])?;
-        let lease: Value = serde_json::from_str(&text)?;
-        Ok(lease["spec"].clone())
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    fn spec(&self) -> Result<Value> {
+        Ok(self.lease()?["spec"].clone())
     }
 
     fn wait_holder(&self, name: &str) -> Result<()> {
@@ -308,8 +317,8 @@ fn a_client_go_holder_that_is_stopped_runs_on_beside_its_successor_and_the_takeo
     let new = wait_for("s1 to be active", LIMIT, || mixed.group.history().spans.into_iter().find(is_s1))?;
     is_about(Duration::from_nanos(new.first - old.last), FOREIGN_WAIT)?;
     ensure!(s1.log().contains("unproven: c1 is foreign"), "{}", s1.log());
-    let violations = mixed.group.history().violations();
-    ensure!(matches!(violations[..], [Violation::Overlap { .. }]), "the probe sees both: {violations:?}");
+    let sees_both = || matches!(mixed.group.history().violations()[..], [Violation::Overlap { .. }]);
+    wait_until("the probe to see both", LIMIT, sees_both).with_context(|| mixed.group.history().to_string())?;
 
     c1.signal(Signal::CONT)?;
     ensure!(!c1.wait()?.success(), "a member that finds its Lease lost leaves with an error");

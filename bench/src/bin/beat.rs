@@ -1,4 +1,4 @@
-//! The workload of the bench: `beat PAGE [--untold]` stamps that it is alive, and dies of whatever signal comes. A program
+//! The workload of the bench: `beat PAGE PACE_US [--untold]` stamps that it is alive, and dies of whatever signal comes. A program
 //! of its own, for a large one takes milliseconds to be executed.
 #![forbid(unsafe_code)]
 
@@ -9,13 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use testkit::stamp::{Identity, Stamper, now};
 
-/// Between two stamps: a gap is known to about a tenth of a millisecond, and a core has nearly nothing to do.
-const PACE: Duration = Duration::from_micros(100);
-
 fn main() -> Result<()> {
     let born = now();
     let mut arguments = std::env::args_os().skip(1);
     let page = arguments.next().context("failed to find the folder for the stamps: none was given")?;
+    let pace = arguments.next().context("no pace")?;
+    let pace: u64 = pace.to_str().unwrap_or_default().parse().context("failed to read the pace in microseconds")?;
     // Under a tool that hands out no tokens, the later one has the larger number.
     let identity = match arguments.next() {
         Some(_) => Identity { token: born, activation: born.into(), member: "untold".to_owned() },
@@ -24,6 +23,6 @@ fn main() -> Result<()> {
     let mut stamper = Stamper::claim(Path::new(&page), &identity, "main", born)?;
     loop {
         stamper.stamp()?;
-        sleep(PACE);
+        sleep(Duration::from_micros(pace));
     }
 }

@@ -12,7 +12,7 @@ use testkit::stamp;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-use super::cluster::QUIET;
+use super::QUIET;
 use crate::steps::{LIMIT, SETTLE};
 
 /// How often a lock looks that may not watch: never here.

@@ -1,20 +1,16 @@
 //! What members on a Lease cost: memory, and requests to the API server while nothing happens, by its audit log.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
-use serde_json::Value;
+use testkit::audit::{AUDITED, Audit, Requests, account};
 use testkit::cluster::Cluster;
 use testkit::group::Group;
 use testkit::member::Member;
 
-use super::cluster::{AUDITED, account, audit_log};
 use crate::beat;
 use crate::footprint::pss_kb;
 use crate::handover::{self, page};
@@ -44,26 +40,6 @@ pub struct Footprint {
     pub standby: Requests,
 }
 
-/// What one member asked for.
-#[derive(Debug, Default, Serialize)]
-pub struct Requests {
-    /// Watches that were open at the end.
-    pub open_watches: u64,
-    /// Watches that were begun: the server ends each after a while.
-    pub watches: u64,
-    /// Updates.
-    pub puts: u64,
-    /// By verb and resource, all of them.
-    pub by_kind: BTreeMap<String, u64>,
-}
-
-impl Requests {
-    /// All that were no watches.
-    pub fn others(&self) -> u64 {
-        self.by_kind.values().sum::<u64>() - self.watches
-    }
-}
-
 impl Footprint {
     /// Measures two members with the documented role.
     pub fn measure(cluster: &Cluster, watch: Duration) -> Result<Self> {
@@ -78,17 +54,15 @@ impl Footprint {
         standby.wait_standby(LIMIT)?;
         sleep(CALM);
         let pss_standby_kb = pss_kb(&standby)?;
-        let log = audit_log()?;
-        let before = read(&log)?.len();
+        let audit = Audit::begin()?;
         eprintln!("counting requests for {} s", watch.as_secs());
         sleep(watch);
-        let text = read(&log)?;
         Ok(Self {
             pss_active_kb,
             pss_standby_kb,
             watched_seconds: watch.as_secs(),
-            active: requests(&text, before, "active"),
-            standby: requests(&text, before, "standby"),
+            active: audit.requests_of("active")?,
+            standby: audit.requests_of("standby")?,
         })
     }
 
@@ -104,36 +78,6 @@ fn spawn(cluster: &Cluster, group: &Group, name: &str) -> Result<Member> {
     group.member(name).options(["--kubeconfig".into(), kubeconfig.into_os_string()]).run(&workload)
 }
 
-fn read(log: &Path) -> Result<String> {
-    fs::read_to_string(log).with_context(|| format!("failed to read {}: TESTBED_AUDIT is not set", log.display()))
-}
-
-/// What `account` has asked for since the log was `before` bytes long.
-fn requests(log: &str, before: usize, account: &str) -> Requests {
-    let user = format!("system:serviceaccount:{AUDITED}:{account}");
-    let entries = |part: &str| -> Vec<Value> {
-        let all = part.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        all.filter(|entry| entry["user"]["username"] == user.as_str()).collect()
-    };
-    let mut requests = Requests::default();
-    for entry in entries(log.get(before..).unwrap_or_default()) {
-        let is_watch = entry["verb"] == "watch";
-        // A watch is answered long before it is complete, everything else at once.
-        if is_watch != (entry["stage"] == "ResponseStarted") {
-            continue;
-        }
-        let word = |value: &Value| value.as_str().unwrap_or("?").to_owned();
-        let kind = format!("{} {}", word(&entry["verb"]), word(&entry["objectRef"]["resource"]));
-        *requests.by_kind.entry(kind).or_default() += 1;
-        requests.watches += u64::from(is_watch);
-        requests.puts += u64::from(entry["verb"] == "update");
-    }
-    let of_watches = entries(log).into_iter().filter(|entry| entry["verb"] == "watch");
-    let (begun, ended): (Vec<Value>, Vec<Value>) = of_watches.partition(|entry| entry["stage"] == "ResponseStarted");
-    requests.open_watches = (begun.len() as u64).saturating_sub(ended.len() as u64);
-    requests
-}
-
 impl fmt::Display for Footprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "requests in {} s:", self.watched_seconds)?;
@@ -142,33 +86,5 @@ impl fmt::Display for Footprint {
             write!(f, "\n  {name}: {}", kinds.join(", "))?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_are_counted_by_who_asked_and_watches_by_their_begin() {
-        let line = |account: &str, verb: &str, stage: &str| {
-            let user = format!("system:serviceaccount:{AUDITED}:{account}");
-            let entry = serde_json::json!({
-                "verb": verb, "stage": stage, "user": {"username": user}, "objectRef": {"resource": "leases"},
-            });
-            format!("{entry}\n")
-        };
-        let early = line("a", "watch", "ResponseStarted") + &line("a", "update", "ResponseComplete");
-        let log = early.clone()
-            + &line("a", "watch", "ResponseComplete")
-            + &line("a", "watch", "ResponseStarted")
-            + &line("b", "get", "ResponseComplete")
-            + &line("a", "update", "ResponseComplete");
-        let requests = requests(&log, early.len(), "a");
-        assert_eq!((requests.open_watches, requests.watches, requests.puts, requests.others()), (1, 1, 1, 1));
-        assert_eq!(
-            requests.by_kind.into_iter().collect::<Vec<_>>(),
-            [("update leases".into(), 1), ("watch leases".into(), 1)]
-        );
     }
 }

@@ -1,6 +1,7 @@
 //! A Lease of Kubernetes as a lock: compare-and-set by resource version, change notices by one watch.
 
 mod access;
+mod addresses;
 pub(crate) mod answer;
 mod board;
 mod calls;

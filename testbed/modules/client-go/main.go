@@ -1,6 +1,6 @@
 // client-go-member runs a command while it leads, by the election of client-go:
 //
-//	client-go-member -kubeconfig FILE -namespace NAMESPACE -name LEASE -identity NAME [-release-on-cancel] COMMAND...
+//	client-go-member -kubeconfig FILE -namespace NAMESPACE -name LEASE -identity NAME [-release-on-cancel] [-deaf] COMMAND...
 //
 // What it does to the Lease is client-go's own. When leadership is lost, the command gets SIGKILL, and nothing that the
 // command has started does, as in programs that wrap one command this way. SIGTERM is kinder than theirs: the command is
@@ -31,7 +31,7 @@ import (
 type settings struct {
 	kubeconfig, namespace, name, identity string
 	lease, renew, retry                   time.Duration
-	release                               bool
+	release, deaf                         bool
 	command                               []string
 }
 
@@ -44,6 +44,7 @@ func parse() settings {
 	flag.DurationVar(&s.lease, "lease-duration", 15*time.Second, "how long others wait")
 	flag.DurationVar(&s.renew, "renew-deadline", 10*time.Second, "how long a leader tries to renew")
 	flag.DurationVar(&s.retry, "retry-period", 2*time.Second, "between two tries")
+	flag.BoolVar(&s.deaf, "deaf", false, "do not handle SIGTERM, as k8s-await-election does not")
 	flag.BoolVar(&s.release, "release-on-cancel", false, "empty the holder at the end")
 	flag.Parse()
 	s.command = flag.Args()
@@ -90,7 +91,10 @@ func run(s settings) error {
 	if err != nil {
 		return err
 	}
-	asked, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	asked, stop := context.WithCancel(context.Background())
+	if !s.deaf {
+		asked, stop = signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	}
 	defer stop()
 	taking, leave := context.WithCancel(context.Background())
 	defer leave()

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::HELD_MAX;
+use super::disorder::Disorder;
 use super::faults::{Answer, Fault, Plan, Which, is_watch};
 use super::gate::{Gate, Gates};
 use super::upstream::{Line, Upstream, Whole};
@@ -36,6 +37,8 @@ type Reply = Response<BoxBody<Bytes, hyper::Error>>;
 /// What all connections and the test's own thread share.
 pub struct Shared {
     upstream: Upstream,
+    /// The member's side of TLS.
+    tls: Mutex<TlsAcceptor>,
     plan: Mutex<Option<Plan>>,
     held: Mutex<Vec<Whole>>,
     requests: Mutex<BTreeMap<String, u64>>,
@@ -46,9 +49,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(upstream: Upstream) -> Self {
+    pub fn new(upstream: Upstream, tls: TlsAcceptor) -> Self {
         Self {
             upstream,
+            tls: Mutex::new(tls),
             plan: Mutex::default(),
             held: Mutex::default(),
             requests: Mutex::default(),
@@ -56,6 +60,10 @@ impl Shared {
             fired: AtomicU64::new(0),
             renewed: Mutex::default(),
         }
+    }
+
+    pub fn certify(&self, tls: TlsAcceptor) {
+        *lock(&self.tls) = tls;
     }
 
     pub fn plan(&self, plan: Option<Plan>) {
@@ -120,11 +128,16 @@ impl Shared {
                 tokio::time::sleep(time).await;
                 Ok(answer)
             }
+            Some(Fault::Late(time)) => {
+                tokio::time::sleep(time).await;
+                self.send(line, request).await
+            }
             Some(Fault::Repeat(which)) => self.repeat(line, request, which).await,
             Some(Fault::Hold) => {
                 self.hold(request);
                 std::future::pending().await
             }
+            Some(Fault::Disorder) => Ok(self.send(line, request).await?.map(|body| Disorder::new(body).boxed())),
             Some(Fault::Stall) => Ok(self.send(line, request).await?.map(|_| Silence.boxed())),
             Some(Fault::Answer(answer)) => self.answer(line, request, answer).await,
         }
@@ -218,7 +231,6 @@ async fn whole(answer: Reply) -> Result<Reply> {
 pub struct Connections {
     pub shared: Arc<Shared>,
     pub gates: watch::Receiver<Gates>,
-    pub tls: TlsAcceptor,
 }
 
 impl Connections {
@@ -244,16 +256,18 @@ impl Connections {
 
     async fn serve_until_cut(self, stream: TcpStream) {
         let mut gates = self.gates.clone();
+        let before = gates.borrow().ended;
         tokio::select! {
             // A connection that ends with an error is what a relay is for.
             _ = self.serve(stream) => {}
-            _ = gates.wait_for(|gates| gates.cut) => {}
+            _ = gates.wait_for(|gates| gates.cut || gates.ended > before) => {}
         }
     }
 
     async fn serve(self, stream: TcpStream) -> Result<()> {
         stream.set_nodelay(true)?;
-        let stream = self.tls.accept(Gate::new(stream, &self.gates)).await?;
+        let tls = lock(&self.shared.tls).clone();
+        let stream = tls.accept(Gate::new(stream, &self.gates)).await?;
         let line = Arc::new(Line::new(self.shared.upstream.clone()));
         let shared = self.shared;
         let service = service_fn(move |request| {

@@ -46,12 +46,16 @@ pub enum Fault {
     LoseAnswer,
     /// The answer comes so much later.
     Delay(Duration),
+    /// The server gets it so much later.
+    Late(Duration),
     /// The server gets it twice; the member gets one of the two answers.
     Repeat(Which),
     /// The server does not get it before [`super::Relay::deliver_held`]; the member never gets an answer.
     Hold,
     /// The answer's head comes, and nothing behind it, and no end.
     Stall,
+    /// The lines of a stream come in pairs, the later one first, and behind each pair the first line of all once more.
+    Disorder,
     /// The relay answers.
     Answer(Answer),
     /// So many in a hundred are answered with a status from 500 to 504. The server gets half of those.

@@ -16,6 +16,8 @@ pub struct Gates {
     pub out_closed: bool,
     /// All connections are ended.
     pub cut: bool,
+    /// How often all connections that there were have been ended.
+    pub ended: u64,
 }
 
 /// One way of a connection.

@@ -313,3 +313,36 @@ async fn a_stalled_watch_begins_and_tells_nothing() {
     assert!(timeout(SILENCE, watch.into_body().collect()).await.is_err());
     assert_eq!(scene.relay.fired(), 1);
 }
+
+#[tokio::test]
+async fn a_late_request_is_held_and_arrives() {
+    let scene = Scene::new().await;
+    let member = scene.member().await;
+    scene.relay.inject(Scope::All, Fault::Late(SILENCE));
+    let began = Instant::now();
+    assert_eq!(answer(&member, put("a")).await, ok("1"));
+    assert!(began.elapsed() >= SILENCE && scene.relay.fired() == 1);
+}
+
+#[tokio::test]
+async fn ended_connections_are_ended_once_and_the_next_ones_see_the_new_authority() {
+    let scene = Scene::new().await;
+    let member = scene.member().await;
+    assert_eq!(answer(&member, put("a")).await, ok("1"));
+    scene.relay.end_connections();
+    assert_eq!(answer(&scene.member().await, put("b")).await, ok("2"));
+    let new = Authority::new().unwrap();
+    scene.relay.certify_by(&new);
+    assert_eq!(answer(&scene.member().await, put("c")).await, None, "it is not trusted");
+    std::fs::write(scene.folder.path().join("relay.ca"), new.pem()).unwrap();
+    assert_eq!(answer(&scene.member().await, put("d")).await, ok("3"));
+}
+
+#[tokio::test]
+async fn several_relays_share_a_port_and_an_authority() {
+    let scene = Scene::new().await;
+    let upstream = way_of(&scene.folder.path().join("server")).await;
+    let relays = Relay::several(&[Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)], &upstream).unwrap();
+    assert_eq!(relays[0].address().port(), relays[1].address().port());
+    assert_eq!(relays[0].authority(), relays[1].authority());
+}

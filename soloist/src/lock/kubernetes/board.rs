@@ -25,9 +25,14 @@ use crate::lock::codec::fingerprint;
 use crate::snapshot::Announcement;
 
 /// How often a change is tried while others write the Lease as well.
-const TRIES: usize = 6;
-/// Between tries, from half of this to half as much again: a renewal is to come first.
+const TRIES: u32 = 6;
+/// How often who leaves tries: others may leave at the same moment, and nobody comes back to it. Its caller's limit is
+/// reached before.
+const TRIES_TO_LEAVE: u32 = 30;
+/// Before the second try, from half of this to half as much again: a renewal is to come first. As much longer before
+/// each further one, up to [`RETRY_PAUSE_MAX`]: of many, each finds a moment.
 const RETRY_PAUSE: Duration = Duration::from_millis(40);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How long a member waits for a Lease that takes announcements: the lock makes or fills it meanwhile.
 const LEASE_WAIT: Duration = Duration::from_millis(1_500);
 /// A handover is under way: what can wait gets out of its way.
@@ -117,10 +122,11 @@ impl LeaseBoard {
     async fn change<T>(
         &self,
         mut lease: Arc<Value>,
+        tries: u32,
         edit: impl Fn(&mut Posts) -> Result<Edit<T>, TooLong> + Send,
     ) -> Result<T, LockError> {
         let too_long = |error: TooLong| LockError::Denied(error.to_string());
-        for _ in 0..TRIES {
+        for conflicts in 1..=tries {
             let mut posts = Posts::of(&lease);
             let result = match edit(&mut posts).map_err(too_long)? {
                 Edit::Leave(result) => return Ok(result),
@@ -128,7 +134,7 @@ impl LeaseBoard {
             };
             match self.calls.put(&posts.put_on(&lease).map_err(too_long)?).await {
                 Ok(_) => return Ok(result),
-                Err(Failed::Conflict) => lease = self.what_came_before(&lease).await?,
+                Err(Failed::Conflict) => lease = self.what_came_before(&lease, conflicts).await?,
                 Err(failed) => return Err(failed.into()),
             }
         }
@@ -136,9 +142,9 @@ impl LeaseBoard {
     }
 
     /// What somebody else has made of `lease`. The watch of a member tells it in a moment.
-    async fn what_came_before(&self, lease: &Value) -> Result<Arc<Value>, LockError> {
+    async fn what_came_before(&self, lease: &Value, conflicts: u32) -> Result<Arc<Value>, LockError> {
         let thousandths = u32::try_from(KernelEntropy.bits() % 1_000).unwrap_or(0);
-        sleep(RETRY_PAUSE * (500 + thousandths) / 1_000).await;
+        sleep((RETRY_PAUSE * conflicts).min(RETRY_PAUSE_MAX) * (500 + thousandths) / 1_000).await;
         let quoted = lease::version(lease).map_err(LockError::Unavailable)?.number;
         let newest = self.calls.hub().newest().borrow().clone();
         match newest.lease() {
@@ -168,7 +174,7 @@ impl Board for LeaseBoard {
             return Err(LockError::Denied(why.into()));
         }
         let lease = self.ready().await?;
-        self.change(lease, |posts| posts.announce(own).map(Edit::Write)).await
+        self.change(lease, TRIES, |posts| posts.announce(own).map(Edit::Write)).await
     }
 
     async fn withdraw(&self, nonce: &str) -> Result<(), LockError> {
@@ -185,7 +191,7 @@ impl Board for LeaseBoard {
             posts.members.retain(|member| member.nonce != nonce);
             Ok(if posts.members.len() < before { Edit::Write(()) } else { Edit::Leave(()) })
         };
-        self.change(lease, edit).await
+        self.change(lease, TRIES_TO_LEAVE, edit).await
     }
 
     async fn look(&self) -> Result<Look, LockError> {
@@ -217,7 +223,7 @@ impl Board for LeaseBoard {
             posts.request.take_if(|asked| asked.id == answer.id);
             Ok(Edit::Write(()))
         };
-        self.change(lease, edit).await
+        self.change(lease, TRIES, edit).await
     }
 
     async fn ask(&self, asked: &Asked) -> Result<Asking, LockError> {
@@ -231,7 +237,7 @@ impl Board for LeaseBoard {
                 }
             })
         };
-        self.change(lease, edit).await
+        self.change(lease, TRIES, edit).await
     }
 
     async fn answered(&self, id: &str) -> Result<Option<Answer>, LockError> {

@@ -1,9 +1,7 @@
 //! One connection to the API server, with nothing hidden in it: no retries, no redirects, a dead peer is noticed, and a
 //! session that has disappointed is thrown away whole.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -17,6 +15,7 @@ use kube::client::{Body, ConfigExt};
 use tower::{BoxError, ServiceBuilder, service_fn};
 
 use super::access::{Access, chain};
+use super::addresses::{Addresses, List};
 use crate::lock::LockError;
 
 /// A longer answer is none: no Lease comes near it.
@@ -31,9 +30,6 @@ const USER_TIMEOUT: Duration = Duration::from_secs(6);
 /// Shorter than the servers' own limit of 90 s, so that none closes a connection which is just being used.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Which of several addresses a session tries first: each fresh one begins with the next.
-static TURN: AtomicUsize = AtomicUsize::new(0);
-
 /// A client with connections of its own.
 #[derive(Clone)]
 pub struct Session {
@@ -46,9 +42,14 @@ impl Session {
     /// # Errors
     /// Settings that cannot be read or are not allowed.
     pub async fn open(access: &Access) -> Result<Self, LockError> {
+        Self::open_at(access, Arc::default()).await
+    }
+
+    /// The same, at the next one of `addresses`.
+    async fn open_at(access: &Access, addresses: Arc<Addresses>) -> Result<Self, LockError> {
         let config = access.load().await?;
         let denied = |error: kube::Error| LockError::Denied(format!("the credentials: {}", chain(&error)));
-        let https = config.rustls_https_connector_with_connector(connector()).map_err(denied)?;
+        let https = config.rustls_https_connector_with_connector(connector(addresses)).map_err(denied)?;
         // hyper sends a request again only if not a byte of it left over a connection that had been closed meanwhile.
         let hyper = Builder::new(TokioExecutor::new())
             .pool_max_idle_per_host(1)
@@ -93,13 +94,14 @@ impl Session {
 /// Keeps a session as long as it does not disappoint. Whoever is dropped in the middle of a call takes it along.
 pub struct Sessions {
     access: Access,
+    addresses: Arc<Addresses>,
     kept: Mutex<Option<Session>>,
 }
 
 impl Sessions {
     /// Nothing is read or sent yet.
     pub fn new(access: Access) -> Self {
-        Self { access, kept: Mutex::default() }
+        Self { access, addresses: Arc::default(), kept: Mutex::default() }
     }
 
     /// How the API server is reached.
@@ -115,7 +117,7 @@ impl Sessions {
         let kept = self.swap(None);
         match kept {
             Some(session) => Ok(session),
-            None => Session::open(&self.access).await,
+            None => Session::open_at(&self.access, Arc::clone(&self.addresses)).await,
         }
     }
 
@@ -148,17 +150,14 @@ pub fn request(method: http::Method, path: String, body: Vec<u8>) -> Result<Requ
     request.body(Body::from(body)).map_err(|error| format!("the request cannot be made: {error}"))
 }
 
-type Addresses = std::vec::IntoIter<SocketAddr>;
-
 /// TCP as this needs it.
-fn connector()
--> HttpConnector<impl tower::Service<Name, Response = Addresses, Error = std::io::Error, Future: Send> + Clone + Send> {
-    let turn = TURN.fetch_add(1, Ordering::Relaxed);
-    let resolve = service_fn(move |name: Name| async move {
-        let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-        let first = turn % addresses.len().max(1);
-        addresses.rotate_left(first);
-        Ok::<_, std::io::Error>(addresses.into_iter())
+fn connector(
+    addresses: Arc<Addresses>,
+) -> HttpConnector<impl tower::Service<Name, Response = List, Error = std::io::Error, Future: Send> + Clone + Send> {
+    let turn = addresses.next_turn();
+    let resolve = service_fn(move |name: Name| {
+        let addresses = Arc::clone(&addresses);
+        async move { addresses.of(name.as_str(), turn).await }
     });
     let mut connector = HttpConnector::new_with_resolver(resolve);
     connector.enforce_http(false);

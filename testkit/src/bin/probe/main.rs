@@ -1,7 +1,8 @@
 //! The workload of the process tests: stamps that it is alive, and behaves as badly as it is told to.
 //!
 //! `probe --dir DIR --mode setsid+close-fds --mode exit-after=200 --code 3`. Every process that comes of it stamps a
-//! slot of its own in `DIR/slots`. The command itself also ends when a file `DIR/exit-TOKEN` holds an exit code.
+//! slot of its own in `DIR/slots`. The command itself also ends when a file `DIR/exit-TOKEN` holds an exit code, and takes
+//! more and more memory once a file `DIR/leak-TOKEN` holds a number of MiB.
 #![forbid(unsafe_code)]
 
 mod family;
@@ -88,7 +89,8 @@ fn command(arguments: &Arguments, identity: &Identity, mut stamper: Stamper) -> 
     for mode in &arguments.mode {
         mode.start(arguments, identity)?;
     }
-    let exit_file = arguments.dir.join(format!("exit-{}", identity.token));
+    let told = |what: &str| std::fs::read_to_string(arguments.dir.join(format!("{what}-{}", identity.token))).ok();
+    let mut leaks = false;
     let ends_after = arguments.mode.iter().find_map(Mode::ends_after);
     let start = std::time::Instant::now();
     let mut looked = start;
@@ -102,8 +104,12 @@ fn command(arguments: &Arguments, identity: &Identity, mut stamper: Stamper) -> 
         if ends_after.is_some_and(|limit| start.elapsed() >= limit) {
             return Ok(exit_code(arguments.code));
         }
-        if let Some(code) = std::fs::read_to_string(&exit_file).ok().and_then(|text| text.trim().parse().ok()) {
+        if let Some(code) = told("exit").and_then(|text| text.trim().parse().ok()) {
             return Ok(exit_code(code));
+        }
+        if !leaks && let Some(size) = told("leak").and_then(|text| text.trim().parse().ok()) {
+            leaks = true;
+            habits::leak(size);
         }
     }
 }

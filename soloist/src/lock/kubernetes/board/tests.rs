@@ -123,7 +123,7 @@ async fn who_is_too_late_looks_and_tries_again_a_few_times() {
     let server = Server::start(replies.collect()).await;
     let (_lock, board) = holding(&server).await;
     assert!(board.announce(&member("a", 1)).await.is_err());
-    assert_eq!(verbs(&server).iter().filter(|verb| *verb == "PUT").count(), TRIES);
+    assert_eq!(verbs(&server).iter().filter(|verb| *verb == "PUT").count(), usize::try_from(TRIES).unwrap());
 }
 
 #[tokio::test]

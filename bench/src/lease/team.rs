@@ -1,4 +1,4 @@
-//! Three members on one Lease, each PID 1 of a PID namespace of its own, one of which ends.
+//! Members on one Lease, each PID 1 of a PID namespace of its own, one of which ends.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,15 +12,16 @@ use testkit::lease_group;
 use testkit::member::Member;
 use testkit::wait;
 
-use super::cluster::{QUIET, members};
+use super::QUIET;
 use crate::beat;
 use crate::handover::{self, page};
 use crate::steps::{Gap, LIMIT, SETTLE};
 
-/// A group of three.
-pub struct Trio<'a> {
+/// A group of some members.
+pub struct Team<'a> {
     cluster: &'a Cluster,
     lease: String,
+    pace: Duration,
     members: Vec<Member>,
     /// Those who could not take their announcement down.
     killed: Vec<String>,
@@ -30,34 +31,34 @@ pub struct Trio<'a> {
     group: Group,
 }
 
-impl<'a> Trio<'a> {
-    /// Starts three members with this lease.
-    pub fn start(cluster: &'a Cluster, lease: Duration) -> Result<Self> {
-        let name = format!("bench-{}", lease.as_secs());
+impl<'a> Team<'a> {
+    /// Starts `size` members with this lease. Their workloads stamp at `pace`.
+    pub fn start(cluster: &'a Cluster, name: &str, lease: Duration, size: usize, pace: Duration) -> Result<Self> {
+        let name = name.to_owned();
         let mut group = handover::group(&format!("{}s", lease.as_secs()))?;
         cluster.initial_lease(QUIET, &name)?;
         group.set_lock_url(&format!("kubernetes://{QUIET}/{name}"));
-        let mut trio =
-            Self { cluster, lease: name, members: Vec::new(), killed: Vec::new(), started: 0, last: 0, group };
-        let first = trio.spawn()?;
-        first.wait_active(&trio.group, LIMIT)?;
-        trio.members.push(first);
-        for _ in 1..3 {
-            let member = trio.spawn()?;
+        let (members, killed) = (Vec::new(), Vec::new());
+        let mut team = Self { cluster, lease: name, pace, members, killed, started: 0, last: 0, group };
+        let first = team.spawn()?;
+        first.wait_active(&team.group, LIMIT)?;
+        team.members.push(first);
+        for _ in 1..size {
+            let member = team.spawn()?;
             member.wait_standby(LIMIT)?;
-            trio.members.push(member);
+            team.members.push(member);
         }
-        Ok(trio)
+        Ok(team)
     }
 
     /// Each has a name of its own: what its log says is about this one.
     fn spawn(&mut self) -> Result<Member> {
         self.started += 1;
-        let workload = beat::command(&page(&self.group))?;
+        let workload = beat::paced(&page(&self.group), self.pace)?;
         self.group.member(&format!("m{}", self.started)).wrapper(lease_group::NAMESPACE).run(&workload)
     }
 
-    /// Ends the active one in this way, waits for the next, and makes it three again.
+    /// Ends the active one in this way, waits for the next, and makes it complete again.
     pub fn round(&mut self, end: End) -> Result<Gap> {
         let active = self.group.wait_active_after(self.last, LIMIT)?;
         let index = self.members.iter().position(|member| member.name() == active.member);
@@ -91,12 +92,17 @@ impl<'a> Trio<'a> {
         };
         // One that left in a hurry may have left its announcement, which is named as a successor as long as it counts.
         wait::wait_for("the members to announce themselves", ANNOUNCEMENT_LIFE + LIMIT, || {
-            let named = members(self.cluster, QUIET, &self.lease);
+            let named = self.announced();
             named.as_ref().map_or(true, is_settled).then_some(named)
         })
-        .with_context(|| format!("announced: {:?}", members(self.cluster, QUIET, &self.lease)))??;
+        .with_context(|| format!("announced: {:?}", self.announced()))??;
         sleep(SETTLE);
         Ok(())
+    }
+
+    fn announced(&self) -> Result<Vec<String>> {
+        let members = self.cluster.announced(QUIET, &self.lease)?;
+        Ok(members.into_iter().map(|member| member.name).collect())
     }
 
     /// What must never be, in all rounds until now.

@@ -1,0 +1,151 @@
+//! Who is compared, and how each is started.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use testkit::group::binary;
+
+use super::access::Access;
+
+/// A program that runs a command while it leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub enum Contender {
+    /// `soloist run`.
+    Soloist,
+    /// `soloist k8s-await-election`.
+    StandIn,
+    /// A member of client-go's election that stops its command and releases when it is asked to stop.
+    ClientGo,
+    /// The same, built as k8s-await-election is: SIGTERM is nothing that it handles.
+    Deaf,
+    /// Any program that takes what k8s-await-election takes.
+    Peer(Peer),
+}
+
+/// A program that somebody brought along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    name: String,
+    path: PathBuf,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, path)) if !name.is_empty() && Path::new(path).is_file() => {
+                Ok(Self { name: name.to_owned(), path: path.into() })
+            }
+            Some((_, path)) => Err(format!("there is no file {path:?}")),
+            None => Err("expected NAME=PATH".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for Contender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Soloist => "soloist run",
+            Self::StandIn => "soloist k8s-await-election",
+            Self::ClientGo => "client-go",
+            Self::Deaf => "client-go, SIGTERM not handled",
+            Self::Peer(peer) => &peer.name,
+        })
+    }
+}
+
+impl From<Contender> for String {
+    fn from(contender: Contender) -> Self {
+        contender.to_string()
+    }
+}
+
+/// One member that is to be started.
+pub struct Start<'a> {
+    /// Its namespace and Lease.
+    pub place: (&'a str, &'a str),
+    /// What it calls itself.
+    pub name: &'a str,
+    /// How it reaches the API server.
+    pub access: &'a Access,
+    /// What it runs while it leads.
+    pub workload: &'a [String],
+}
+
+impl Contender {
+    /// Whether a handover takes milliseconds: measured alone then, so that nothing else is in its way.
+    pub fn is_quick(&self) -> bool {
+        matches!(self, Self::Soloist | Self::StandIn)
+    }
+
+    /// The variables and the command line of a member.
+    pub fn words(&self, start: &Start<'_>) -> Result<Vec<OsString>> {
+        let (namespace, lease) = start.place;
+        let mut words: Vec<OsString> = vec!["env".into()];
+        match self {
+            Self::Soloist => {
+                words.extend([binary("soloist")?.into_os_string(), "run".into(), "--name".into(), start.name.into()]);
+                words.extend(["--lock".into(), format!("kubernetes://{namespace}/{lease}").into()]);
+                words.extend(["--kubeconfig".into(), start.access.kubeconfig().into(), "--".into()]);
+            }
+            Self::StandIn => {
+                words.extend(variables(start));
+                words.extend([binary("soloist")?.into_os_string(), "k8s-await-election".into()]);
+            }
+            Self::ClientGo | Self::Deaf => {
+                let programs = std::env::var_os("TESTBED_BIN").context("TESTBED_BIN is not set")?;
+                words.push(PathBuf::from(programs).join("client-go-member").into());
+                words.extend(["-kubeconfig".into(), start.access.kubeconfig().into(), "-release-on-cancel".into()]);
+                words.extend(["-namespace", namespace, "-name", lease, "-identity", start.name].map(Into::into));
+                words.extend((*self == Self::Deaf).then(|| "-deaf".into()));
+            }
+            Self::Peer(peer) => {
+                words.extend(variables(start));
+                words.push(peer.path.clone().into());
+            }
+        }
+        words.extend(start.workload.iter().map(Into::into));
+        Ok(words)
+    }
+
+    /// Whether its command is told a fencing token.
+    pub fn tells_a_token(&self) -> bool {
+        !matches!(self, Self::Peer(_))
+    }
+}
+
+/// What k8s-await-election is told, and what a container is told of its API server.
+fn variables(start: &Start<'_>) -> Vec<OsString> {
+    let (namespace, lease) = start.place;
+    let address = start.access.address();
+    let settings = [
+        ("ENABLED", "1"),
+        ("NAME", lease),
+        ("LOCK_NAME", lease),
+        ("LOCK_NAMESPACE", namespace),
+        ("IDENTITY", start.name),
+    ];
+    let mut words: Vec<OsString> =
+        settings.map(|(name, value)| format!("K8S_AWAIT_ELECTION_{name}={value}").into()).into();
+    words.push(format!("KUBERNETES_SERVICE_HOST={}", address.ip()).into());
+    words.push(format!("KUBERNETES_SERVICE_PORT={}", address.port()).into());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_a_name_and_a_file() {
+        assert!("old=/bin/true".parse::<Peer>().is_ok());
+        assert!("/bin/true".parse::<Peer>().is_err());
+        assert!("old=/no/such/file".parse::<Peer>().is_err());
+        assert!("=/bin/true".parse::<Peer>().is_err());
+    }
+}
