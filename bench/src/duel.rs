@@ -26,7 +26,7 @@ use crate::report::Host;
 pub use self::contender::Peer;
 
 /// So many pairs wait for their leases side by side. Handovers of milliseconds are measured one by one.
-const SIDE_BY_SIDE: usize = 8;
+const SIDE_BY_SIDE: usize = 12;
 
 /// Plays everything, `rounds` times each.
 pub fn measure(rounds: usize, quick: bool, peers: Vec<Peer>) -> Result<Table> {

@@ -13,7 +13,7 @@ use testkit::ends::End;
 use testkit::group::{Group, MARK};
 use testkit::history::{Span, Violation};
 use testkit::member::Member;
-use testkit::process;
+use testkit::process::{self, Process};
 use testkit::relay::{Fault, Scope};
 use testkit::wait::{holds_for, wait_for, wait_until};
 
@@ -167,9 +167,16 @@ impl ClientGo {
         process::signal(self.pid()?, signal)
     }
 
-    /// The same to its command and all below it, last what is lowest.
+    /// The same to its command and all below it, last what is lowest. What has ended meanwhile, by what is above it, needs
+    /// no signal.
     fn signal_all(&self, signal: Signal) -> Result<()> {
-        process::tree(self.pid()?).iter().try_for_each(|one| process::signal(one.pid, signal))
+        for one in process::tree(self.pid()?) {
+            let sent = process::signal(one.pid, signal);
+            if Process::read(one.pid).is_some_and(|process| process.is_alive()) {
+                sent?;
+            }
+        }
+        Ok(())
     }
 
     fn wait(&mut self) -> Result<ExitStatus> {
@@ -354,6 +361,7 @@ fn a_lease_that_a_paused_client_go_member_blanks_is_written_again_and_nobody_els
         .with_context(|| mixed.group.logs())?;
     mixed.wait_holder(&new.member)?;
     ensure!(mixed.spec()?["leaseTransitions"] == before, "the same activation");
-    holds_for("nobody else starts", FOREIGN_WAIT + LATE, || !other.log().contains("active with token"))?;
+    holds_for("nobody else starts", FOREIGN_WAIT + LATE, || !other.log().contains("active with token"))
+        .with_context(|| mixed.group.logs())?;
     mixed.goes_on(&new)
 }
