@@ -306,6 +306,7 @@ impl Own {
             role: snapshot.role.to_string(),
             healthy: health.healthy,
             why: (!health.healthy).then(|| sentence(&health.why)),
+            leaving: snapshot.leaving.is_some(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since_unix_ms: self.waits_since_unix_ms,
             at_unix_ms: unix_us() / 1000,

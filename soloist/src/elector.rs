@@ -68,6 +68,8 @@ pub enum Order {
     Request(Petition),
     /// What the health check says now.
     Health(Health),
+    /// Why this member's place is about to go away; nothing if it is not any more.
+    Leaving(Option<String>),
     /// Who has announced itself beside the lock and is there, this member included.
     Members(Vec<Announcement>),
 }
@@ -337,6 +339,10 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 self.publisher.update(|snapshot| snapshot.health = health);
                 Some(Input::Health(healthy))
             }
+            Some(Order::Leaving(why)) => {
+                self.publisher.update(|snapshot| snapshot.leaving = why);
+                None
+            }
             Some(Order::Members(members)) => {
                 let candidates = candidates(&members);
                 self.publisher.update(|snapshot| snapshot.members = members);
@@ -430,10 +436,11 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     }
 }
 
-/// The names of those who may take over, who has been there longest first. The machine leaves out its own.
+/// The names of those who may take over: first who stays where it is, and of these who has been there longest. The machine
+/// leaves out its own.
 fn candidates(members: &[Announcement]) -> Vec<String> {
     let mut fit: Vec<&Announcement> = members.iter().filter(|member| member.healthy).collect();
-    fit.sort_by_key(|member| (member.since_unix_ms, &member.name));
+    fit.sort_by_key(|member| (member.leaving, member.since_unix_ms, &member.name));
     fit.into_iter().map(|member| member.name.clone()).collect()
 }
 
@@ -483,5 +490,23 @@ fn log(action: &Action, reason: &str, role: Role) {
         tracing::debug!(%role, "{reason}");
     } else {
         tracing::info!(%role, "{reason}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::board::contract::member;
+
+    #[test]
+    fn who_stays_goes_before_who_waits_longer_and_is_about_to_leave() {
+        let announced = |name: &str, since_unix_ms: u64, leaving: bool| Announcement {
+            since_unix_ms,
+            leaving,
+            ..member(name, since_unix_ms.into())
+        };
+        let unfit = Announcement { healthy: false, ..announced("unfit", 1, false) };
+        let members = [announced("first", 1, true), announced("third", 3, false), announced("second", 2, false), unfit];
+        assert_eq!(candidates(&members), ["second", "third", "first"]);
     }
 }

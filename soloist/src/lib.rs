@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod dropin;
 pub mod elector;
 pub mod error;
+pub mod handover;
 pub mod health;
 pub mod hooks;
 pub mod lock;

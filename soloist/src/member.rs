@@ -29,7 +29,7 @@ use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{attend, countdown, health, hooks, serve, signals};
+use crate::{attend, countdown, handover, health, hooks, serve, signals};
 
 use self::routes::Opened;
 
@@ -210,6 +210,10 @@ impl Member {
         let publisher = Publisher::new(first);
         around.add("the countdown", countdown::run(publisher.subscribe()));
         let nonce = machine.member().nonce;
+        if let Some(place) = settings.handover.clone() {
+            let watching = handover::run(settings.access.clone(), place, publisher.subscribe(), sender.clone());
+            around.add("the watch of the pod", watching);
+        }
         let mut farewells = JoinSet::new();
         let attending = attend::attend(Arc::new(board), nonce, publisher.subscribe(), sender.clone());
         around.add_lingering("board", attending, &mut farewells);

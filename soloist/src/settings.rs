@@ -16,6 +16,7 @@ use std::time::Duration;
 use election::{OnExit, OnLoss, Plain, Timing};
 
 use crate::error::{Code, Failure};
+use crate::handover;
 use crate::lock::kubernetes::{Access, check_lease};
 use crate::route::open::Wanted;
 
@@ -49,6 +50,8 @@ pub struct Raw {
     pub http: Option<String>,
     /// `--http-token-file`
     pub http_token_file: Option<PathBuf>,
+    /// `--handover-on eviction`
+    pub hands_over_on_eviction: bool,
     /// `--route`
     pub routes: Vec<String>,
     /// What follows `--`.
@@ -82,6 +85,8 @@ pub struct Settings {
     pub fail_fast: bool,
     /// Where HTTP is served, if it is.
     pub http: Option<Http>,
+    /// The pod whose deletion begins a handover, if there is one.
+    pub handover: Option<handover::Place>,
     /// Who gets the group's traffic.
     pub routes: Vec<Wanted>,
     /// The workload.
@@ -118,7 +123,10 @@ impl Settings {
         let health = health::health(raw.health)?;
         let hooks = hooks::hooks(raw.hooks)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
-        let routes = route::routes(&raw.routes, &|name| std::env::var(name).ok())?;
+        let variable = |name: &str| std::env::var(name).ok();
+        let routes = route::routes(&raw.routes, &variable)?;
+        let watches_pod = raw.hands_over_on_eviction && matches!(place, Place::Lease(_));
+        let handover = watches_pod.then(|| route::own_place(&variable)).flatten();
         command::check(&raw.command)?;
         place.prepare()?;
         Ok(Self {
@@ -132,6 +140,7 @@ impl Settings {
             allow_remote_fs: raw.allow_remote_fs,
             fail_fast: raw.fail_fast,
             http,
+            handover,
             routes,
             command: raw.command,
             on_exit,

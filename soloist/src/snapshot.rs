@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub memory_locked: Option<bool>,
     /// Whether this member may be active.
     pub health: Health,
+    /// Why this member's place is about to go away, if it is: others are better successors.
+    pub leaving: Option<String>,
     /// The other members that announced themselves and this one, by name.
     pub members: Vec<Announcement>,
     /// Why it is so: the last reason of the machine that was worth a log line.
@@ -146,6 +148,9 @@ pub struct Announcement {
     /// Why it is unhealthy, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Whether its place is about to go away: others go first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
     /// The version of soloist.
     pub version: String,
     /// Since when it has been there, in wall-clock milliseconds since 1970: who waits longest goes first.
@@ -171,6 +176,7 @@ impl Snapshot {
             containment: None,
             memory_locked: None,
             health,
+            leaving: None,
             members: Vec::new(),
             reason: "has not looked at the lock yet".to_owned(),
             store_answered: None,
@@ -191,6 +197,11 @@ impl Snapshot {
     /// Whether another member that has announced itself may be active.
     pub fn another_is_fit(&self) -> bool {
         self.members.iter().any(|member| member.healthy && member.name != self.name)
+    }
+
+    /// Whether one of them is not about to leave either.
+    pub fn another_stays(&self) -> bool {
+        self.members.iter().any(|member| member.healthy && !member.leaving && member.name != self.name)
     }
 
     /// Whether a person would call the step from `before` to this one news.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::history::History;
+use crate::history::{History, Span};
 use crate::stamp;
 use crate::wait::wait_until;
 
@@ -20,8 +20,9 @@ use crate::wait::wait_until;
 const PACE: Duration = Duration::from_millis(1);
 /// For one answer: while nobody gets traffic, packets may be dropped.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// A member answers a moment before its first stamp, and stamps are half a millisecond apart on busy processors.
-const BLUR: Duration = Duration::from_millis(50);
+
+/// So many answers in a row say that traffic has settled.
+const STEADY: usize = 20;
 
 /// One question and what came of it.
 #[derive(Clone, Debug)]
@@ -68,26 +69,36 @@ impl Sampler {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until `who` answers.
+    /// Waits until `who` has answered for a while, and nobody else.
     pub fn wait(&self, who: &str, limit: Duration) -> Result<()> {
-        let answers = || self.all().last().is_some_and(|answer| answer.who.as_deref() == Some(who));
-        wait_until(&format!("an answer of {who}"), limit, answers)
+        let answers = || {
+            let all = self.all();
+            let latest: Vec<_> = all.iter().rev().take(STEADY).collect();
+            latest.len() == STEADY && latest.iter().all(|answer| answer.who.as_deref() == Some(who))
+        };
+        wait_until(&format!("answers of {who}"), limit, answers)
     }
 
-    /// Only who was active has answered, and nobody again after the next one. Returns how many answers there were, and
-    /// the longest time between two.
+    /// Only who was active has answered: after the last stamp of the one before it, and before the first stamp of the next.
+    /// What answers is not what stamps, and may begin a moment earlier and end a moment later. Returns how many answers
+    /// there were, and the longest time between two.
     pub fn check(&self, history: &History) -> Result<(usize, Duration)> {
         let answers: Vec<Answer> = self.all().into_iter().filter(|answer| answer.who.is_some()).collect();
-        let blur = u64::try_from(BLUR.as_nanos()).unwrap_or(u64::MAX);
+        let mut spans: Vec<&Span> = history.spans.iter().collect();
+        spans.sort_by_key(|span| span.token);
         let mut latest = 0;
         for answer in &answers {
-            let is_of = |member: &str| answer.who.as_deref() == Some(member);
-            let spans = history.spans.iter().filter(|span| is_of(&span.member));
-            let was_active = |first: u64, last: u64| first <= answer.answered + blur && last + blur >= answer.asked;
-            let span = spans.into_iter().find(|span| was_active(span.first, span.last));
-            let token = span.with_context(|| format!("{answer:?} came from one that was not active"))?.token;
-            ensure!(token >= latest, "{answer:?} came after an answer of a later one");
-            latest = token;
+            let was_active = |at: &usize| {
+                let begin = at.checked_sub(1).and_then(|before| spans.get(before)).map_or(0, |before| before.last);
+                let end = spans.get(at + 1).map_or(u64::MAX, |next| next.first);
+                spans[*at].member == *answer.who.as_deref().unwrap_or_default()
+                    && answer.answered > begin
+                    && answer.asked < end
+            };
+            let turn = (0..spans.len()).find(was_active);
+            let turn = turn.with_context(|| format!("{answer:?} came from one that was not active: {history}"))?;
+            ensure!(turn >= latest, "{answer:?} came after an answer of a later one");
+            latest = turn;
         }
         let silences = answers.windows(2).map(|pair| pair[1].answered.saturating_sub(pair[0].answered));
         Ok((answers.len(), Duration::from_nanos(silences.max().unwrap_or_default())))

@@ -157,3 +157,18 @@ fn a_lock_in_a_folder_that_is_not_there_is_78() -> Result<()> {
     let output = refused(&["run", "--lock", "/nowhere/app.lock", "--group", "g", "--", "true"])?;
     check_refusal(&output, 78, "/nowhere")
 }
+
+#[test]
+fn a_route_of_no_kind_is_64_and_one_without_a_kubernetes_78() -> Result<()> {
+    let pod = ["POD_NAMESPACE=prod", "POD_IP=10.0.0.7", "KUBECONFIG=/does/not/exist"];
+    for (route, code, text) in
+        [("service:app", 64, "no kind of route"), ("endpoint-slice:app", 78, "the credentials: ")]
+    {
+        let group = Group::new()?;
+        let wrapper = ["env", "-u", "KUBERNETES_SERVICE_HOST"].into_iter().chain(pod);
+        let mut member = group.member("a").wrapper(wrapper).options(["--route", route]).run(&["true"])?;
+        let got = member.wait_exit_code(LIMIT)?;
+        ensure!(got == code && member.log().contains(text), "{route}: {got}: {}", member.log());
+    }
+    Ok(())
+}

@@ -92,6 +92,7 @@ fn ghost(nonce: u128, age: Duration) -> Announcement {
         role: "standby".to_owned(),
         healthy: true,
         why: None,
+        leaving: false,
         version: "0.0.0".to_owned(),
         since_unix_ms: at_unix_ms,
         at_unix_ms,

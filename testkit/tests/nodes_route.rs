@@ -13,9 +13,6 @@ use testkit::process;
 use testkit::traffic::View;
 use testkit::wait::{wait_for, wait_until};
 
-/// While a node is away there is time for few.
-const ANSWERS_MIN: usize = 10;
-
 /// Both Services of the example.
 const SERVICES: [&str; 2] = ["my-routed", "my-routed-labelled"];
 
@@ -67,7 +64,6 @@ impl Traffic {
         for (sampler, service) in self.samplers.iter().zip(SERVICES) {
             let (answers, silence) = sampler.check(&pods.history()).with_context(|| pods.logs())?;
             eprintln!("{what}: {service}: {answers} answers, the longest silence {silence:?}");
-            ensure!(answers >= ANSWERS_MIN, "{answers} answers say nothing");
         }
         for view in self.views.iter().chain([&self.labels]) {
             let seen = view.seen();

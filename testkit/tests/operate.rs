@@ -126,6 +126,7 @@ fn a_switchover_to_nobody_anybody_unfit_or_oneself_is_refused() -> Result<()> {
         role: "standby".to_owned(),
         healthy: false,
         why: Some("its disk is full".to_owned()),
+        leaving: false,
         version: "0".to_owned(),
         since_unix_ms: now_unix_ms,
         at_unix_ms: now_unix_ms,

@@ -63,6 +63,10 @@ pub(super) struct Arguments {
     /// The file with the token that requests over TCP must bring
     #[arg(long, env = "SOLOIST_HTTP_TOKEN_FILE", value_name = "PATH")]
     http_token_file: Option<PathBuf>,
+    /// In a pod, for a lock on Kubernetes: hand over when the pod is being deleted or evicted, without waiting for SIGTERM,
+    /// and let others go first while the node is being emptied; needs watch on pods, and on nodes for the latter
+    #[arg(long, env = "SOLOIST_HANDOVER_ON", default_value = "eviction", value_name = "WHAT")]
+    handover_on: HandoverArgument,
     /// Send traffic to the active member alone, through Kubernetes: endpoint-slice:SERVICE, endpoints:SERVICE, or
     /// pod-label:KEY on the members' pods, with the values active and standby or as in KEY=ACTIVE|STANDBY; several times,
     /// or several with commas between
@@ -104,6 +108,12 @@ enum EvidenceArgument {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum HandoverArgument {
+    Eviction,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum OnLossArgument {
     Standby,
     Exit,
@@ -132,6 +142,7 @@ impl Arguments {
             fail_fast: self.fail_fast,
             http: self.http,
             http_token_file: self.http_token_file,
+            hands_over_on_eviction: matches!(self.handover_on, HandoverArgument::Eviction),
             routes: self.routes,
             command: self.command,
             health: self.health.raw(),

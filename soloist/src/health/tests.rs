@@ -26,6 +26,7 @@ fn announced(name: &str, healthy: bool) -> Announcement {
         role: "standby".to_owned(),
         healthy,
         why: None,
+        leaving: false,
         version: "0".to_owned(),
         since_unix_ms: 0,
         at_unix_ms: 0,

@@ -10,7 +10,7 @@ mod events;
 mod evidence;
 mod hub;
 mod instance;
-mod kubelet;
+pub(crate) mod kubelet;
 mod lease;
 mod recorder;
 mod rule;

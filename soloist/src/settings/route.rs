@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::lock_url::{is_label, is_subdomain};
 use crate::error::{Code, Failure};
+use crate::handover::Place;
 use crate::route::check_address;
 use crate::route::endpoints::Target;
 use crate::route::open::Wanted;
@@ -16,6 +17,17 @@ const LABEL_MAX: usize = 63;
 
 /// Looks a variable of the environment up.
 type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The pod that the environment names, where it names one: enough to watch it.
+pub(super) fn own_place(variables: Variables<'_>) -> Option<Place> {
+    let named = |name: &str, is_valid: fn(&str) -> bool| variables(name).filter(|value| is_valid(value));
+    Some(Place {
+        namespace: named("POD_NAMESPACE", is_label)?,
+        pod: named("POD_NAME", is_subdomain)?,
+        uid: variables("POD_UID").filter(|uid| !uid.is_empty()),
+        node: named("NODE_NAME", is_subdomain),
+    })
+}
 
 /// Validates all routes of one member.
 pub(super) fn routes(raw: &[String], variables: Variables<'_>) -> Result<Vec<Wanted>, Failure> {

@@ -177,6 +177,7 @@ pub(in crate::cli) fn with_members(mut look: Look, now_unix_ms: u64, members: &[
         role: "standby".to_owned(),
         healthy: *healthy,
         why: (!healthy).then(|| "the check said no".to_owned()),
+        leaving: false,
         version: "0.1.0".to_owned(),
         since_unix_ms: now_unix_ms - 60_000,
         at_unix_ms: now_unix_ms - 2_000,

@@ -27,6 +27,7 @@ pub fn member(name: &str, nonce: u128) -> Announcement {
         role: "standby".into(),
         healthy: true,
         why: None,
+        leaving: false,
         version: "1.2.3".into(),
         since_unix_ms: now_ms(),
         at_unix_ms: now_ms(),

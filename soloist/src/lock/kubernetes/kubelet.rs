@@ -1,4 +1,5 @@
-//! What the kubelet says of one container: one watch of its pod, until something can be said of it.
+//! What is said of one pod or node: one watch of it, until something can be made of that. Above all the kubelet's word on
+//! a container.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,31 +14,55 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::access::{Access, chain};
-use super::container::Container;
 use super::events::Lines;
 use super::rule::{Verb, missing_beside};
 use super::session::{Sessions, request};
 use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS, jittered};
 use crate::elector::KernelEntropy;
 
-/// Waits for a word on one container; it ends when this is dropped, and by itself after the word.
+/// One object that is watched, and what it costs not to be allowed to.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    collection: String,
+    name: String,
+    /// The rule that allows it.
+    rule: String,
+    /// What is not done without it.
+    cost: &'static str,
+}
+
+impl Watched {
+    /// A pod.
+    pub fn pod(namespace: &str, name: &str, cost: &'static str) -> Self {
+        let rule = missing_beside(Verb::Watch, "pods", namespace);
+        Self { collection: format!("/api/v1/namespaces/{namespace}/pods"), name: name.to_owned(), rule, cost }
+    }
+
+    /// A node, which is in no namespace.
+    pub fn node(name: &str, cost: &'static str) -> Self {
+        let rule = "missing: verb watch on nodes; give the member a ClusterRole with {apiGroups: [\"\"], resources: [nodes], \
+             verbs: [watch]}";
+        Self { collection: "/api/v1/nodes".to_owned(), name: name.to_owned(), rule: rule.to_owned(), cost }
+    }
+}
+
+/// Waits for a word on one object; it ends when this is dropped, and by itself after the word.
 pub struct Waiting<T> {
     word: watch::Receiver<Option<T>>,
     task: JoinHandle<()>,
 }
 
 impl<T: Clone + Send + Sync + 'static> Waiting<T> {
-    /// Watches the pod of `container` until `judge` makes something of it. `is_told`: whether it was said already that
-    /// pods must not be watched.
+    /// Watches the object until `judge` makes something of it. `is_told`: whether it was said already that it must not be
+    /// watched.
     pub fn start(
         access: Access,
-        container: &Container,
+        watched: Watched,
         is_told: Arc<AtomicBool>,
         judge: impl Fn(&Value) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
         let (sender, word) = watch::channel(None);
-        let (namespace, pod) = (container.namespace.clone(), container.pod.clone());
-        let task = Task { namespace, pod, is_told, sessions: Sessions::new(access) };
+        let task = Task { watched, is_told, sessions: Sessions::new(access) };
         let task = tokio::spawn(async move {
             let said = task.run(judge).await;
             // Fails only if nobody listens any more.
@@ -76,8 +101,7 @@ enum End {
 }
 
 struct Task {
-    namespace: String,
-    pod: String,
+    watched: Watched,
     is_told: Arc<AtomicBool>,
     /// Apart from those of the lock: whatever becomes of this must never be in their way.
     sessions: Sessions,
@@ -101,7 +125,7 @@ impl Task {
                 End::Over => backoff,
                 End::Broken(why) => {
                     self.sessions.forget();
-                    tracing::debug!("the watch of the pod {:?} broke and is begun anew: {why}", self.pod);
+                    tracing::debug!("the watch of {:?} broke and is begun anew: {why}", self.watched.name);
                     backoff
                 }
                 End::Forbidden => {
@@ -115,11 +139,12 @@ impl Task {
         }
     }
 
-    /// Once, for all pods.
+    /// Once, for all objects of a kind.
     fn tell(&self) {
         if !self.is_told.swap(true, Ordering::Relaxed) {
-            let rule = missing_beside(Verb::Watch, "pods", &self.namespace);
-            tracing::warn!("the kubelet's word is not waited for, because pods must not be watched: {rule}");
+            let Watched { collection, rule, cost, .. } = &self.watched;
+            let plural = collection.rsplit('/').next().unwrap_or_default();
+            tracing::warn!("{cost}, because {plural} must not be watched: {rule}");
         }
     }
 
@@ -137,13 +162,11 @@ impl Task {
         self.follow(response.into_body(), Instant::now() + Duration::from_secs(seconds) + LATE_MAX, judge).await
     }
 
-    /// Without a version: the first event is the pod as it is now, and `get` is not needed.
+    /// Without a version: the first event is the object as it is now, and `get` is not needed.
     async fn begin(&mut self, seconds: u64) -> Result<http::Response<kube::client::Body>, String> {
         let session = self.sessions.take().await.map_err(|error| error.to_string())?;
-        let path = format!(
-            "/api/v1/namespaces/{}/pods?watch=true&timeoutSeconds={seconds}&fieldSelector=metadata.name%3D{}",
-            self.namespace, self.pod
-        );
+        let Watched { collection, name, .. } = &self.watched;
+        let path = format!("{collection}?watch=true&timeoutSeconds={seconds}&fieldSelector=metadata.name%3D{name}");
         let response = session.send(request(Method::GET, path, Vec::new())?).await?;
         self.sessions.keep(session);
         Ok(response)
@@ -165,7 +188,7 @@ impl Task {
             };
             let Ok(piece) = frame.into_data() else { continue };
             for line in lines.push(&piece).map_err(End::Broken)? {
-                if let Some(word) = judge(&pod_of(&line).map_err(End::Broken)?) {
+                if let Some(word) = judge(&object_of(&line).map_err(End::Broken)?) {
                     return Ok(word);
                 }
             }
@@ -173,12 +196,12 @@ impl Task {
     }
 }
 
-/// The pod in one event, whatever happened to it: the judge looks at what it says of the container, and nothing else.
-fn pod_of(line: &[u8]) -> Result<Value, String> {
+/// The object in one event, whatever happened to it: the judge looks at what it says, and nothing else.
+fn object_of(line: &[u8]) -> Result<Value, String> {
     let mut event: Value = serde_json::from_slice(line).map_err(|error| format!("an event cannot be read: {error}"))?;
-    let pod = event.get_mut("object").map(Value::take).unwrap_or_default();
+    let object = event.get_mut("object").map(Value::take).unwrap_or_default();
     match event["type"].as_str() {
-        Some("ADDED" | "MODIFIED" | "DELETED") => Ok(pod),
-        _ => Err(pod["message"].as_str().unwrap_or("an event of an unknown type").to_owned()),
+        Some("ADDED" | "MODIFIED" | "DELETED") => Ok(object),
+        _ => Err(object["message"].as_str().unwrap_or("an event of an unknown type").to_owned()),
     }
 }

@@ -80,6 +80,11 @@ impl Server {
         Self::with(Replies { watches: watches.into(), others: others.into(), ..Replies::default() }).await
     }
 
+    /// One that is asked for watches of pods alone.
+    pub async fn on_pods(pods: Vec<Reply>) -> Self {
+        Self::with(Replies { pods: pods.into(), ..Replies::default() }).await
+    }
+
     async fn with(replies: Replies) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let folder = tempfile::tempdir().unwrap();

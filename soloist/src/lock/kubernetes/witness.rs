@@ -13,7 +13,7 @@ use super::access::Access;
 use super::container::Container;
 use super::evidence::{Recorded, WhyNot, restarted, shown_id, terminated};
 use super::instance::InstanceLock;
-use super::kubelet::Waiting;
+use super::kubelet::{Waiting, Watched};
 use crate::clock::unix_us;
 use crate::workload::process::ProcessId;
 
@@ -149,7 +149,7 @@ impl Kubelet {
             let started = started()?;
             let container = own.clone();
             let judge = move |pod: &Value| shown_id(&container, started, pod).ok();
-            Some(Waiting::start(access.clone(), own, Arc::clone(&is_told), judge))
+            Some(Waiting::start(access.clone(), watched(own), Arc::clone(&is_told), judge))
         });
         Self { access, is_told, own_id, holder: RefCell::new(None) }
     }
@@ -164,12 +164,17 @@ impl Kubelet {
         let (_, waiting) = holder.insert(kept.unwrap_or_else(|| {
             let container = recorded.container.clone();
             let judge = move |pod: &Value| terminated(&container, pod).ok();
-            let waiting = Waiting::start(self.access.clone(), &recorded.container, Arc::clone(&self.is_told), judge);
+            let waiting =
+                Waiting::start(self.access.clone(), watched(&recorded.container), Arc::clone(&self.is_told), judge);
             (recorded, waiting)
         }));
         waiting.hear();
         waiting.word()
     }
+}
+
+fn watched(container: &Container) -> Watched {
+    Watched::pod(&container.namespace, &container.pod, "the kubelet's word is not waited for")
 }
 
 /// When this process started, since 1970 by the wall clock.

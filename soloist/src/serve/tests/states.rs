@@ -140,6 +140,7 @@ fn status_tells_all_that_is_known() {
         role: "standby".to_owned(),
         healthy: false,
         why: Some("ill".to_owned()),
+        leaving: false,
         version: "0.1.0".to_owned(),
         since_unix_ms: 1_000,
         at_unix_ms: 2_000,
