@@ -58,8 +58,6 @@ pub fn run(settings: Settings, front: Front) -> Result<Exit, Failure> {
     // One thread: small, and the guard's parent-death signal is bound to the thread that starts it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // After each task that has run the elector is looked at first: the others are never in its way.
-        .event_interval(1)
         .build()
         .map_err(|error| Failure::new(Code::Internal, format!("failed to start the runtime: {error}")))?;
     let exit = runtime.block_on(take_part(settings, front));

@@ -206,7 +206,7 @@ impl Api {
         let session = self.sessions.take().await.map_err(|error| Trouble::Unavailable(error.to_string()))?;
         let request = request(method, path, body).map_err(Trouble::Refused)?;
         let answer = session.call(request).await.map_err(Trouble::Unavailable)?;
-        self.sessions.keep(session);
+        session.keep();
         Ok(answer)
     }
 }

@@ -30,9 +30,9 @@ pub enum Failed {
     Unknown(String),
 }
 
-/// Who calls, on a connection of its own.
+/// Who calls.
 pub struct Calls {
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
     place: LeaseName,
     /// The namespace that the credentials belong to.
     home: String,
@@ -45,19 +45,19 @@ impl Calls {
     /// # Errors
     /// Credentials that cannot be read or must not be used.
     pub async fn open(access: Access, place: LeaseName) -> Result<Self, LockError> {
-        let sessions = Sessions::new(access);
+        let sessions = Arc::new(Sessions::new(access));
         let session = sessions.take().await?;
         let home = session.namespace().to_owned();
-        sessions.keep(session);
+        session.keep();
         let namespace = if place.namespace.is_empty() { home.clone() } else { place.namespace };
         let place = LeaseName { namespace, name: place.name };
         Ok(Self { sessions, place, home, hub: Arc::default() })
     }
 
-    /// One more caller, on another connection: neither is in the way of the other.
+    /// One more caller. At the same moment it uses another connection: neither is in the way of the other.
     pub fn beside(&self) -> Self {
         Self {
-            sessions: Sessions::new(self.access().clone()),
+            sessions: Arc::clone(&self.sessions),
             place: self.place.clone(),
             home: self.home.clone(),
             hub: Arc::clone(&self.hub),
@@ -131,7 +131,7 @@ impl Calls {
         let (status, headers, bytes) = session.call(request).await.map_err(Failed::Unknown)?;
         let answer = Ask { verb, place: &self.place }.judge(status, &headers, &bytes);
         if !matches!(answer, Answer::Unauthorized(_) | Answer::Unclear(_)) {
-            self.sessions.keep(session);
+            session.keep();
         }
         Ok(answer)
     }

@@ -168,7 +168,7 @@ impl Task {
         let Watched { collection, name, .. } = &self.watched;
         let path = format!("{collection}?watch=true&timeoutSeconds={seconds}&fieldSelector=metadata.name%3D{name}");
         let response = session.send(request(Method::GET, path, Vec::new())?).await?;
-        self.sessions.keep(session);
+        session.keep();
         Ok(response)
     }
 

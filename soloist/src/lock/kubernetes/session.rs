@@ -1,7 +1,8 @@
 //! One connection to the API server, with nothing hidden in it: no retries, no redirects, a dead peer is noticed, and a
 //! session that has disappointed is thrown away whole.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -27,8 +28,11 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 const KEEPALIVE_TRIES: u32 = 3;
 /// How long sent bytes may stay without acknowledgement.
 const USER_TIMEOUT: Duration = Duration::from_secs(6);
-/// Shorter than the servers' own limit of 90 s, so that none closes a connection which is just being used.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Shorter than the servers' own limit of 90 s, so that none closes a connection which is just being used. Longer than a
+/// standby is silent between two announcements: it shall acquire the lock over a connection that is there.
+const IDLE_MAX: Duration = Duration::from_secs(80);
+/// So many sessions are kept: one for the lock, and one for what goes on beside it at the same moment.
+const KEPT_MAX: usize = 2;
 
 /// A client with connections of its own.
 #[derive(Clone)]
@@ -91,11 +95,12 @@ impl Session {
     }
 }
 
-/// Keeps a session as long as it does not disappoint. Whoever is dropped in the middle of a call takes it along.
+/// Keeps sessions as long as none disappoints.
 pub struct Sessions {
     access: Access,
     addresses: Arc<Addresses>,
-    kept: Mutex<Option<Session>>,
+    /// Last the one that was used last.
+    kept: Mutex<Vec<Session>>,
 }
 
 impl Sessions {
@@ -113,26 +118,57 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`Session::open`]. Nothing was sent then.
-    pub async fn take(&self) -> Result<Session, LockError> {
-        let kept = self.swap(None);
-        match kept {
-            Some(session) => Ok(session),
-            None => Session::open_at(&self.access, Arc::clone(&self.addresses)).await,
-        }
-    }
-
-    /// For the next call: this one was answered.
-    pub fn keep(&self, session: Session) {
-        self.swap(Some(session));
+    pub async fn take(&self) -> Result<Lent<'_>, LockError> {
+        let kept = self.kept().pop();
+        let session = match kept {
+            Some(session) => session,
+            None => Session::open_at(&self.access, Arc::clone(&self.addresses)).await?,
+        };
+        Ok(Lent { session, sessions: self, is_good: false })
     }
 
     /// The next call begins a fresh one.
     pub fn forget(&self) {
-        self.swap(None);
+        self.kept().clear();
     }
 
-    fn swap(&self, session: Option<Session>) -> Option<Session> {
-        std::mem::replace(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner), session)
+    fn kept(&self) -> MutexGuard<'_, Vec<Session>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session for one call. Where that is not answered, or is dropped, all sessions are forgotten: what was idle beside it
+/// most likely leads to the same server.
+pub struct Lent<'a> {
+    session: Session,
+    sessions: &'a Sessions,
+    is_good: bool,
+}
+
+impl Lent<'_> {
+    /// For the next call: this one was answered.
+    pub fn keep(mut self) {
+        self.is_good = true;
+        let mut kept = self.sessions.kept();
+        if kept.len() < KEPT_MAX {
+            kept.push(self.session.clone());
+        }
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if !self.is_good {
+            self.sessions.forget();
+        }
     }
 }
 

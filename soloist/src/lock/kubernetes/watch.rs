@@ -250,7 +250,7 @@ impl Task {
             path.push_str(&format!("&resourceVersion={from}"));
         }
         let response = session.send(request(Method::GET, path, Vec::new())?).await?;
-        self.sessions.keep(session);
+        session.keep();
         Ok(response)
     }
 

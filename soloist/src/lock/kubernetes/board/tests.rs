@@ -52,7 +52,7 @@ async fn a_member_writes_once_and_asks_for_nothing() {
     assert!(look.written_unix_us.is_some());
     assert_eq!(verbs(&server), ["POST", "PUT"]);
     let (first, second) = (&server.requests()[0], &server.requests()[1]);
-    assert_ne!(first.connection, second.connection, "never in the way of a renewal");
+    assert_eq!(first.connection, second.connection, "which keeps the connection of the lock in use");
     assert_eq!(
         (&second.body["metadata"]["uid"], &second.body["metadata"]["resourceVersion"]),
         (&"u".into(), &"1".into())
@@ -63,6 +63,26 @@ async fn a_member_writes_once_and_asks_for_nothing() {
         assert_eq!(ours(&second.body, name), ours(&first.body, name));
     }
     drop(lock);
+}
+
+#[tokio::test]
+async fn an_announcement_is_never_in_the_way_of_a_renewal_nor_behind_one() {
+    let server = Server::start(vec![Reply::Store, Reply::Silent, Reply::Store]).await;
+    let (lock, board) = holding(&server).await;
+    let version = lock.last_lease().unwrap().0;
+    let (renewal, own) = (held(1, 2), member("a", 1));
+    tokio::select! {
+        biased;
+        written = lock.write(version, &renewal, "why") => panic!("the server is silent: {written:?}"),
+        announced = async {
+            while verbs(&server) != ["POST", "PUT"] {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            board.announce(&own).await
+        } => announced.unwrap(),
+    }
+    let connections: Vec<usize> = server.requests().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [0, 0, 1]);
 }
 
 #[tokio::test]
