@@ -362,9 +362,15 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             Action::Write { expected, record, attempt, limit } => {
                 self.predecessor.replaced(expected, &record);
                 let lock = Rc::clone(&self.lock);
-                let end = self.end.clone().filter(|_| matches!(record.claim, Claim::Released(_)));
-                let why = end.unwrap_or(reason);
-                let write = async move { lock.write(expected, &record, &why).await };
+                let is_release = matches!(record.claim, Claim::Released(_));
+                let why = self.end.clone().filter(|_| is_release).unwrap_or(reason);
+                let withdrawn = is_release.then(|| self.traffic.withdrawn());
+                let write = async move {
+                    if let Some(withdrawn) = withdrawn {
+                        withdrawn.await;
+                    }
+                    lock.write(expected, &record, &why).await
+                };
                 self.operation = Some(bounded_write(attempt, limit, write));
             }
             Action::StepBack { pause } => self.lock.step_back(pause),

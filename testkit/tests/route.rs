@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use election::{Exit, OnExit};
+use election::{Claim, Exit, OnExit};
 use soloist::elector::Order;
 use testkit::virtual_group::{VirtualMember, World, spawn};
 use tokio::task::LocalSet;
@@ -95,6 +95,29 @@ fn a_stop_withdraws_before_the_workload_is_gone_and_the_exit_waits_for_it() -> R
         b.orders.send(Order::Leave).await?;
         exit(b).await?;
         assert_eq!(who(&world), None);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_release_waits_for_the_withdrawal_but_only_for_a_moment() -> Result<()> {
+    play(async {
+        let world = World::default();
+        let is_released = || world.store.seen().record.is_some_and(|record| matches!(record.claim, Claim::Released(_)));
+        for (name, delay) in [("a", Duration::from_millis(10)), ("b", LEASE / 4)] {
+            let member = member(&world, name, 1)?;
+            until("active", || world.ledger.borrow().is_led()).await?;
+            world.directory.borrow_mut().delay = delay;
+            member.orders.send(Order::Leave).await?;
+            until("gone", || !world.ledger.borrow().is_led()).await?;
+            let before = tokio::time::Instant::now();
+            until("released", is_released).await?;
+            let is_withdrawn = who(&world).is_none();
+            assert_eq!(is_withdrawn, name == "a", "one that is answered soon comes first");
+            assert!(before.elapsed() < Duration::from_millis(150), "{:?}", before.elapsed());
+            exit(member).await?;
+            world.directory.borrow_mut().delay = Duration::from_millis(1);
+        }
         Ok(())
     })
 }

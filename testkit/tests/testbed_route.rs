@@ -111,13 +111,13 @@ impl Site {
         Ok(pairs.into_iter().map(|(key, value)| format!("{key}={value}")).collect())
     }
 
-    /// Starts the member of a pod as the administrator, with nothing between it and the API server. Its stop takes longer
-    /// than a withdrawal, as it does where a processor has time for both.
+    /// Starts the member of a pod as the administrator, with nothing between it and the API server. Its workload ends as
+    /// soon as it is asked to, sooner than a withdrawal is answered.
     fn spawn_direct(&self, name: &str) -> Result<Member> {
         let environment = self.environment(name)?;
         let wrapper = ["env"].into_iter().chain(environment.iter().map(String::as_str));
         let routes = ROUTES.into_iter().flat_map(|route| ["--route", route]);
-        self.group.group.member(name).wrapper(wrapper).options(routes).probe(&["--mode", "ignore-term"])
+        self.group.group.member(name).wrapper(wrapper).options(routes).probe::<&str>(&[])
     }
 
     /// Starts the member of a pod, as PID 1 of a PID namespace of its own, with these changes to its environment.
@@ -452,8 +452,7 @@ fn is_leaving(lease: &Value, name: &str) -> bool {
 #[test]
 fn a_route_is_visible_a_write_after_the_acquisition() -> Result<()> {
     const ROUNDS: usize = 12;
-    let mut site = Site::new()?;
-    site.group.group.set("--stop-grace", "100ms");
+    let site = Site::new()?;
     let views = site.views()?;
     let lease = View::of_lease(site.cluster.client(), &site.group.namespace, "app")?;
     let mut members = vec![site.spawn_direct("a")?];

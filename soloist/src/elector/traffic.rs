@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use election::{Activation, Instant, Proof};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::route::{Pending, Route, Turn};
@@ -19,8 +20,11 @@ use crate::workload::{Ending, Event, Launch};
 const PREPARE_LIMIT: Duration = Duration::from_secs(1);
 /// A route that has not answered by then has failed. The lease is renewed meanwhile.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(15);
-/// The release does not wait for a withdrawal, but the exit of the process does.
+/// The exit of the process waits for a withdrawal for so long.
 const WITHDRAW_LIMIT: Duration = Duration::from_secs(5);
+/// The release waits for it for so long: the next one would meet a conflict otherwise, and two answers cost more.
+const WITHDRAW_HEAD_START: Duration = Duration::from_millis(50);
+
 /// The launch of an activation, and what goes along with it.
 pub(super) type Departure = (Launch, Option<OwnedFd>);
 
@@ -33,6 +37,8 @@ pub(super) struct Traffic {
     /// The activation that is published, or may be.
     published: Option<Turn>,
     operation: Option<Pending>,
+    /// Whether the operation is a withdrawal.
+    is_withdrawing: watch::Sender<bool>,
     preparation: Option<Pending>,
     /// What is to be said of launches that never happened.
     events: VecDeque<Event>,
@@ -74,6 +80,7 @@ impl Traffic {
         }
         if let (Some(turn), Some(route)) = (self.published.take(), &self.route) {
             self.operation = Some(Box::pin(within(WITHDRAW_LIMIT, route.withdraw(turn))));
+            self.is_withdrawing.send_replace(true);
         }
     }
 
@@ -95,6 +102,7 @@ impl Traffic {
             (None, None) => return std::future::pending().await,
         };
         self.operation = None;
+        self.is_withdrawing.send_replace(false);
         match result {
             Ok(()) => self.waiting.take(),
             Err(why) => {
@@ -112,6 +120,15 @@ impl Traffic {
         self.events.push_back(Event::Failed(format!("failed to send traffic to this member: {why}")));
         self.events.push_back(Event::Exited(Ending::NotStarted(1)));
         self.events.push_back(Event::Gone { proof: Proof::NeverStarted, released: None });
+    }
+
+    /// Ends when nothing is being withdrawn, or has been for long enough. Somebody has to wait for [`Traffic::next`]
+    /// meanwhile.
+    pub(super) fn withdrawn(&self) -> impl Future<Output = ()> + 'static {
+        let mut withdrawing = self.is_withdrawing.subscribe();
+        async move {
+            let _ = timeout(WITHDRAW_HEAD_START, withdrawing.wait_for(|is_withdrawing| !is_withdrawing)).await;
+        }
     }
 
     /// Waits for the end of a withdrawal.

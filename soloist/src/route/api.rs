@@ -94,6 +94,15 @@ pub enum Mode {
     Trial,
 }
 
+/// How old a list may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Nothing stored before the question is missing. The API server may wait for its own cache, for 100 ms.
+    Newest,
+    /// What the API server knows at the moment, at once.
+    Any,
+}
+
 /// Who calls, on connections of its own.
 pub struct Api {
     sessions: Sessions,
@@ -137,12 +146,12 @@ impl Api {
         }
     }
 
-    /// All objects with labels that fit `selector`, as they are now.
+    /// All objects with labels that fit `selector`.
     ///
     /// # Errors
     /// They are not known.
-    pub async fn list(&self, of: &Resource, selector: &str) -> Result<Vec<Value>, Trouble> {
-        let path = format!("{}?labelSelector={}", of.collection(), escaped(selector));
+    pub async fn list(&self, of: &Resource, selector: &str, age: Age) -> Result<Vec<Value>, Trouble> {
+        let path = format!("{}?labelSelector={}{}", of.collection(), escaped(selector), age.query());
         match self.ask(Ask { verb: "list", of, name: "" }, Method::GET, path, Vec::new()).await? {
             Found::Object(mut list) => match list["items"].take() {
                 Value::Array(items) => Ok(items),
@@ -208,6 +217,15 @@ impl Api {
         let answer = session.call(request).await.map_err(Trouble::Unavailable)?;
         session.keep();
         Ok(answer)
+    }
+}
+
+impl Age {
+    fn query(self) -> &'static str {
+        match self {
+            Age::Newest => "",
+            Age::Any => "&resourceVersion=0",
+        }
     }
 }
 

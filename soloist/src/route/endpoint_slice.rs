@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::api::{Api, Resource};
+use super::api::{Age, Api, Resource};
 use super::endpoints::Target;
 use super::object::{Content, Object, Shape};
 use super::open::Obstacle;
@@ -37,7 +37,7 @@ impl EndpointSlice {
 /// Refuses a Service that has other endpoints beside ours: whoever asks the Service would reach those as well.
 pub async fn check_others(api: &Api, target: &Target) -> Result<(), Obstacle> {
     let own = Slice::new(target.clone());
-    let slices = api.list(&own.resource, &format!("{SERVICE}={}", target.service)).await?;
+    let slices = api.list(&own.resource, &format!("{SERVICE}={}", target.service), Age::Newest).await?;
     let is_other = |slice: &&Value| slice["metadata"]["name"] != own.name.as_str();
     let has_endpoints = |slice: &&Value| slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty());
     let Some(other) = slices.iter().filter(is_other).find(has_endpoints) else { return Ok(()) };

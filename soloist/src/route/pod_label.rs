@@ -12,7 +12,7 @@ use election::{Activation, Token};
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::api::{Api, Resource, Trouble};
+use super::api::{Age, Api, Resource, Trouble};
 use super::object::{Content, Object, Shape};
 use super::open::Obstacle;
 use super::{Pending, Route, Turn, owner};
@@ -91,7 +91,7 @@ impl PodLabel {
         };
         own.check(&pod)?;
         owner::check(&shared.api, &pod, &own.resource.namespace, &own.label.key).await?;
-        shared.list().await?;
+        shared.list(Age::Newest).await?;
         // Another run of this container may have been active.
         Ok(shared.own.end(Some(pod), None).await?)
     }
@@ -101,7 +101,8 @@ impl Route for PodLabel {
     fn prepare(&self) -> Pending {
         let shared = Rc::clone(&self.0);
         Box::pin(async move {
-            let pods = shared.list().await.map_err(|trouble| trouble.to_string())?;
+            // Where this shows what the activation before took back, it shows all that counts: that one settled the others.
+            let pods = shared.list(Age::Any).await.map_err(|trouble| trouble.to_string())?;
             shared.listed.replace(Some(pods));
             Ok(())
         })
@@ -122,9 +123,9 @@ impl Route for PodLabel {
 
 impl Shared {
     /// The pods of the group, this one included.
-    async fn list(&self) -> Result<Vec<Value>, Trouble> {
+    async fn list(&self, age: Age) -> Result<Vec<Value>, Trouble> {
         let own = self.own.shape();
-        let mut pods = self.api.list(&own.resource, &own.label.key).await?;
+        let mut pods = self.api.list(&own.resource, &own.label.key, age).await?;
         pods.retain(|pod| pod["metadata"]["annotations"][LOCK] == own.lock.as_str());
         self.own.know(pods.iter().find(|pod| self.is_own(pod)).cloned());
         Ok(pods)
@@ -138,7 +139,7 @@ impl Shared {
     async fn settle(&self, turn: Turn) -> Result<(), Trouble> {
         let pods = match self.listed.take().filter(|pods| has_withdrawn(pods, turn.before)) {
             Some(pods) => pods,
-            None => self.list().await?,
+            None => self.list(Age::Newest).await?,
         };
         let is_settled = has_withdrawn(&pods, turn.before);
         let own = self.own.shape();

@@ -64,7 +64,9 @@ async fn one_write_is_left_where_the_activation_before_has_taken_its_label_back(
     let route = route(&server);
     within_soon(route.prepare()).await.unwrap();
     within_soon(route.publish(after(6, 7))).await.unwrap();
-    assert_eq!(server.requests().len(), 2, "one list and one write");
+    let requests = server.requests();
+    assert_eq!(requests.len(), 2, "one list and one write");
+    assert!(requests[0].line.contains("resourceVersion=0"), "which waits for nothing: {}", requests[0].line);
     within_soon(route.withdraw(after(6, 7))).await.unwrap();
     assert_eq!(writes(&server), [write("own", "active", "7", "-"), write("own", "standby", "7", "7")]);
 }
@@ -78,6 +80,7 @@ async fn every_other_pod_gets_the_token_first_where_nothing_was_taken_back() {
         let route = route(&server);
         within_soon(route.prepare()).await.unwrap();
         within_soon(route.publish(turn)).await.unwrap();
+        assert!(!server.requests()[1].line.contains("resourceVersion"), "nothing may be missing in what decides");
         let mut told = writes(&server);
         assert_eq!(told.pop(), Some(write("own", "active", "7", "-")), "the own one is the last");
         told.sort();
