@@ -1,7 +1,6 @@
 //! A Lease of Kubernetes as a lock: compare-and-set by resource version, change notices by one watch.
 
 mod access;
-mod addresses;
 pub(crate) mod answer;
 mod board;
 mod calls;
@@ -25,12 +24,13 @@ use std::time::Duration;
 use election::{Claim, Evidence, Record, Seen, Version, Write};
 use serde_json::Value;
 
-use self::calls::{Calls, Failed};
-use self::watch::{News, Watcher};
+use self::calls::Calls;
+use self::hub::LeaseNews;
+use self::watch::Watcher;
 use self::witness::Witness;
 use super::codec::EncodeError;
 use super::history::Change;
-use super::{Lock, LockError};
+use super::{Failed, Lock, LockError};
 
 pub use self::access::Access;
 pub use self::board::LeaseBoard;
@@ -139,7 +139,7 @@ impl KubernetesLock {
     }
 
     /// What the watch tells; it is begun when it is asked for first.
-    fn news(&self, since: Version) -> tokio::sync::watch::Receiver<News> {
+    fn news(&self, since: Version) -> tokio::sync::watch::Receiver<LeaseNews> {
         let mut slot = self.watcher.borrow_mut();
         let kept = slot.take().filter(|watcher| !watcher.is_over());
         slot.replace(kept.unwrap_or_else(|| Watcher::start(&self.calls, since)));
@@ -152,7 +152,7 @@ impl KubernetesLock {
         let since = self.told.take()?;
         let news = self.calls.hub().news();
         let told = news.borrow();
-        let found = told.lease_after(since, self.known.get())?;
+        let found = told.content_after(since, self.known.get())?;
         self.known.set(told.count());
         self.last.replace(Some(found.clone()));
         Some(found)
@@ -230,11 +230,7 @@ impl Lock for KubernetesLock {
         }
         match self.store(expected, record, why).await {
             Ok(version) => Write::Written(version),
-            Err(Failed::Absent) => Write::Gone,
-            Err(Failed::Conflict) => Write::Conflict,
-            Err(Failed::Denied(why)) => Write::Denied(why),
-            Err(Failed::Throttled(after)) => Write::Throttled(after),
-            Err(Failed::Unknown(why)) => Write::Unknown(why),
+            Err(failed) => failed.into(),
         }
     }
 

@@ -16,8 +16,8 @@ use kube::client::{Body, ConfigExt};
 use tower::{BoxError, ServiceBuilder, service_fn};
 
 use super::access::{Access, chain};
-use super::addresses::{Addresses, List};
 use crate::lock::LockError;
+use crate::lock::addresses::{Addresses, List};
 
 /// A longer answer is none: no Lease comes near it.
 pub const BODY_MAX: usize = 1 << 20;
