@@ -3,6 +3,7 @@
 mod addresses;
 pub mod board;
 pub mod codec;
+pub mod consul;
 #[cfg(test)]
 pub(crate) mod contract;
 mod failed;
@@ -11,6 +12,7 @@ pub mod history;
 pub mod kubernetes;
 pub mod memory;
 mod news;
+mod tcp;
 
 use std::future::Future;
 use std::os::fd::OwnedFd;

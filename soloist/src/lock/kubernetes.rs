@@ -30,6 +30,7 @@ use self::watch::Watcher;
 use self::witness::Witness;
 use super::codec::EncodeError;
 use super::history::Change;
+use super::news::{self, Woken};
 use super::{Failed, Lock, LockError};
 
 pub use self::access::Access;
@@ -246,35 +247,21 @@ impl Lock for KubernetesLock {
     async fn changed(&self, since: Version) -> Result<(), LockError> {
         let mut news = self.news(since);
         loop {
-            let (is_live, is_behind) = {
-                let told = news.borrow_and_update();
-                if told.may_differ(since, self.known.get()) {
-                    self.told.set(Some(since));
-                    return Ok(());
-                }
-                (told.is_live, told.is_behind(since))
-            };
-            let has_ended = |_| LockError::Unavailable("the watch of the Lease has ended".into());
-            let patience = if is_live && is_behind { self.period / 2 } else { self.period };
-            let told = async {
-                if is_live && !is_behind {
-                    return Ok(news.changed().await);
-                }
-                tokio::time::timeout(patience, news.changed()).await
-            };
-            let in_time = tokio::select! {
-                in_time = told => in_time,
+            let woken = tokio::select! {
+                woken = news::wait(&mut news, since, self.known.get(), self.period) => woken?,
                 () = self.witness.told() => {
                     self.witness.heard();
                     self.woke_for_kubelet.set(true);
                     return Ok(());
                 }
             };
-            match in_time {
-                Ok(told) => told.map_err(has_ended)?,
-                Err(_) if !is_live => return Ok(()),
-                // Silent about what is known to have happened: held up somewhere on the way.
-                Err(_) => {
+            match woken {
+                Woken::News => {
+                    self.told.set(Some(since));
+                    return Ok(());
+                }
+                Woken::Period => return Ok(()),
+                Woken::HeldUp => {
                     self.watcher.replace(None);
                     news = self.news(since);
                 }

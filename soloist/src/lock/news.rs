@@ -2,7 +2,12 @@
 //!
 //! The elector asks anew after each look, and what happens between two questions must not be lost.
 
+use std::time::Duration;
+
 use election::Version;
+use tokio::sync::watch;
+
+use super::LockError;
 
 /// What the watch has told so far.
 #[derive(Clone, Debug)]
@@ -85,6 +90,49 @@ impl<T: Clone> News<T> {
 impl<T> Told<T> {
     fn is_after(&self, since: Version, known: u64) -> bool {
         self.count > known && self.version != since && (since == Version::ABSENT || self.number > since.number)
+    }
+}
+
+/// Why whoever waits for news is to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// Something was told.
+    News,
+    /// Nothing is told at the moment, and a while has passed: a look would tell more.
+    Period,
+    /// Silent about what is known to have happened: held up somewhere on the way. The watch is to be begun anew.
+    HeldUp,
+}
+
+/// Waits until the lock may be another than it was at `since`, by what comes after the first `known` news, or until
+/// that would not be told. Cancel safe.
+///
+/// # Errors
+/// Nothing will ever be told again.
+pub async fn wait<T: Clone>(
+    news: &mut watch::Receiver<News<T>>,
+    since: Version,
+    known: u64,
+    period: Duration,
+) -> Result<Woken, LockError> {
+    loop {
+        let (is_live, is_behind) = {
+            let told = news.borrow_and_update();
+            if told.may_differ(since, known) {
+                return Ok(Woken::News);
+            }
+            (told.is_live, told.is_behind(since))
+        };
+        let patience = if is_live && is_behind { period / 2 } else { period };
+        let told = match is_live && !is_behind {
+            true => Ok(news.changed().await),
+            false => tokio::time::timeout(patience, news.changed()).await,
+        };
+        match told {
+            Ok(told) => told.map_err(|_| LockError::Unavailable("the watch of the lock has ended".into()))?,
+            Err(_) if !is_live => return Ok(Woken::Period),
+            Err(_) => return Ok(Woken::HeldUp),
+        }
     }
 }
 

@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LeaseName;
-use super::access::chain;
 use super::answer::{Answer, Ask, retry_after};
 use super::calls::Calls;
 use super::events::{Event, Lines, parse};
@@ -22,6 +21,7 @@ use super::hub::Hub;
 use super::rule::Verb;
 use super::session::{BODY_MAX, Sessions, request};
 use crate::elector::KernelEntropy;
+use crate::error::chain;
 
 /// The server ends a watch after this, and up to as much again: not all members' at once.
 pub const WATCH_SECONDS: u64 = 30;
