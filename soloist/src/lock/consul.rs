@@ -51,6 +51,20 @@ pub fn check_lease(lease: Duration) -> Result<(), String> {
     Ok(())
 }
 
+/// Keeps a member's session.
+pub struct SessionKeeper {
+    session: Arc<Session>,
+    calls: Calls,
+    terms: Terms,
+}
+
+impl SessionKeeper {
+    /// Makes a session, renews it until `until`, and ends it then unless it holds the key.
+    pub async fn run(self, until: impl Future<Output = ()>) {
+        self.session.keep(&self.calls, &self.terms, until).await;
+    }
+}
+
 /// A key that members share.
 pub struct ConsulLock {
     calls: Calls,
@@ -94,10 +108,14 @@ impl ConsulLock {
         ConsulBoard::beside(self.calls.beside(), Arc::clone(&self.hub))
     }
 
-    /// Keeps the session that holds the key. Without it nothing is acquired. Ends soon after `until`.
-    pub fn keep_session<F: Future<Output = ()> + Send>(&self, until: F) -> impl Future<Output = ()> + Send + use<F> {
-        let (session, calls, terms) = (Arc::clone(&self.session), self.calls.beside(), self.terms.clone());
-        async move { session.keep(&calls, &terms, until).await }
+    /// The same for a member that puts up nothing: `consul lock` leaves nothing but its key.
+    pub fn silent_board(&self) -> ConsulBoard {
+        self.board().silent()
+    }
+
+    /// Who keeps the session that holds the key. Without that nothing is acquired.
+    pub fn session_keeper(&self) -> SessionKeeper {
+        SessionKeeper { session: Arc::clone(&self.session), calls: self.calls.beside(), terms: self.terms.clone() }
     }
 
     fn listen(&self) {

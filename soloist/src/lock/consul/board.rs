@@ -37,6 +37,8 @@ pub struct ConsulBoard {
     /// The query for changes, once it is needed; nothing where the lock beside this has one.
     watcher: Option<OnceLock<Watcher>>,
     heard: Mutex<Option<[u64; 4]>>,
+    /// Whether members put up nothing.
+    is_silent: bool,
 }
 
 /// Everything on the board.
@@ -58,12 +60,23 @@ impl ConsulBoard {
             hub: Arc::default(),
             watcher: Some(OnceLock::new()),
             heard: Mutex::default(),
+            is_silent: false,
         }
     }
 
     /// The board of a member, whose lock listens already.
     pub(super) fn beside(calls: Calls, hub: Arc<Hub>) -> Self {
-        Self { calls, hub, watcher: None, heard: Mutex::default() }
+        Self { calls, hub, watcher: None, heard: Mutex::default(), is_silent: false }
+    }
+
+    /// The same without announcements.
+    pub(super) fn silent(self) -> Self {
+        Self { is_silent: true, ..self }
+    }
+
+    /// The key that it is beside.
+    pub fn lock_key(&self) -> String {
+        self.keys().lock()
     }
 
     fn keys(&self) -> &Keys {
@@ -144,6 +157,9 @@ impl Board for ConsulBoard {
             let why = "an announcement with a name, nonce or text that nobody would read";
             return Err(LockError::Denied(why.into()));
         }
+        if self.is_silent {
+            return Ok(());
+        }
         let old = self.known().await?.old;
         let mut operations = vec![Operation::set(&self.member_key(&own.nonce), &text(own)?)];
         self.calls.transact(&operations).await?;
@@ -157,7 +173,7 @@ impl Board for ConsulBoard {
     }
 
     async fn withdraw(&self, nonce: &str) -> Result<(), LockError> {
-        if Nonce::parse(nonce).is_none() {
+        if self.is_silent || Nonce::parse(nonce).is_none() {
             return Ok(());
         }
         let key = self.member_key(nonce);

@@ -37,7 +37,7 @@ fn keys() -> Keys {
 /// A lock with its session.
 fn lock_of(access: Access, keys: &Keys) -> ConsulLock {
     let lock = ConsulLock::new(access, keys.clone(), "member", LEASE, PERIOD);
-    tokio::spawn(lock.keep_session(std::future::pending()));
+    tokio::spawn(lock.session_keeper().run(std::future::pending()));
     lock
 }
 
@@ -258,7 +258,7 @@ async fn the_session_ends_with_its_member_unless_it_holds_the_key() {
         let keys = keys();
         let lock = ConsulLock::new(access(), keys.clone(), "member", LEASE, PERIOD);
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        let kept = tokio::spawn(lock.keep_session(async move { drop(ended.await) }));
+        let kept = tokio::spawn(lock.session_keeper().run(async move { drop(ended.await) }));
         let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
         let id = lock.session.id().await.unwrap();
         if releases {
