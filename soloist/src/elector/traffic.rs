@@ -131,11 +131,15 @@ impl Traffic {
         }
     }
 
-    /// Waits for the end of a withdrawal.
+    /// Waits for the end of a withdrawal, and takes away what is left of this member.
     pub(super) async fn settle(mut self) {
         self.leave();
         if self.operation.is_some() {
             self.next().await;
+        }
+        let Some(route) = &self.route else { return };
+        if let Err(why) = within(WITHDRAW_LIMIT, route.close()).await {
+            tracing::warn!("something of this member stays where traffic is sent from: {why}");
         }
     }
 }
