@@ -53,12 +53,15 @@ impl Common {
     }
 
     fn there(&self, lock: Place) -> Result<Target, Failure> {
+        if let Place::Consul(consul) = &lock {
+            consul.check_plaintext(self.access.allow_plaintext)?;
+        }
         Target::new(self.group.clone(), lock, self.access.clone().into())
     }
 }
 
 /// Runs a verb to its end. What still waits for a disk must not keep the process.
-pub(super) fn block_on<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(crate) fn block_on<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
