@@ -59,7 +59,7 @@ impl Traffic {
     /// Publishes the activation, which came after `before`; gives the launch back at once where there is no route.
     pub(super) fn lead(&mut self, departure: Departure, before: Option<Activation>) -> Option<Departure> {
         let Some(route) = &self.route else { return Some(departure) };
-        let turn = Turn { activation: departure.0.activation, token: departure.0.token, before };
+        let turn = Turn { activation: departure.0.preparation.activation, token: departure.0.token, before };
         self.operation = Some(publish(Rc::clone(route), self.preparation.take(), turn));
         self.published = Some(turn);
         self.waiting = Some(departure);
