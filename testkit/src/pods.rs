@@ -27,6 +27,9 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 /// The lease of tests with the examples, whose own is longer.
 pub const LEASE: Duration = Duration::from_secs(4);
 
+/// Where everything is.
+pub const NAMESPACE: &str = "default";
+
 /// The image that `testbed/test-image` makes.
 const IMAGE: &str = "localhost/soloist-test:testbed";
 
@@ -143,7 +146,7 @@ impl Pods {
     /// Evicts a pod, as a drain does.
     pub fn evict(&self, pod: &str) -> Result<()> {
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
-        let path = format!("/api/v1/namespaces/default/pods/{pod}/eviction");
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction");
         self.kubectl.run_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string()).map(drop)
     }
 

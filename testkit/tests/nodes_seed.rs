@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testkit::history::Span;
-use testkit::pods::{LIMIT, Pods};
+use testkit::pods::{LIMIT, NAMESPACE, Pods};
 use testkit::wait::wait_until;
 
 /// Called by the name of the program that it stands in for.
@@ -18,19 +18,9 @@ const APP: &str = "my-singleton-with-replicas";
 const SOON: Duration = Duration::from_secs(5);
 
 fn install(pods: &Pods) -> Result<Span> {
-    let group = "rbac.authorization.k8s.io";
-    let version = format!("{group}/v1");
     let rules =
         json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}]);
-    let subject = json!({"kind": "ServiceAccount", "name": APP, "namespace": "default"});
-    for object in [
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": APP}}),
-        json!({"apiVersion": version, "kind": "Role", "metadata": {"name": APP}, "rules": rules}),
-        json!({"apiVersion": version, "kind": "RoleBinding", "metadata": {"name": APP}, "subjects": [subject],
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": APP}}),
-    ] {
-        pods.create(&object)?;
-    }
+    pods.client().grant(NAMESPACE, APP, &rules)?;
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/singleton-with-replicas.yml");
     pods.apply(&manifest, |object| {
         let pod = &mut object["spec"]["template"]["spec"];
