@@ -49,17 +49,6 @@ impl View {
         })
     }
 
-    /// Who holds a Lease; nobody once it is released.
-    pub fn of_lease(kubectl: &Kubectl, namespace: &str, lease: &str) -> Result<Self> {
-        let path = format!(
-            "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases?watch=true&fieldSelector=metadata.name%3D{lease}"
-        );
-        Self::follow(kubectl, &path, |lease| {
-            let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty());
-            holder.map(str::to_owned).into_iter().collect()
-        })
-    }
-
     /// When `who` was seen first after `after`, where nobody else was meant.
     pub fn first(&self, who: Option<&str>, after: u64) -> Option<u64> {
         let wanted: Vec<&str> = who.into_iter().collect();

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 use testkit::answers::Sampler;
 use testkit::history::Span;
@@ -66,9 +66,7 @@ impl Traffic {
             eprintln!("{what}: {service}: {answers} answers, the longest silence {silence:?}");
         }
         for view in self.views.iter().chain([&self.labels]) {
-            let seen = view.seen();
-            let two = seen.iter().find(|seen| seen.who.len() > 1);
-            ensure!(two.is_none(), "{what}: two at once: {two:?} in {seen:?}");
+            view.never_two().with_context(|| what.to_owned())?;
         }
         Ok(())
     }
