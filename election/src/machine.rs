@@ -36,11 +36,14 @@ pub trait Entropy {
     fn bits(&mut self) -> u64;
 }
 
-/// What an absent lock means to a member that never saw it exist.
+/// What an absent lock means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Absence {
     /// Nobody was ever active: free at first sight. Only where the platform's own lock proves it.
     Free,
+    /// Programs that share this lock delete it when they let go: free at first sight, unless it named a member of ours
+    /// when it was seen last. Members of ours leave a release.
+    FreeUnlessHeld,
     /// Somebody may have deleted it: costs a whole lease.
     CostsALease,
 }
@@ -76,6 +79,8 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// What an absent lock means.
     pub absence: Absence,
+    /// Whether a lease may be as long as a pause: not where others time the lock by what the store promises them.
+    pub can_pause: bool,
     /// After the workload's own end.
     pub on_exit: OnExit,
     /// After a loss.

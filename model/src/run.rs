@@ -32,6 +32,7 @@ impl World {
             timing: self.timing,
             stop_grace: TICK * 2,
             absence: Absence::CostsALease,
+            can_pause: true,
             on_exit: OnExit::Standby,
             on_loss: OnLoss::Standby,
             healthy: true,

@@ -1,13 +1,18 @@
 //! The lock: a versioned register, nothing else. Backends translate a store into these three calls.
 
+mod addresses;
 pub mod board;
 pub mod codec;
+pub mod consul;
 #[cfg(test)]
 pub(crate) mod contract;
+mod failed;
 pub mod file;
 pub mod history;
 pub mod kubernetes;
 pub mod memory;
+mod news;
+mod tcp;
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -15,6 +20,7 @@ use std::time::Duration;
 
 use election::{Record, Seen, Version, Write};
 
+use failed::Failed;
 use history::Change;
 
 /// Why a lock could not be read or watched.

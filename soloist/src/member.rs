@@ -19,12 +19,13 @@ use crate::commands::Commands;
 use crate::elector::{Command, Elector, KernelEntropy, Order};
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
+use crate::lock::consul::{ConsulLock, Keys};
 use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
-use crate::lock::kubernetes::{KubernetesLock, LeaseName, Recorder};
+use crate::lock::kubernetes::{KubernetesLock, LeaseName};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::route::Route;
-use crate::settings::{FilePlace, Place, Settings};
+use crate::settings::{ConsulPlace, FilePlace, Place, Settings};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
@@ -46,7 +47,7 @@ const ORDERS_MAX: usize = 16;
 pub fn check(settings: &Settings) -> Result<(), Failure> {
     match &settings.lock {
         Place::File(file) => file::check(&file.path, settings.allow_remote_fs).map_err(refused),
-        Place::Lease(_) => Ok(()),
+        Place::Lease(_) | Place::Consul(_) => Ok(()),
     }
 }
 
@@ -74,6 +75,7 @@ pub async fn take_part(settings: Settings, front: Front) -> Result<Exit, Failure
     match settings.lock.clone() {
         Place::File(place) => on_a_file(settings, front, place).await,
         Place::Lease(place) => on_a_lease(settings, front, place).await,
+        Place::Consul(place) => on_consul(settings, front, *place).await,
     }
 }
 
@@ -91,6 +93,9 @@ pub type Reader = Box<dyn FnOnce(watch::Receiver<Snapshot>) -> std::io::Result<R
 
 /// Reads snapshots until the elector has ended.
 pub type Reading = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+/// Reads snapshots until the elector has ended, and lives on for a moment.
+type Lingering = Box<dyn FnOnce(watch::Receiver<Snapshot>) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result<Exit, Failure> {
     let mut member = Member::start(settings, front)?;
@@ -115,8 +120,9 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
         name: member.settings.group.clone(),
         // Whoever holds the flock and finds no record is the first ever.
         absence: Absence::Free,
+        can_pause: true,
         local_lock: Some(lock.path().to_owned()),
-        recorder: None,
+        lingering: Vec::new(),
     };
     member.elect(lock, around_the_lock).await
 }
@@ -135,10 +141,40 @@ async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Resul
         board: lock.board(),
         name: format!("{}/{}", lock.place().namespace, lock.place().name),
         absence: Absence::CostsALease,
+        can_pause: true,
         local_lock: None,
-        recorder: Some(recorder),
+        lingering: vec![("the recorder of Events", Box::new(|snapshots| Box::pin(recorder.run(snapshots))))],
     };
     member.elect(lock, around_the_lock).await
+}
+
+async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Result<Exit, Failure> {
+    let mut member = Member::start(settings, front)?;
+    let ConsulPlace { access, prefix, mimics_consul_lock, .. } = place;
+    if access.is_plaintext() {
+        let address = &access.address;
+        tracing::warn!("Consul at {address} is asked without TLS: whoever is on the way can change the lock");
+    }
+    let timing = member.settings.timing;
+    let lock = ConsulLock::new(access, Keys::of(&prefix), &member.settings.name, timing.lease(), timing.period());
+    // Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
+    member.keeper.set_patience(timing.lateness());
+    let commands = member.commands.clone();
+    member.keeper.on_replaced(move |guard| commands.set_guard(guard));
+    let session = lock.session_keeper();
+    let around_the_lock = AroundTheLock {
+        board: if mimics_consul_lock { lock.silent_board() } else { lock.board() },
+        name: prefix,
+        absence: if mimics_consul_lock { Absence::FreeUnlessHeld } else { Absence::CostsALease },
+        can_pause: false,
+        local_lock: None,
+        lingering: vec![("the session", Box::new(move |snapshots| Box::pin(session.run(until_the_end(snapshots)))))],
+    };
+    member.elect(lock, around_the_lock).await
+}
+
+async fn until_the_end(mut snapshots: watch::Receiver<Snapshot>) {
+    while snapshots.changed().await.is_ok() {}
 }
 
 /// What belongs to a lock besides the register.
@@ -149,8 +185,10 @@ struct AroundTheLock<B> {
     absence: Absence,
     /// The lock file, where the guard can write the release itself.
     local_lock: Option<PathBuf>,
-    /// Who tells people beside the lock, where there is a place for that.
-    recorder: Option<Recorder>,
+    /// Whether the store honours a pause.
+    can_pause: bool,
+    /// What the lock needs, or tells people, until a moment after the elector's end.
+    lingering: Vec<(&'static str, Lingering)>,
 }
 
 /// What every member has, whatever its lock is.
@@ -189,7 +227,7 @@ impl Member {
         around_the_lock: AroundTheLock<B>,
     ) -> Result<Exit, Failure> {
         let Self { settings, front, http, mut around, sender, mut orders, clock, base, keeper, commands } = self;
-        let AroundTheLock { board, name, absence, local_lock, recorder } = around_the_lock;
+        let AroundTheLock { board, name, absence, can_pause, local_lock, lingering } = around_the_lock;
         if settings.fail_fast {
             first_look(&lock).await?;
         }
@@ -203,7 +241,7 @@ impl Member {
         };
         let command = Command { argv: settings.command.clone(), stop_grace: settings.stop_grace, local_lock };
         let health = health::before_the_first(settings.health.as_ref());
-        let machine = Machine::new(machine_settings(&settings, absence, &health), KernelEntropy);
+        let machine = Machine::new(machine_settings(&settings, absence, can_pause, &health), KernelEntropy);
         let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
         let publisher = Publisher::new(first);
         around.add("the countdown", countdown::run(publisher.subscribe()));
@@ -215,8 +253,8 @@ impl Member {
         let mut farewells = JoinSet::new();
         let attending = attend::attend(Arc::new(board), nonce, publisher.subscribe(), sender.clone());
         around.add_lingering("board", attending, &mut farewells);
-        if let Some(recorder) = recorder {
-            around.add_lingering("the recorder of Events", recorder.run(publisher.subscribe()), &mut farewells);
+        for (name, task) in lingering {
+            around.add_lingering(name, task(publisher.subscribe()), &mut farewells);
         }
         around.add_commands(&settings, &commands, &publisher, &sender)?;
         if let Some(wanted) = settings.hooks.clone() {
@@ -325,12 +363,13 @@ impl Around {
     }
 }
 
-fn machine_settings(settings: &Settings, absence: Absence, health: &Health) -> election::Settings {
+fn machine_settings(settings: &Settings, absence: Absence, can_pause: bool, health: &Health) -> election::Settings {
     election::Settings {
         name: settings.name.clone(),
         timing: settings.timing,
         stop_grace: settings.stop_grace,
         absence,
+        can_pause,
         on_exit: settings.on_exit,
         on_loss: settings.on_loss,
         healthy: health.healthy,

@@ -17,11 +17,12 @@ use election::{OnExit, OnLoss, Plain, Timing};
 
 use crate::error::{Code, Failure};
 use crate::handover;
-use crate::lock::kubernetes::{Access, check_lease};
+use crate::lock::consul;
+use crate::lock::kubernetes::{self, Access};
 use crate::route::open::Wanted;
 
 pub use http::{Address, Http};
-pub use lock_url::{FilePlace, Place, only_one, place};
+pub use lock_url::{ConsulPlace, FilePlace, Place, only_one, place};
 pub(crate) use lock_url::{is_label, is_subdomain};
 pub use variables::warn_about_unknown_variables;
 
@@ -40,6 +41,8 @@ pub struct Raw {
     pub stop_grace: String,
     /// `--allow-remote-fs`
     pub allow_remote_fs: bool,
+    /// `--allow-plaintext`.
+    pub allow_plaintext: bool,
     /// `--kubeconfig` and `--context`
     pub access: Access,
     /// `--evidence pod`
@@ -111,12 +114,19 @@ impl Settings {
         let timing = timing(&raw.lease)?;
         let group = raw.group.as_deref().map(group_name).transpose()?;
         let place = place(raw.lock.as_deref(), group)?;
-        if matches!(place, Place::Lease(_)) {
-            check_lease(timing.lease()).map_err(|why| {
-                Failure::new(Code::Configuration, format!("--lease {}: {why}", raw.lease)).hint("use --lease 15s")
-            })?;
-        } else if raw.asks_kubelet {
-            return Err(Failure::new(Code::Configuration, "--evidence pod: got a lock that is a file".to_owned())
+        let fits = match &place {
+            Place::File(_) => Ok(()),
+            Place::Lease(_) => kubernetes::check_lease(timing.lease()),
+            Place::Consul(consul) => {
+                consul.check_plaintext(raw.allow_plaintext)?;
+                consul::check_lease(timing.lease())
+            }
+        };
+        fits.map_err(|why| {
+            Failure::new(Code::Configuration, format!("--lease {}: {why}", raw.lease)).hint("use --lease 15s")
+        })?;
+        if raw.asks_kubelet && !matches!(place, Place::Lease(_)) {
+            return Err(Failure::new(Code::Configuration, format!("--evidence pod: got the lock {place}"))
                 .hint("it is for --lock kubernetes://NAMESPACE/NAME"));
         }
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;

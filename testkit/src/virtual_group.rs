@@ -95,6 +95,7 @@ pub fn spawn(world: &World, name: &str, lease: Duration, rate: f64, seed: u64) -
         timing: Timing::new(lease, None)?,
         stop_grace: Duration::from_secs(2),
         absence: Absence::CostsALease,
+        can_pause: true,
         on_exit: world.on_exit,
         on_loss: OnLoss::Standby,
         healthy: true,

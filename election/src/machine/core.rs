@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Entropy, Settings};
+use super::{Absence, Entropy, Settings};
 use crate::clock::Instant;
 use crate::io::{Action, Input, Output, Refusal, RefusalKind};
 use crate::record::{Activation, Attempt, Claim, Member, Nonce, Proof, Record, Token};
@@ -72,7 +72,9 @@ pub(super) struct Core<E> {
     pub longest_lease: Duration,
     pub largest_token: Token,
     pub foreign_seen: bool,
-    pub record_seen: bool,
+    record_seen: bool,
+    /// Whether the record that was seen last names a member of ours that may be active, or stands in for such a one.
+    claim_seen: bool,
     ended: Vec<(Activation, Proof)>,
     operation: Option<Operation>,
     /// The lock changed while an operation was under way: read once more after it.
@@ -96,6 +98,7 @@ impl<E: Entropy> Core<E> {
             largest_token: Token(0),
             foreign_seen: false,
             record_seen: false,
+            claim_seen: false,
             ended: Vec::new(),
             operation: None,
             read_again: false,
@@ -125,9 +128,19 @@ impl<E: Entropy> Core<E> {
         }
     }
 
+    /// Whether nobody can be active while the lock is absent.
+    pub fn absence_is_free(&self) -> bool {
+        match self.settings.absence {
+            Absence::Free => !self.record_seen,
+            Absence::FreeUnlessHeld => !self.claim_seen,
+            Absence::CostsALease => false,
+        }
+    }
+
     fn remember(&mut self, seen: &Seen) {
         let Some(record) = &seen.record else { return };
         self.record_seen = true;
+        self.claim_seen = matches!(record.claim, Claim::Held(_) | Claim::Vacant(_));
         self.longest_lease = self.longest_lease.max(record.lease);
         match &record.claim {
             Claim::Held(holder) => self.largest_token = self.largest_token.max(holder.token.unwrap_or_default()),

@@ -168,7 +168,7 @@ impl Standby {
             (Subject::Released(release), _) if goes_first(release, &core.settings.name) => Duration::ZERO,
             (Subject::Released(_), _) => core.settings.timing.courtesy(),
             (Subject::Foreign(..), _) => sight.lease.max(core.longest_lease) * FOREIGN_FACTOR,
-            (Subject::Absent, _) if core.settings.absence == Absence::Free && !core.record_seen => Duration::ZERO,
+            (Subject::Absent, _) if core.absence_is_free() => Duration::ZERO,
             (Subject::Absent | Subject::Vacant(_), _) => sight.lease.max(core.longest_lease),
         };
         wait.max(untrusted)
@@ -303,7 +303,7 @@ fn mark_vacant<E: Entropy>(core: &mut Core<E>, now: Instant) {
 impl Sight {
     /// Where absence costs a lease, the wait is counted on a mark: only that has a version which cannot come back.
     fn must_be_marked<E: Entropy>(&self, core: &Core<E>) -> bool {
-        self.subject == Subject::Absent && core.settings.absence == Absence::CostsALease
+        self.subject == Subject::Absent && core.settings.absence != Absence::Free && !core.absence_is_free()
     }
 
     /// Whether another member released and names this one.

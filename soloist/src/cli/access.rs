@@ -1,4 +1,4 @@
-//! How the API server of a Kubernetes is reached: the same for members and verbs.
+//! How a store is reached: the same for members and verbs.
 
 use std::path::PathBuf;
 
@@ -16,11 +16,14 @@ pub(super) struct Arguments {
     /// For a lock on Kubernetes: the context in the kubeconfig [default: its current one]
     #[arg(long, env = "SOLOIST_CONTEXT", value_name = "NAME")]
     context: Option<String>,
+    /// For a lock on Consul: send its token without TLS to another host
+    #[arg(long, env = "SOLOIST_ALLOW_PLAINTEXT")]
+    pub(super) allow_plaintext: bool,
 }
 
 impl From<Arguments> for Access {
     fn from(arguments: Arguments) -> Self {
-        let Arguments { kubeconfig, context } = arguments;
+        let Arguments { kubeconfig, context, .. } = arguments;
         Self { kubeconfig, context, pod_only: false }
     }
 }

@@ -53,6 +53,9 @@ impl Common {
     }
 
     fn there(&self, lock: Place) -> Result<Target, Failure> {
+        if let Place::Consul(consul) = &lock {
+            consul.check_plaintext(self.access.allow_plaintext)?;
+        }
         Target::new(self.group.clone(), lock, self.access.clone().into())
     }
 }

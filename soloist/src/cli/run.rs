@@ -18,7 +18,8 @@ use crate::settings::{FilePlace, Place, Raw, Settings, warn_about_unknown_variab
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The lock: a path, file:///path/app.lock or kubernetes://NAMESPACE/NAME
+    /// The lock: a path, file:///path/app.lock, kubernetes://NAMESPACE/NAME, consul://HOST:PORT/PREFIX (consuls:// with
+    /// TLS), or consul:///PREFIX for the Consul of the CONSUL_* environment
     #[arg(long, env = "SOLOIST_LOCK", value_name = "URL")]
     lock: Option<String>,
     /// The group's name; without --lock the lock is GROUP.lock in the state folder
@@ -137,6 +138,7 @@ impl Arguments {
             lease: self.lease,
             stop_grace: self.stop_grace,
             allow_remote_fs: self.allow_remote_fs,
+            allow_plaintext: self.access.allow_plaintext,
             access: self.access.into(),
             asks_kubelet: matches!(self.evidence, Some(EvidenceArgument::Pod)),
             fail_fast: self.fail_fast,

@@ -139,10 +139,9 @@ impl Announcement {
     /// Whether all of it may be believed and shown: a terminal obeys control characters.
     pub(super) fn is_sound(&self) -> bool {
         let Announcement { name, nonce, role, why, version, .. } = self;
-        let is_plain = |text: &String| !text.chars().any(char::is_control);
         is_member_name(name)
             && Nonce::parse(nonce).is_some_and(|parsed| parsed.to_string() == *nonce)
-            && [role, version].into_iter().chain(why).all(is_plain)
+            && [role, version].into_iter().chain(why).all(|text| is_plain(text))
     }
 
     /// Whether it counts still, or counts already.
@@ -156,6 +155,22 @@ impl Asked {
     pub(super) fn is_waiting(&self) -> bool {
         is_within(self.at_unix_ms, REQUEST_LIFE)
     }
+
+    /// Whether a terminal shows it and obeys nothing in it.
+    pub(super) fn is_showable(&self) -> bool {
+        is_plain(&self.by)
+    }
+}
+
+impl Answer {
+    /// Whether a terminal shows it and obeys nothing in it.
+    pub(super) fn is_showable(&self) -> bool {
+        is_plain(&self.by) && self.refusal.as_ref().is_none_or(|refused| is_plain(&refused.why))
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.chars().any(char::is_control)
 }
 
 /// Whether the wall clock says that `at` is no longer than `life` ago. A clock that was set makes it old.

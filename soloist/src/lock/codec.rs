@@ -49,6 +49,53 @@ pub struct Document {
     pub unknown: Map<String, Value>,
 }
 
+impl Document {
+    /// What replaces `earlier` in a store that names the token only in its answer: everything beside the record is
+    /// kept, and the history says what changes, and why.
+    pub fn after(earlier: Option<Self>, record: &Record, why: &str, now_us: u64) -> Self {
+        let begins = begins(earlier.as_ref().map(|earlier| &earlier.record.claim), &record.claim);
+        let record = record.clone();
+        let mut next = match earlier {
+            Some(earlier) => Self { record, version: None, ..earlier },
+            None => {
+                let (history, backend, unknown) = (Vec::new(), Map::new(), Map::new());
+                Self { record, version: None, history, backend, unknown }
+            }
+        };
+        note(&mut next.history, begins, &next.record.claim, why, now_us);
+        next
+    }
+}
+
+/// Whether another activation begins than the one that was recorded last.
+pub fn begins(earlier: Option<&Claim>, claim: &Claim) -> bool {
+    match (earlier, claim) {
+        (Some(Claim::Held(then)), Claim::Held(now)) => then.activation != now.activation,
+        (_, Claim::Held(_)) => true,
+        _ => false,
+    }
+}
+
+/// The answer to the acquiring write names the token, so the first renewal is the first to know it.
+fn note(changes: &mut Vec<Change>, begins: bool, claim: &Claim, why: &str, now_us: u64) {
+    match claim {
+        Claim::Held(holder) if begins => {
+            history::acquired(changes, holder.token.map(|token| token.0), &holder.member.name, why, now_us);
+        }
+        Claim::Held(holder) => {
+            let last = changes.last_mut().filter(|last| last.token.is_none() && last.member == holder.member.name);
+            if let Some(last) = last {
+                last.token = holder.token.map(|token| token.0);
+            }
+        }
+        Claim::Released(release) => {
+            let token = changes.last().and_then(|last| last.token);
+            history::ended(changes, token, &release.member.name, why, now_us);
+        }
+        Claim::Vacant(_) | Claim::Foreign(_) => {}
+    }
+}
+
 /// Why a record cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {

@@ -1,7 +1,6 @@
 //! A Lease of Kubernetes as a lock: compare-and-set by resource version, change notices by one watch.
 
 mod access;
-mod addresses;
 pub(crate) mod answer;
 mod board;
 mod calls;
@@ -25,12 +24,14 @@ use std::time::Duration;
 use election::{Claim, Evidence, Record, Seen, Version, Write};
 use serde_json::Value;
 
-use self::calls::{Calls, Failed};
-use self::watch::{News, Watcher};
+use self::calls::Calls;
+use self::hub::LeaseNews;
+use self::watch::Watcher;
 use self::witness::Witness;
 use super::codec::EncodeError;
 use super::history::Change;
-use super::{Lock, LockError};
+use super::news::{self, Woken};
+use super::{Failed, Lock, LockError};
 
 pub use self::access::Access;
 pub use self::board::LeaseBoard;
@@ -139,7 +140,7 @@ impl KubernetesLock {
     }
 
     /// What the watch tells; it is begun when it is asked for first.
-    fn news(&self, since: Version) -> tokio::sync::watch::Receiver<News> {
+    fn news(&self, since: Version) -> tokio::sync::watch::Receiver<LeaseNews> {
         let mut slot = self.watcher.borrow_mut();
         let kept = slot.take().filter(|watcher| !watcher.is_over());
         slot.replace(kept.unwrap_or_else(|| Watcher::start(&self.calls, since)));
@@ -152,7 +153,7 @@ impl KubernetesLock {
         let since = self.told.take()?;
         let news = self.calls.hub().news();
         let told = news.borrow();
-        let found = told.lease_after(since, self.known.get())?;
+        let found = told.content_after(since, self.known.get())?;
         self.known.set(told.count());
         self.last.replace(Some(found.clone()));
         Some(found)
@@ -230,11 +231,7 @@ impl Lock for KubernetesLock {
         }
         match self.store(expected, record, why).await {
             Ok(version) => Write::Written(version),
-            Err(Failed::Absent) => Write::Gone,
-            Err(Failed::Conflict) => Write::Conflict,
-            Err(Failed::Denied(why)) => Write::Denied(why),
-            Err(Failed::Throttled(after)) => Write::Throttled(after),
-            Err(Failed::Unknown(why)) => Write::Unknown(why),
+            Err(failed) => failed.into(),
         }
     }
 
@@ -250,35 +247,21 @@ impl Lock for KubernetesLock {
     async fn changed(&self, since: Version) -> Result<(), LockError> {
         let mut news = self.news(since);
         loop {
-            let (is_live, is_behind) = {
-                let told = news.borrow_and_update();
-                if told.may_differ(since, self.known.get()) {
-                    self.told.set(Some(since));
-                    return Ok(());
-                }
-                (told.is_live, told.is_behind(since))
-            };
-            let has_ended = |_| LockError::Unavailable("the watch of the Lease has ended".into());
-            let patience = if is_live && is_behind { self.period / 2 } else { self.period };
-            let told = async {
-                if is_live && !is_behind {
-                    return Ok(news.changed().await);
-                }
-                tokio::time::timeout(patience, news.changed()).await
-            };
-            let in_time = tokio::select! {
-                in_time = told => in_time,
+            let woken = tokio::select! {
+                woken = news::wait(&mut news, since, self.known.get(), self.period) => woken?,
                 () = self.witness.told() => {
                     self.witness.heard();
                     self.woke_for_kubelet.set(true);
                     return Ok(());
                 }
             };
-            match in_time {
-                Ok(told) => told.map_err(has_ended)?,
-                Err(_) if !is_live => return Ok(()),
-                // Silent about what is known to have happened: held up somewhere on the way.
-                Err(_) => {
+            match woken {
+                Woken::News => {
+                    self.told.set(Some(since));
+                    return Ok(());
+                }
+                Woken::Period => return Ok(()),
+                Woken::HeldUp => {
                     self.watcher.replace(None);
                     news = self.news(since);
                 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Failure};
+use crate::lock::consul::{self, Server};
 use crate::lock::kubernetes::LeaseName;
 
 /// Where the lock is.
@@ -13,6 +14,51 @@ pub enum Place {
     File(FilePlace),
     /// In a Lease of Kubernetes.
     Lease(LeaseName),
+    /// In a key of Consul.
+    Consul(Box<ConsulPlace>),
+}
+
+/// Where a lock on Consul is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsulPlace {
+    /// How Consul is reached.
+    pub access: consul::Access,
+    /// What the names of its keys begin with.
+    pub prefix: String,
+    /// Whether the key is used as `consul lock` uses it: free where it is absent, and with nothing beside it.
+    pub mimics_consul_lock: bool,
+    /// As it was given.
+    server: Server,
+}
+
+impl ConsulPlace {
+    /// The lock under `prefix` on `server`, with everything else from the environment.
+    ///
+    /// # Errors
+    /// A prefix that is none, or an environment that contradicts itself.
+    pub fn new(server: Server, prefix: &str) -> Result<Self, Failure> {
+        if let Some(why) = fault(prefix) {
+            return Err(Failure::new(Code::Usage, format!("the prefix {prefix:?} {why}"))
+                .hint("such as capi-drs-lock or service/app/leader"));
+        }
+        let code = if server.address.is_some() { Code::Usage } else { Code::Configuration };
+        let access =
+            consul::Access::new(&server, &|name| std::env::var(name).ok()).map_err(|why| Failure::new(code, why))?;
+        Ok(Self { access, prefix: prefix.to_owned(), mimics_consul_lock: false, server })
+    }
+
+    /// Refuses to tell everybody on the way the token.
+    ///
+    /// # Errors
+    /// A token would be sent in the clear, and `is_allowed` does not say so.
+    pub fn check_plaintext(&self, is_allowed: bool) -> Result<(), Failure> {
+        if !self.access.is_plaintext() || self.access.token.is_none() || is_allowed {
+            return Ok(());
+        }
+        let what = format!("the token for Consul at {} would be sent without TLS", self.access.address);
+        Err(Failure::new(Code::Configuration, what)
+            .hint("use consuls://HOST:PORT/PREFIX or CONSUL_HTTP_SSL=true; --allow-plaintext sends it all the same"))
+    }
 }
 
 /// Where the lock file is.
@@ -30,6 +76,7 @@ impl Place {
         match self {
             Place::File(file) => file.name(),
             Place::Lease(lease) => lease.name.clone(),
+            Place::Consul(consul) => consul.prefix.rsplit('/').next().unwrap_or_default().to_owned(),
         }
     }
 
@@ -37,7 +84,7 @@ impl Place {
     pub(super) fn prepare(&self) -> Result<(), Failure> {
         match self {
             Place::File(FilePlace { path, is_default: true }) => path.parent().map_or(Ok(()), create_private),
-            Place::File(_) | Place::Lease(_) => Ok(()),
+            Place::File(_) | Place::Lease(_) | Place::Consul(_) => Ok(()),
         }
     }
 }
@@ -55,11 +102,16 @@ impl fmt::Display for Place {
         match self {
             Place::File(file) => file.path.display().fmt(f),
             Place::Lease(lease) => write!(f, "kubernetes://{}/{}", lease.namespace, lease.name),
+            Place::Consul(consul) => {
+                let ConsulPlace { server, prefix, .. } = &**consul;
+                let scheme = if server.tls { "consuls" } else { "consul" };
+                write!(f, "{scheme}://{}/{prefix}", server.address.as_deref().unwrap_or_default())
+            }
         }
     }
 }
 
-const ALLOWED: &str = "a path, file:///path/app.lock or kubernetes://NAMESPACE/NAME";
+const ALLOWED: &str = "a path, file:///path/app.lock, kubernetes://NAMESPACE/NAME or consul://HOST:PORT/PREFIX";
 
 /// Finds the lock from `--lock` and `--group`.
 ///
@@ -131,9 +183,8 @@ fn parse(lock: &str) -> Result<Place, Failure> {
         Some(("file", path)) if path.starts_with('/') => path,
         Some(("file", _)) => return Err(refuse("names a host or a relative path")),
         Some(("kubernetes", place)) => return lease(lock, place).map(Place::Lease),
-        Some(("consul" | "consuls", _)) => {
-            let what = format!("--lock {lock:?} names a store that this version cannot use");
-            return Err(Failure::new(Code::Configuration, what).hint(ALLOWED));
+        Some((scheme @ ("consul" | "consuls"), place)) => {
+            return consul_place(lock, scheme == "consuls", place).map(Box::new).map(Place::Consul);
         }
         Some((scheme, _)) => return Err(refuse(&format!("has the unknown scheme {scheme:?}"))),
     };
@@ -179,6 +230,52 @@ pub(crate) fn is_subdomain(name: &str) -> bool {
     allowed && name.len() <= SUBDOMAIN_MAX && name.split('.').all(is_part)
 }
 
+/// `HOST:PORT/PREFIX`, or `/PREFIX` for the Consul of the environment.
+fn consul_place(lock: &str, tls: bool, place: &str) -> Result<ConsulPlace, Failure> {
+    let refuse = |what: &str| {
+        Failure::new(Code::Usage, format!("--lock {lock:?} {what}"))
+            .hint("consul://HOST:PORT/PREFIX, consuls:// for TLS, or consul:///PREFIX for the CONSUL_* environment")
+    };
+    if place.contains("$(") {
+        return Err(refuse("contains a variable that nobody expanded"));
+    }
+    let Some((authority, prefix)) = place.split_once('/') else { return Err(refuse("names no key")) };
+    if authority.contains('@') {
+        return Err(refuse("has a user and a password in it: use CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE"));
+    }
+    if let Some(why) = fault(prefix) {
+        return Err(refuse(&format!("has a prefix that {why}")));
+    }
+    let default_port = if tls { 8501 } else { 8500 };
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    let address = match authority {
+        "" => None,
+        _ if has_port => Some(authority.to_owned()),
+        _ => Some(format!("{authority}:{default_port}")),
+    };
+    ConsulPlace::new(Server { address, tls }, prefix)
+}
+
+/// The longest name that Consul takes is longer, but no person could tell two such names apart.
+const PREFIX_MAX: usize = 400;
+
+/// What is wrong with a prefix, if anything is.
+fn fault(prefix: &str) -> Option<&'static str> {
+    let is_odd = |c: char| c.is_control() || c.is_whitespace() || "?#%".contains(c);
+    let is_part = |part: &str| !matches!(part, "" | "." | "..");
+    if prefix.is_empty() {
+        Some("is empty")
+    } else if prefix.len() > PREFIX_MAX {
+        Some("is longer than 400 bytes")
+    } else if prefix.chars().any(is_odd) {
+        Some("has blanks, '?', '#' or '%' in it")
+    } else if !prefix.split('/').all(is_part) {
+        Some("begins or ends with '/', or has an empty part, '.' or '..' in it")
+    } else {
+        None
+    }
+}
+
 /// Members may be started in different folders, and the record names the path to the guard.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path)
@@ -217,7 +314,7 @@ mod tests {
     fn paths_and_file_urls_are_taken() {
         let path = |lock: &str, group| match place(Some(lock), group).unwrap() {
             Place::File(file) => file.path,
-            Place::Lease(lease) => panic!("{lease:?}"),
+            other => panic!("{other:?}"),
         };
         assert_eq!(path("/a/b.lock", None), Path::new("/a/b.lock"));
         assert_eq!(path("file:///a/b.lock", None), Path::new("/a/b.lock"));
@@ -230,7 +327,6 @@ mod tests {
         for lock in usage {
             assert_eq!(place(Some(lock), None).unwrap_err().code, Code::Usage, "{lock:?}");
         }
-        assert_eq!(place(Some("consul:///x"), None).unwrap_err().code, Code::Configuration);
         assert_eq!(place(None, None).unwrap_err().code, Code::Usage);
     }
 
@@ -248,6 +344,58 @@ mod tests {
         let several = only_one_in(folder.path()).unwrap_err();
         assert_eq!(several.code, Code::Usage);
         assert!(several.message.ends_with("a, b"), "{several}");
+    }
+
+    #[test]
+    fn a_key_of_consul_is_named_by_server_and_prefix() {
+        let consul = |lock: &str| match place(Some(lock), None).unwrap() {
+            Place::Consul(consul) => *consul,
+            other => panic!("{other:?}"),
+        };
+        let table = [
+            ("consul://10.0.0.1:8500/capi-drs-lock", "10.0.0.1:8500", "capi-drs-lock", false),
+            ("consul://consul.example/a/b", "consul.example:8500", "a/b", false),
+            ("consuls://consul.example/a", "consul.example:8501", "a", true),
+            ("consul://[::1]/a", "[::1]:8500", "a", false),
+        ];
+        for (lock, address, prefix, tls) in table {
+            let place = consul(lock);
+            let found = (place.access.address.to_string(), place.prefix.as_str(), place.access.tls.is_some());
+            assert_eq!(found, (address.to_owned(), prefix, tls), "{lock}");
+        }
+        let place = place(Some("consul://10.0.0.1:1/service/app"), None).unwrap();
+        assert_eq!((place.to_string().as_str(), place.name().as_str()), ("consul://10.0.0.1:1/service/app", "app"));
+        let wrong = [
+            "consul://",
+            "consul://host",
+            "consul:///",
+            "consul://host/",
+            "consul:////a",
+            "consul:///a/",
+            "consul:///a//b",
+            "consul:///a/../b",
+            "consul:///a b",
+            "consul:///a?x",
+            "consul:///$(NAME)",
+            "consul://user:secret@host/a",
+            &format!("consul:///{}", "a".repeat(401)),
+        ];
+        for lock in wrong {
+            assert_eq!(parse(lock).unwrap_err().code, Code::Usage, "{lock}");
+        }
+        assert_eq!(parse("consul://host:port/a").unwrap_err().code, Code::Usage);
+    }
+
+    #[test]
+    fn a_token_is_not_sent_in_the_clear_unless_that_is_allowed() {
+        let mut place = ConsulPlace::new(Server { address: Some("10.0.0.1:8500".into()), tls: false }, "a").unwrap();
+        place.access.token = None;
+        place.check_plaintext(false).unwrap();
+        place.access.token = Some(consul::Token::Literal("secret".into()));
+        let failure = place.check_plaintext(false).unwrap_err();
+        assert_eq!(failure.code, Code::Configuration);
+        assert!(!failure.to_string().contains("secret"), "{failure}");
+        place.check_plaintext(true).unwrap();
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl Member {
             timing,
             stop_grace: Duration::from_millis(u64::from(self.spec.stop_grace_ms)),
             absence: Absence::CostsALease,
+            can_pause: true,
             on_exit: match self.spec.on_exit {
                 0 => OnExit::Exit,
                 1 => OnExit::Restart,

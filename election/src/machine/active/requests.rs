@@ -51,6 +51,10 @@ impl Active {
     }
 
     fn begin_pause<E: Entropy>(&mut self, core: &mut Core<E>, now: Instant, length: Duration, until_unix_ms: u64) {
+        if !core.settings.can_pause {
+            let why = "this store frees the lock of a silent holder by its own clock, and would not honour a pause";
+            return core.refuse(RefusalKind::Invalid, why);
+        }
         if core.foreign_seen {
             let why = "a foreign holder was seen on this lock, and it would not honour a pause";
             return core.refuse(RefusalKind::Conflict, why);

@@ -167,6 +167,30 @@ fn deleted_lock_costs_the_longest_lease_even_where_absence_is_free() {
 }
 
 #[test]
+fn lock_that_others_delete_is_free_when_it_is_absent_unless_it_named_a_member() {
+    let free_unless_held = || Rig::new(Settings { absence: Absence::FreeUnlessHeld, ..settings("a") });
+    let mut rig = free_unless_held();
+    rig.read(None);
+    assert!(rig.try_write().is_some());
+    for left in [released_by("b"), foreign(Some("consul lock"))] {
+        let mut rig = free_unless_held();
+        rig.read_with(Some(left), Evidence::Busy);
+        rig.see(None);
+        assert!(rig.try_write().is_some());
+    }
+    let mut rig = free_unless_held();
+    rig.read(Some(held_by("b", 1, 1)));
+    rig.see(None);
+    let (expected, record, attempt) = rig.write();
+    assert!(matches!(record.claim, Claim::Vacant(_)), "marked first: {record:?}");
+    assert_eq!(expected, Version::ABSENT);
+    let version = Version { incarnation: 1, number: 900 };
+    rig.step(Input::Written { attempt, outcome: Write::Written(version) });
+    rig.read(Some(record));
+    tries_after(&mut rig, LEASE);
+}
+
+#[test]
 fn release_is_taken_at_first_sight() {
     let mut rig = Rig::standby();
     rig.read(Some(held_by("b", 1, 1)));

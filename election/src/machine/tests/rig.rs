@@ -27,6 +27,7 @@ pub fn settings(name: &str) -> Settings {
         timing: Timing::new(LEASE, None).unwrap(),
         stop_grace: Duration::from_secs(10),
         absence: Absence::CostsALease,
+        can_pause: true,
         on_exit: OnExit::Exit,
         on_loss: OnLoss::Standby,
         healthy: true,

@@ -8,6 +8,7 @@ use super::print::quoted;
 use crate::error::{Code, Failure};
 use crate::lock::LockError;
 use crate::lock::board::{Answer, Asked, Asking, Board, Changes, Look};
+use crate::lock::consul::{ConsulBoard, Keys};
 use crate::lock::file::FileBoard;
 use crate::lock::kubernetes::{Access, LeaseBoard};
 use crate::member::misconfigured;
@@ -42,6 +43,10 @@ impl Target {
             Place::Lease(lease) => {
                 let board = LeaseBoard::open(self.access.clone(), lease.clone()).await;
                 board.map(AnyBoard::Lease).map_err(misconfigured)
+            }
+            Place::Consul(consul) => {
+                let board = ConsulBoard::new(consul.access.clone(), Keys::of(&consul.prefix));
+                Ok(AnyBoard::Consul(Box::new(board)))
             }
         }
     }
@@ -87,6 +92,7 @@ fn is_there(path: &Path) -> Result<bool, Failure> {
 pub(in crate::cli) enum AnyBoard {
     File(FileBoard),
     Lease(LeaseBoard),
+    Consul(Box<ConsulBoard>),
 }
 
 /// The same call of whichever board it is.
@@ -95,6 +101,7 @@ macro_rules! of_either {
         match $board {
             AnyBoard::File($inner) => $call.await,
             AnyBoard::Lease($inner) => $call.await,
+            AnyBoard::Consul($inner) => $call.await,
         }
     };
 }
@@ -114,6 +121,9 @@ impl Board for AnyBoard {
             AnyBoard::Lease(board) if look.seen.record.is_none() => {
                 let (name, namespace) = (&board.place().name, &board.place().namespace);
                 Err(LockError::Unavailable(format!("there is no Lease {name:?} in namespace {namespace:?}")))
+            }
+            AnyBoard::Consul(board) if look.seen.record.is_none() => {
+                Err(LockError::Unavailable(format!("there is no key {:?} in Consul", board.lock_key())))
             }
             _ => Ok(look),
         }

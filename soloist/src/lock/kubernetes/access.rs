@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use crate::error::chain;
 use crate::lock::LockError;
 
 /// Where a pod finds the files of its service account.
@@ -68,20 +69,6 @@ impl Access {
         }
         Config::from_kubeconfig(&options).await.map_err(|error| denied(&error))
     }
-}
-
-/// An error with its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

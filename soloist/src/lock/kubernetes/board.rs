@@ -14,14 +14,14 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use self::posts::{ANSWER, MEMBERS, Posts, REQUEST, TooLong};
-use super::calls::{Calls, Failed};
+use super::calls::Calls;
 use super::hub::Newest;
 use super::watch::Watcher;
 use super::{Access, LeaseName, lease};
 use crate::elector::KernelEntropy;
-use crate::lock::LockError;
 use crate::lock::board::{Answer, Asked, Asking, Board, Changes, Look};
 use crate::lock::codec::fingerprint;
+use crate::lock::{Failed, LockError};
 use crate::snapshot::Announcement;
 
 /// How often a change is tried while others write the Lease as well.

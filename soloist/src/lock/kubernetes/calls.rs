@@ -1,7 +1,6 @@
 //! Single calls to the API server about one Lease. What their answers show goes to the [`Hub`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use election::Version;
 use http::Method;
@@ -14,21 +13,7 @@ use super::hub::Hub;
 use super::lease;
 use super::rule::Verb;
 use super::session::{Sessions, request};
-use crate::lock::LockError;
-
-/// How a call ended that brought no Lease.
-pub enum Failed {
-    /// It does not exist.
-    Absent,
-    /// It is another version or another object, or exists already.
-    Conflict,
-    /// Not done, and asking again will not help.
-    Denied(String),
-    /// Not done: ask again after this.
-    Throttled(Duration),
-    /// Nobody knows what happened.
-    Unknown(String),
-}
+use crate::lock::{Failed, LockError};
 
 /// Who calls.
 pub struct Calls {
@@ -139,16 +124,4 @@ impl Calls {
 
 fn bytes(lease: &Value) -> Result<Vec<u8>, Failed> {
     serde_json::to_vec(lease).map_err(|error| Failed::Denied(error.to_string()))
-}
-
-impl From<Failed> for LockError {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Absent => LockError::Unavailable("the Lease does not exist".into()),
-            Failed::Conflict => LockError::Unavailable("somebody else wrote the Lease at the same time".into()),
-            Failed::Denied(why) => LockError::Denied(why),
-            Failed::Throttled(after) => LockError::Unavailable(format!("the API server asks to wait for {after:?}")),
-            Failed::Unknown(why) => LockError::Unavailable(why),
-        }
-    }
 }

@@ -7,7 +7,10 @@ use election::Version;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::watch::News;
+use crate::lock::news::News;
+
+/// What the watch of a Lease tells.
+pub type LeaseNews = News<Value>;
 
 /// The newest state, whoever brought it.
 #[derive(Clone, Debug, Default)]
@@ -38,13 +41,13 @@ impl Newest {
 /// Where everything comes together that is heard of one Lease.
 #[derive(Debug, Default)]
 pub struct Hub {
-    news: watch::Sender<News>,
+    news: watch::Sender<LeaseNews>,
     newest: watch::Sender<Newest>,
 }
 
 impl Hub {
     /// What the watch tells.
-    pub fn news(&self) -> watch::Receiver<News> {
+    pub fn news(&self) -> watch::Receiver<LeaseNews> {
         self.news.subscribe()
     }
 
@@ -54,7 +57,7 @@ impl Hub {
     }
 
     /// Changes what is known of the watch itself.
-    pub fn update_news(&self, change: impl FnOnce(&mut News)) {
+    pub fn update_news(&self, change: impl FnOnce(&mut LeaseNews)) {
         self.news.send_modify(change);
     }
 

@@ -13,12 +13,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::access::{Access, chain};
+use super::access::Access;
 use super::events::Lines;
 use super::rule::{Verb, missing_beside};
 use super::session::{Sessions, request};
 use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS, jittered};
 use crate::elector::KernelEntropy;
+use crate::error::chain;
 
 /// One object that is watched, and what it costs not to be allowed to.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::container::Container;
 use super::evidence::Recorded;
 use crate::lock::codec::{self, Document, EncodeError, FOREIGN_LEASE, MAX_LEASE, fingerprint};
-use crate::lock::history::{self, Change};
+use crate::lock::history::Change;
 
 /// The annotation with the record.
 pub const RECORD: &str = "soloist.dev/record";
@@ -75,9 +75,9 @@ pub fn encode(
     now: jiff::Timestamp,
 ) -> Result<Value, EncodeError> {
     let earlier = before.and_then(|lease| annotation(lease, RECORD)).map(|text| codec::decode(text.as_bytes()));
-    let begins = begins(earlier.as_ref().map(|earlier| &earlier.record.claim), &record.claim);
+    let begins = codec::begins(earlier.as_ref().map(|earlier| &earlier.record.claim), &record.claim);
     let native = native_fields(before, begins, record, now);
-    let text = record_text(earlier, begins, record, named, why, now)?;
+    let text = record_text(earlier, record, named, why, now)?;
     let mut lease = before.and_then(Value::as_object).cloned().unwrap_or_default();
     lease.insert("apiVersion".into(), "coordination.k8s.io/v1".into());
     lease.insert("kind".into(), "Lease".into());
@@ -116,54 +116,19 @@ pub fn written_unix_us(lease: &Value) -> Option<u64> {
     u64::try_from(at.as_microsecond()).ok()
 }
 
-/// Whether another activation begins than the one that was recorded last.
-fn begins(earlier: Option<&Claim>, claim: &Claim) -> bool {
-    match (earlier, claim) {
-        (Some(Claim::Held(then)), Claim::Held(now)) => then.activation != now.activation,
-        (_, Claim::Held(_)) => true,
-        _ => false,
-    }
-}
-
 /// The record's text, with the fields of the earlier one that this version does not know.
 fn record_text(
     earlier: Option<Document>,
-    begins: bool,
     record: &Record,
     named: Option<(Activation, Container)>,
     why: &str,
     now: jiff::Timestamp,
 ) -> Result<String, EncodeError> {
-    let (mut history, mut backend, unknown) = match earlier {
-        Some(earlier) => (earlier.history, earlier.backend, earlier.unknown),
-        None => (Vec::new(), Map::new(), Map::new()),
-    };
-    Recorded::store(&mut backend, named)?;
-    note(&mut history, begins, &record.claim, why, now);
-    let document = Document { record: record.clone(), version: None, history, backend, unknown };
+    let now_us = u64::try_from(now.as_microsecond()).unwrap_or_default();
+    let mut document = Document::after(earlier, record, why, now_us);
+    Recorded::store(&mut document.backend, named)?;
     let spacious: Value = serde_json::from_str(&codec::encode(&document)?)?;
     Ok(spacious.to_string())
-}
-
-/// The answer to the acquiring write names the token, so the first renewal is the first to know it.
-fn note(changes: &mut Vec<Change>, begins: bool, claim: &Claim, why: &str, now: jiff::Timestamp) {
-    let now_us = u64::try_from(now.as_microsecond()).unwrap_or_default();
-    match claim {
-        Claim::Held(holder) if begins => {
-            history::acquired(changes, holder.token.map(|token| token.0), &holder.member.name, why, now_us);
-        }
-        Claim::Held(holder) => {
-            let last = changes.last_mut().filter(|last| last.token.is_none() && last.member == holder.member.name);
-            if let Some(last) = last {
-                last.token = holder.token.map(|token| token.0);
-            }
-        }
-        Claim::Released(release) => {
-            let token = changes.last().and_then(|last| last.token);
-            history::ended(changes, token, &release.member.name, why, now_us);
-        }
-        Claim::Vacant(_) | Claim::Foreign(_) => {}
-    }
 }
 
 /// What client-go reads, as client-go would have written it.

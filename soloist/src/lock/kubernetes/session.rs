@@ -8,26 +8,19 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::client::legacy::Builder;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
 use kube::Client;
 use kube::client::{Body, ConfigExt};
-use tower::{BoxError, ServiceBuilder, service_fn};
+use tower::{BoxError, ServiceBuilder};
 
-use super::access::{Access, chain};
-use super::addresses::{Addresses, List};
+use super::access::Access;
+use crate::error::chain;
 use crate::lock::LockError;
+use crate::lock::addresses::Addresses;
+use crate::lock::tcp::connector;
 
 /// A longer answer is none: no Lease comes near it.
 pub const BODY_MAX: usize = 1 << 20;
-/// Part of every limit on a call: a server that cannot even be connected to leaves time for the next one.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// When an idle connection is asked whether it still exists, and how often.
-const KEEPALIVE: Duration = Duration::from_secs(2);
-const KEEPALIVE_TRIES: u32 = 3;
-/// How long sent bytes may stay without acknowledgement.
-const USER_TIMEOUT: Duration = Duration::from_secs(6);
 /// Shorter than the servers' own limit of 90 s, so that none closes a connection which is just being used. Longer than a
 /// standby is silent between two announcements: it shall acquire the lock over a connection that is there.
 const IDLE_MAX: Duration = Duration::from_secs(80);
@@ -184,24 +177,4 @@ pub fn request(method: http::Method, path: String, body: Vec<u8>) -> Result<Requ
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, concat!("soloist/", env!("CARGO_PKG_VERSION")));
     request.body(Body::from(body)).map_err(|error| format!("the request cannot be made: {error}"))
-}
-
-/// TCP as this needs it.
-fn connector(
-    addresses: Arc<Addresses>,
-) -> HttpConnector<impl tower::Service<Name, Response = List, Error = std::io::Error, Future: Send> + Clone + Send> {
-    let turn = addresses.next_turn();
-    let resolve = service_fn(move |name: Name| {
-        let addresses = Arc::clone(&addresses);
-        async move { addresses.of(name.as_str(), turn).await }
-    });
-    let mut connector = HttpConnector::new_with_resolver(resolve);
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_LIMIT));
-    connector.set_keepalive(Some(KEEPALIVE));
-    connector.set_keepalive_interval(Some(KEEPALIVE));
-    connector.set_keepalive_retries(Some(KEEPALIVE_TRIES));
-    connector.set_tcp_user_timeout(Some(USER_TIMEOUT));
-    connector
 }

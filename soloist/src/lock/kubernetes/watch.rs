@@ -10,12 +10,10 @@ use std::time::Duration;
 use election::{Entropy, Version};
 use http::{Method, StatusCode, header::RETRY_AFTER};
 use http_body_util::{BodyExt, Limited};
-use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LeaseName;
-use super::access::chain;
 use super::answer::{Answer, Ask, retry_after};
 use super::calls::Calls;
 use super::events::{Event, Lines, parse};
@@ -23,6 +21,7 @@ use super::hub::Hub;
 use super::rule::Verb;
 use super::session::{BODY_MAX, Sessions, request};
 use crate::elector::KernelEntropy;
+use crate::error::chain;
 
 /// The server ends a watch after this, and up to as much again: not all members' at once.
 pub const WATCH_SECONDS: u64 = 30;
@@ -38,73 +37,6 @@ pub const GOOD: Duration = Duration::from_secs(1);
 /// How often it is tried whether a watch is allowed meanwhile.
 pub const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
-/// What the watch has told so far.
-#[derive(Clone, Debug, Default)]
-pub struct News {
-    /// Counts what was told.
-    count: u64,
-    latest: Option<Told>,
-    /// The count of the last gap: something may have happened that was not told.
-    gap: u64,
-    /// Everything up to this version was told, or was known before.
-    reached: u64,
-    /// Whether changes are being told at the moment.
-    pub is_live: bool,
-}
-
-/// The newest state that was told.
-#[derive(Clone, Debug)]
-struct Told {
-    version: Version,
-    /// The number of the change.
-    number: u64,
-    /// The count of this piece of news.
-    count: u64,
-    /// The Lease itself; nothing once it is deleted.
-    lease: Option<Value>,
-}
-
-impl News {
-    /// How much was told so far.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Whether the lock may be another than it was at `since`, by what came after the first `known` news.
-    pub fn may_differ(&self, since: Version, known: u64) -> bool {
-        self.latest.as_ref().is_some_and(|told| told.is_after(since, known)) || self.gap > known
-    }
-
-    /// Whether the notice of `since`, which is known otherwise, is still to come.
-    pub fn is_behind(&self, since: Version) -> bool {
-        self.reached < since.number
-    }
-
-    /// The Lease as it was told after the first `known` news and after `since`, unless something was missed meanwhile.
-    pub fn lease_after(&self, since: Version, known: u64) -> Option<(Version, Value)> {
-        let told = self.latest.as_ref().filter(|told| told.is_after(since, known) && self.gap <= known)?;
-        told.lease.clone().map(|lease| (told.version, lease))
-    }
-
-    /// Takes in one more state.
-    pub(super) fn tell(&mut self, version: Version, number: u64, lease: Option<Value>) {
-        self.count += 1;
-        self.reached = number;
-        self.latest = Some(Told { version, number, count: self.count, lease });
-    }
-
-    fn miss(&mut self) {
-        self.count += 1;
-        self.gap = self.count;
-    }
-}
-
-impl Told {
-    fn is_after(&self, since: Version, known: u64) -> bool {
-        self.count > known && self.version != since && (since == Version::ABSENT || self.number > since.number)
-    }
-}
-
 /// The watch at work; it ends when this is dropped.
 pub struct Watcher {
     task: JoinHandle<()>,
@@ -114,7 +46,7 @@ impl Watcher {
     /// Watches from `since` on, and tells the hub of `calls`.
     pub fn start(calls: &Calls, since: Version) -> Self {
         let hub = Arc::clone(calls.hub());
-        hub.update_news(|news| (news.reached, news.is_live) = (since.number, false));
+        hub.update_news(|news| news.begin(since.number));
         let from = (since != Version::ABSENT).then_some(since.number);
         let (access, place) = (calls.access().clone(), calls.place().clone());
         let task = Task { sessions: Sessions::new(access), place, hub, from, trouble: Trouble::None };
@@ -181,7 +113,7 @@ impl Task {
                 End::Over => backoff,
                 End::Gap(why) => {
                     self.from = None;
-                    self.hub.update_news(News::miss);
+                    self.hub.update_news(|news| news.miss());
                     self.report(&why);
                     backoff
                 }
@@ -304,7 +236,7 @@ impl Task {
             }
             Ok(Event::Bookmark { number }) => {
                 self.from = Some(number);
-                self.hub.update_news(|news| news.reached = number);
+                self.hub.update_news(|news| news.reach(number));
                 None
             }
             Ok(Event::Expired) => Some(End::Gap("the server has forgotten that version".into())),
@@ -317,50 +249,4 @@ impl Task {
 pub fn jittered(pause: Duration) -> Duration {
     let thousandths = 500 + u32::try_from(KernelEntropy.bits() % 501).unwrap_or(0);
     pause * thousandths / 1000
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const THREE: Version = Version { incarnation: 1, number: 3 };
-    const FIVE: Version = Version { incarnation: 1, number: 5 };
-
-    #[test]
-    fn only_what_is_newer_is_news() {
-        let mut news = News::default();
-        assert!(!news.may_differ(Version::ABSENT, 0) && !news.may_differ(THREE, 0));
-        news.tell(FIVE, 5, Some(Value::Null));
-        assert_eq!(news.lease_after(THREE, 0), Some((FIVE, Value::Null)));
-        assert_eq!(news.lease_after(FIVE, 0).or(news.lease_after(THREE, 1)), None);
-        assert!(news.may_differ(THREE, 0) && news.may_differ(Version::ABSENT, 0));
-        assert!(news.may_differ(THREE, 0), "asked again, it is still so");
-        assert!(!news.may_differ(FIVE, 0));
-        let six = Version { number: 6, ..FIVE };
-        assert!(!news.may_differ(six, 0), "the own write is ahead of its notice");
-        assert!(news.is_behind(six) && !news.is_behind(FIVE) && !news.is_behind(Version::ABSENT));
-        assert!(!news.may_differ(Version::ABSENT, 1), "a look after the notice found it absent");
-    }
-
-    #[test]
-    fn deletion_and_another_object_are_news() {
-        let mut news = News::default();
-        news.tell(Version::ABSENT, 6, None);
-        assert!(news.may_differ(FIVE, 0));
-        assert_eq!(news.lease_after(FIVE, 0), None, "absence is looked at");
-        assert!(!news.may_differ(Version::ABSENT, 0));
-        news.tell(Version { incarnation: 2, number: 7 }, 7, Some(Value::Null));
-        assert!(news.may_differ(FIVE, 0) && news.may_differ(Version::ABSENT, 1));
-    }
-
-    #[test]
-    fn a_gap_asks_for_one_look() {
-        let mut news = News::default();
-        news.tell(FIVE, 5, Some(Value::Null));
-        news.miss();
-        news.tell(FIVE, 5, Some(Value::Null));
-        assert!(news.may_differ(FIVE, 1));
-        assert_eq!(news.lease_after(THREE, 1), None, "there may be more to it");
-        assert!(!news.may_differ(FIVE, news.count()));
-    }
 }

@@ -61,8 +61,8 @@ impl Posts {
         board::sort(&mut members);
         Self {
             members,
-            request: note(lease, REQUEST, NOTE_BYTES_MAX).filter(Asked::is_waiting).filter(|asked| is_plain(&asked.by)),
-            answer: note(lease, ANSWER, NOTE_BYTES_MAX).filter(is_showable),
+            request: note(lease, REQUEST, NOTE_BYTES_MAX).filter(Asked::is_waiting).filter(Asked::is_showable),
+            answer: note(lease, ANSWER, NOTE_BYTES_MAX).filter(Answer::is_showable),
         }
     }
 
@@ -109,15 +109,6 @@ impl Posts {
         lease.insert("metadata".into(), metadata.into());
         Ok(lease.into())
     }
-}
-
-/// Whether a terminal shows it and obeys nothing in it.
-fn is_plain(text: &str) -> bool {
-    !text.chars().any(char::is_control)
-}
-
-fn is_showable(answer: &Answer) -> bool {
-    is_plain(&answer.by) && answer.refusal.as_ref().is_none_or(|refused| is_plain(&refused.why))
 }
 
 fn set(annotations: &mut Map<String, Value>, name: &str, content: Option<String>) {
