@@ -8,7 +8,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testkit::history::Span;
 use testkit::pods::{LIMIT, NAMESPACE, Pods};
-use testkit::wait::wait_until;
 
 /// Called by the name of the program that it stands in for.
 const IMAGE: &str = "localhost/soloist-await-test:testbed";
@@ -28,21 +27,14 @@ fn install(pods: &Pods) -> Result<Span> {
         pod["containers"][0]["image"] = IMAGE.into();
     })?;
     let active = pods.wait_active_after(0, LIMIT)?;
-    wait_for_all(pods)?;
+    pods.wait_rolled_out(APP, 5)?;
     Ok(active)
-}
-
-/// The roll-out is complete, and nobody is on the way out.
-fn wait_for_all(pods: &Pods) -> Result<()> {
-    pods.kubectl(&["rollout", "status", &format!("deployment/{APP}"), "--timeout=90s"])?;
-    let count = || pods.kubectl(&["get", "pods", "-o", "name"]).is_ok_and(|names| names.lines().count() == 5);
-    wait_until("five pods", LIMIT, count).with_context(|| pods.logs())
 }
 
 /// The activation that was the last one before `begun`, and the one after it came soon.
 fn handed_over(pods: &Pods, old: &Span, after: &str) -> Result<Span> {
     pods.wait_active_after(old.token, LIMIT)?;
-    wait_for_all(pods)?;
+    pods.wait_rolled_out(APP, 5)?;
     let history = pods.history();
     let worst = history.gaps().into_iter().map(|gap| gap.length).max().context("no handover")?;
     eprintln!("{after}: {} activations so far, the longest gap {worst:?}", history.spans.len());
