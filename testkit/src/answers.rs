@@ -55,7 +55,7 @@ pub struct Findings {
     pub time: Duration,
     /// Questions that were answered.
     pub answered: usize,
-    /// The longest time between two answers.
+    /// The longest time without an answer, between two or before the first.
     pub silence: Duration,
     /// Answers of a pod that cannot be told apart in time from one of another pod.
     pub of_two: usize,
@@ -82,18 +82,19 @@ impl Sampler {
         Ok(Self { answers, ends, thread: Some(thread) })
     }
 
-    /// All of them, by when they were asked.
-    fn all(&self) -> Vec<Answer> {
-        let mut all = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        all.sort_by_key(|answer| answer.asked);
-        all
+    /// All that was asked from then on, in this order.
+    fn since(&self, since: u64) -> Vec<Answer> {
+        let all = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut late: Vec<Answer> = all.iter().filter(|answer| answer.asked >= since).cloned().collect();
+        late.sort_by_key(|answer| answer.asked);
+        late
     }
 
-    /// Waits until `who` has answered for a while, and nobody else. Some questions stay without an answer when a node is
+    /// Waits until `who` has answered for a while, and nobody else, of all that was asked from `since` on. Some questions stay without an answer when a node is
     /// lost: what tracks connections keeps sending those from a port that was used before to the pod that is gone.
-    pub fn wait(&self, who: &str, limit: Duration) -> Result<()> {
+    pub fn wait(&self, who: &str, since: u64, limit: Duration) -> Result<()> {
         let answers = || {
-            let all = self.all();
+            let all = self.since(since);
             let latest: Vec<_> = all.iter().rev().filter_map(|answer| answer.who.as_deref()).take(STEADY).collect();
             latest.len() == STEADY && latest.iter().all(|answer| *answer == who)
         };
@@ -102,9 +103,7 @@ impl Sampler {
 
     /// Fails unless only who was active has answered, and never two at once, of all that was asked from `since` on.
     pub fn check(&self, history: &History, since: u64) -> Result<Findings> {
-        let mut answers = self.all();
-        answers.retain(|answer| answer.asked >= since);
-        let findings = Findings::of(&answers, history);
+        let findings = Findings::of(&self.since(since), history);
         ensure!(findings.of_two == 0 && findings.of_others == 0, "{findings}: {history}");
         Ok(findings)
     }
@@ -161,10 +160,10 @@ impl Findings {
             let until = latest.entry(who).or_default();
             *until = (*until).max(*answered);
         }
-        let mut moments: Vec<u64> = told.iter().map(|(_, answered, _)| *answered).collect();
+        let begin = answers.first().map_or(0, |answer| answer.asked);
+        let mut moments: Vec<u64> = told.iter().map(|(_, answered, _)| *answered).chain([begin]).collect();
         moments.sort_unstable();
         let silence = moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
-        let begin = answers.first().map_or(0, |answer| answer.asked);
         let end = answers.iter().map(|answer| answer.answered).max().unwrap_or_default();
         Self {
             asked: answers.len(),

@@ -35,7 +35,7 @@ fn next(pods: &Pods, traffic: &Traffic, old: &Span, what: &str) -> Result<Span> 
     pods.wait_rolled_out(APP, 2)?;
     let latest = || pods.history().spans.into_iter().max_by_key(|span| span.token);
     let new = latest().context("nobody")?;
-    traffic.wait(&new.member)?;
+    traffic.wait(&new)?;
     traffic.check(pods, what)?;
     Ok(new)
 }
@@ -45,7 +45,7 @@ fn only_the_active_pod_answers_at_the_address_of_the_service() -> Result<()> {
     let pods = Pods::new()?;
     let first = install(&pods)?;
     let traffic = watch(&pods, "node1")?;
-    traffic.wait(&first.member)?;
+    traffic.wait(&first)?;
 
     pods.kubectl(&["delete", "pod", &first.member, "--wait=false"])?;
     let second = next(&pods, &traffic, &first, "delete")?;
@@ -72,10 +72,10 @@ fn a_lost_node_takes_its_traffic_along_and_the_others_follow() -> Result<()> {
     let lost = pods.node_of(&active.member)?;
     let other = pods.wait_elsewhere(&active.member)?;
     let traffic = watch(&pods, &other)?;
-    traffic.wait(&active.member)?;
+    traffic.wait(&active)?;
     let cut = CutOff::new(&lost)?;
     let new = pods.wait_active_after(active.token, LIMIT)?;
-    traffic.wait(&new.member)?;
+    traffic.wait(&new)?;
     drop(cut);
     traffic.check(&pods, "loss of a node")?;
     pods.check(2)

@@ -39,7 +39,7 @@ fn next(pods: &Pods, traffic: &Traffic, old: &Span, after: &str) -> Result<Span>
     pods.wait_active_after(old.token, LIMIT)?;
     pods.wait_rolled_out(APP, 2)?;
     let latest = pods.history().spans.into_iter().max_by_key(|span| span.token).context("nobody")?;
-    traffic.wait(&latest.member).with_context(|| pods.logs())?;
+    traffic.wait(&latest).with_context(|| pods.logs())?;
     traffic.check(pods, after)?;
     Ok(latest)
 }
@@ -55,7 +55,7 @@ fn only_the_active_pod_of_the_stand_in_answers_at_the_address_of_its_service() -
     let pods = Pods::new()?;
     let first = install(&pods)?;
     let traffic = watch(&pods, "node1")?;
-    traffic.wait(&first.member)?;
+    traffic.wait(&first)?;
 
     pods.kubectl(&["delete", "pod", &first.member, "--wait=false"])?;
     let second = next(&pods, &traffic, &first, "delete")?;
@@ -66,10 +66,10 @@ fn only_the_active_pod_of_the_stand_in_answers_at_the_address_of_its_service() -
 
     let lost = pods.node_of(&third.member)?;
     let traffic = watch(&pods, &pods.wait_elsewhere(&third.member)?)?;
-    traffic.wait(&third.member)?;
+    traffic.wait(&third)?;
     let (runs, cut) = (restarts(&pods, &third.member)?, CutOff::new(&lost)?);
     let fourth = pods.wait_active_after(third.token, LIMIT)?;
-    traffic.wait(&fourth.member)?;
+    traffic.wait(&fourth)?;
     drop(cut);
     // The one that was cut off has found out, and takes nothing back.
     let is_told = || restarts(&pods, &third.member).is_ok_and(|now| now > runs);

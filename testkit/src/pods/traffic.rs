@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{LIMIT, NAMESPACE, Pods};
 use crate::answers::Sampler;
+use crate::history::Span;
 use crate::stamp;
 use crate::traffic::View;
 
@@ -38,9 +39,9 @@ impl Traffic {
         self
     }
 
-    /// Waits until this pod and nobody else answers for a while.
-    pub fn wait(&self, pod: &str) -> Result<()> {
-        self.samplers.iter().try_for_each(|(_, sampler)| sampler.wait(pod, LIMIT))
+    /// Waits until the pod of this activation, and nobody else, has answered for a while since that began.
+    pub fn wait(&self, active: &Span) -> Result<()> {
+        self.samplers.iter().try_for_each(|(_, sampler)| sampler.wait(&active.member, active.first, LIMIT))
     }
 
     /// Since the check before, only who was active has answered, and never were two to be seen. Says after `what` that was.
