@@ -4,7 +4,7 @@ mod access;
 mod demo;
 mod failover;
 mod history;
-mod operate;
+pub(crate) mod operate;
 mod pause;
 mod run;
 mod status;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::dropin::k8s_await_election;
+use crate::dropin::{consul_lock, k8s_await_election};
 use crate::error::{Code, Failure};
 
 /// Keeps exactly one member of a group active and the others ready.
@@ -73,6 +73,13 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Stand in for consul lock: run a command while a lock on Consul is held
+    #[command(disable_help_flag = true)]
+    ConsulLock {
+        /// The arguments of consul lock
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<OsString>,
+    },
     /// Print a completion script
     Completions {
         /// For which shell
@@ -103,6 +110,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Demo(arguments) => demo::main(&arguments),
         Verb::DemoServer(arguments) => demo::serve(&arguments),
         Verb::K8sAwaitElection { command } => Ok(k8s_await_election::main(command)),
+        Verb::ConsulLock { arguments } => Ok(consul_lock::lock(arguments)),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "soloist", &mut std::io::stdout());
             Ok(0)

@@ -1,6 +1,8 @@
 //! Front doors that behave like the programs which soloist replaces: one file each. They translate flags, variables,
 //! output and exit codes; no protocol lives here.
 
+pub mod consul_lock;
+mod go;
 pub mod k8s_await_election;
 
 use std::ffi::{OsStr, OsString};
@@ -11,7 +13,10 @@ pub type Door = fn(Vec<OsString>) -> i32;
 
 /// The front door that this binary is called as, if it is one: by a link, or under its name in another image.
 pub fn called_as(name: &OsStr) -> Option<Door> {
-    (Path::new(name).file_name()? == k8s_await_election::NAME).then_some(k8s_await_election::main)
+    let doors: [(&str, Door); 2] =
+        [(k8s_await_election::NAME, k8s_await_election::main), (consul_lock::NAME, consul_lock::main)];
+    let called = Path::new(name).file_name()?;
+    doors.into_iter().find(|(name, _)| called == *name).map(|(_, door)| door)
 }
 
 #[cfg(test)]
@@ -20,7 +25,7 @@ mod tests {
 
     #[test]
     fn the_name_alone_decides_wherever_the_link_is() {
-        for name in ["k8s-await-election", "/k8s-await-election", "./bin/k8s-await-election"] {
+        for name in ["k8s-await-election", "/k8s-await-election", "./bin/k8s-await-election", "/usr/bin/consul"] {
             assert!(called_as(OsStr::new(name)).is_some(), "{name}");
         }
         for name in ["", "/", "soloist", "k8s-await-election/soloist", "k8s-await-election-x"] {

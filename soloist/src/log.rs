@@ -29,9 +29,18 @@ const LINES_MAX: usize = 1_000;
 /// Starts logging. Lines go through a bounded queue to a thread of their own: a reader who has stopped costs lines,
 /// never a renewal. `SOLOIST_LOG` filters, as `info` does by default. The guard flushes when it is dropped.
 pub fn start(format: Format) -> WorkerGuard {
+    start_at(format, "info")
+}
+
+/// The same for a program that says nothing as long as nothing is wrong.
+pub fn start_quietly(format: Format) -> WorkerGuard {
+    start_at(format, "warn")
+}
+
+fn start_at(format: Format, default: &str) -> WorkerGuard {
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(std::io::stderr());
-    let filter = EnvFilter::try_from_env("SOLOIST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("SOLOIST_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let writer = writer.with_max_level(tracing::Level::TRACE);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
     match format {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use election::{Absence, Exit, Machine, Nonce};
+use election::{Absence, Exit, Machine, Nonce, Role};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -84,6 +84,8 @@ pub async fn take_part(settings: Settings, front: Front) -> Result<Exit, Failure
 pub struct Front {
     /// Who gets the group's traffic.
     pub route: Option<Rc<dyn Route>>,
+    /// Leaves unless it was active within this.
+    pub patience: Option<Duration>,
     /// What reads snapshots, with its name. None of them ends before the elector.
     pub readers: Vec<(&'static str, Reader)>,
 }
@@ -150,13 +152,15 @@ async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Resul
 
 async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Result<Exit, Failure> {
     let mut member = Member::start(settings, front)?;
-    let ConsulPlace { access, prefix, mimics_consul_lock, .. } = place;
+    let ConsulPlace { access, prefix, consul_lock_session, .. } = place;
+    let mimics_consul_lock = consul_lock_session.is_some();
     if access.is_plaintext() {
         let address = &access.address;
         tracing::warn!("Consul at {address} is asked without TLS: whoever is on the way can change the lock");
     }
     let timing = member.settings.timing;
-    let lock = ConsulLock::new(access, Keys::of(&prefix), &member.settings.name, timing.lease(), timing.period());
+    let session = consul_lock_session.unwrap_or_else(|| format!("soloist {} at '{prefix}'", member.settings.name));
+    let lock = ConsulLock::new(access, Keys::of(&prefix), session, timing.lease(), timing.period());
     // Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
     member.keeper.set_patience(timing.lateness());
     let commands = member.commands.clone();
@@ -171,6 +175,20 @@ async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Resu
         lingering: vec![("the session", Box::new(move |snapshots| Box::pin(session.run(until_the_end(snapshots)))))],
     };
     member.elect(lock, around_the_lock).await
+}
+
+/// One order to leave after `patience`, unless the member has become active or is about to.
+async fn leave_unless_active(
+    patience: Duration,
+    mut snapshots: watch::Receiver<Snapshot>,
+    orders: mpsc::Sender<Order>,
+) -> anyhow::Result<()> {
+    let active = snapshots.wait_for(|snapshot| !matches!(snapshot.role, Role::Standby));
+    if tokio::time::timeout(patience, active).await.is_err() {
+        // Fails only if the elector is gone already.
+        let _ = orders.send(Order::Leave).await;
+    }
+    std::future::pending().await
 }
 
 async fn until_the_end(mut snapshots: watch::Receiver<Snapshot>) {
@@ -265,6 +283,9 @@ impl Member {
         if let Some(http) = http {
             let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
             around.add("http", serving.map_err(internal("serve http"))?);
+        }
+        if let Some(patience) = front.patience {
+            around.add("the patience", leave_unless_active(patience, publisher.subscribe(), sender.clone()));
         }
         for (name, reader) in front.readers {
             around.add(name, reader(publisher.subscribe()).map_err(internal("start what reads snapshots"))?);

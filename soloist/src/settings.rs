@@ -110,10 +110,24 @@ impl Settings {
     /// # Errors
     /// The first contradiction, with its exit code.
     pub fn new(raw: Raw, on_exit: OnExit, on_loss: OnLoss) -> Result<Self, Failure> {
+        let group = raw.group.as_deref().map(group_name).transpose()?.map(str::to_owned);
+        let place = place(raw.lock.as_deref(), group.as_deref())?;
+        Self::at(place, group, raw, on_exit, on_loss)
+    }
+
+    /// The same for a lock that is known already.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn at(
+        place: Place,
+        group: Option<String>,
+        raw: Raw,
+        on_exit: OnExit,
+        on_loss: OnLoss,
+    ) -> Result<Self, Failure> {
         let stop_grace = duration("--stop-grace", &raw.stop_grace)?;
         let timing = timing(&raw.lease)?;
-        let group = raw.group.as_deref().map(group_name).transpose()?;
-        let place = place(raw.lock.as_deref(), group)?;
         let fits = match &place {
             Place::File(_) => Ok(()),
             Place::Lease(_) => kubernetes::check_lease(timing.lease()),
@@ -140,7 +154,7 @@ impl Settings {
         command::check(&raw.command)?;
         place.prepare()?;
         Ok(Self {
-            group: group.map_or_else(|| place.name(), str::to_owned),
+            group: group.unwrap_or_else(|| place.name()),
             lock: place,
             access: raw.access,
             asks_kubelet: raw.asks_kubelet,

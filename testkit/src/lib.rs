@@ -6,6 +6,7 @@
 pub mod answers;
 pub mod audit;
 pub mod cluster;
+pub mod consul_lock;
 pub mod documents;
 pub mod ends;
 pub mod group;

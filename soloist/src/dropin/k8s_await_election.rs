@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use self::environment::Wanted;
 use self::voice::Voice;
+use super::go;
 use crate::error::Failure;
 use crate::log::logrus::Line;
 use crate::log::{self, Format};
@@ -108,7 +109,7 @@ fn contend(wanted: Wanted, command: Vec<OsString>) -> Result<(), Fatal> {
     nix::unistd::dup2_stdin(nothing).map_err(|error| Fatal::run(format!("failed to close the input: {error}")))?;
     let route = endpoints.map(|target| Rc::new(Endpoints::of(access, target)) as Rc<dyn Route>);
     let flush = log::start(Format::Logrus);
-    let exit = member::run(settings, Front { route, readers });
+    let exit = member::run(settings, Front { route, readers, ..Front::default() });
     drop(flush);
     judge(exit?)
 }
@@ -126,28 +127,13 @@ fn status(address: &str) -> Result<Reader, Fatal> {
 fn judge(exit: Exit) -> Result<(), Fatal> {
     match exit {
         Exit::StoodBy | Exit::Workload(0) => Ok(()),
-        Exit::Workload(code @ 129..=192) => Err(Fatal::run(signal(code - 128))),
+        Exit::Workload(code @ 129..=192) => Err(Fatal::run(go::signal(code - 128))),
         Exit::Workload(code) => Err(Fatal::run(format!("exit status {code}"))),
         Exit::LeaseLost => {
             Line::new("info", "lost leader status").print();
             Err(Fatal::run("the lease was lost, and the command was stopped"))
         }
     }
-}
-
-/// As the other program names it.
-fn signal(number: i32) -> String {
-    let name = match number {
-        1 => "hangup",
-        2 => "interrupt",
-        3 => "quit",
-        6 => "aborted",
-        9 => "killed",
-        11 => "segmentation fault",
-        15 => "terminated",
-        _ => return format!("signal: signal {number}"),
-    };
-    format!("signal: {name}")
 }
 
 #[cfg(test)]

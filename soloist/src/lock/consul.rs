@@ -8,6 +8,7 @@ mod access;
 mod answer;
 mod board;
 mod calls;
+mod cleanup;
 mod connection;
 mod entry;
 mod session;
@@ -31,9 +32,10 @@ use super::news::{self, Woken};
 use super::{Failed, Lock, LockError};
 use crate::clock::unix_us;
 
-pub use self::access::{Access, Address, Server, Tls, Token};
+pub use self::access::{Access, Address, Server, Tls, Token, boolean};
 pub use self::board::ConsulBoard;
 pub use self::calls::Keys;
+pub use self::cleanup::{Cleanup, clean_up, is_usable};
 pub use self::session::LOCK_DELAY_MAX;
 
 /// Between tries to acquire a key that Consul gives to nobody at the moment, and does not say for how long.
@@ -85,13 +87,12 @@ pub struct ConsulLock {
 }
 
 impl ConsulLock {
-    /// Nothing is read or asked yet. `name` is what people see of the session, `period` passes between two looks while
+    /// Nothing is read or asked yet. `session` is what people see of the session, `period` passes between two looks while
     /// Consul tells nothing.
-    pub fn new(access: Access, keys: Keys, name: &str, lease: Duration, period: Duration) -> Self {
-        let name = format!("soloist {name} at '{}'", keys.prefix());
+    pub fn new(access: Access, keys: Keys, session: String, lease: Duration, period: Duration) -> Self {
         Self {
             calls: Calls::new(access, keys),
-            terms: Terms::of(name, lease),
+            terms: Terms::of(session, lease),
             session: Arc::default(),
             hub: Arc::default(),
             watcher: OnceCell::new(),

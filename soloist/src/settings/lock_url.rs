@@ -25,26 +25,26 @@ pub struct ConsulPlace {
     pub access: consul::Access,
     /// What the names of its keys begin with.
     pub prefix: String,
-    /// Whether the key is used as `consul lock` uses it: free where it is absent, and with nothing beside it.
-    pub mimics_consul_lock: bool,
+    /// The session's name, where the key is used as `consul lock` uses it: free where it is absent, and with nothing
+    /// beside it.
+    pub consul_lock_session: Option<String>,
     /// As it was given.
     server: Server,
 }
 
 impl ConsulPlace {
-    /// The lock under `prefix` on `server`, with everything else from the environment.
+    /// The lock under `prefix` on `server`, with everything else from `variable`: the environment, as a rule.
     ///
     /// # Errors
     /// A prefix that is none, or an environment that contradicts itself.
-    pub fn new(server: Server, prefix: &str) -> Result<Self, Failure> {
+    pub fn new(server: Server, prefix: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, Failure> {
         if let Some(why) = fault(prefix) {
             return Err(Failure::new(Code::Usage, format!("the prefix {prefix:?} {why}"))
                 .hint("such as capi-drs-lock or service/app/leader"));
         }
         let code = if server.address.is_some() { Code::Usage } else { Code::Configuration };
-        let access =
-            consul::Access::new(&server, &|name| std::env::var(name).ok()).map_err(|why| Failure::new(code, why))?;
-        Ok(Self { access, prefix: prefix.to_owned(), mimics_consul_lock: false, server })
+        let access = consul::Access::new(&server, variable).map_err(|why| Failure::new(code, why))?;
+        Ok(Self { access, prefix: prefix.to_owned(), consul_lock_session: None, server })
     }
 
     /// Refuses to tell everybody on the way the token.
@@ -253,7 +253,7 @@ fn consul_place(lock: &str, tls: bool, place: &str) -> Result<ConsulPlace, Failu
         _ if has_port => Some(authority.to_owned()),
         _ => Some(format!("{authority}:{default_port}")),
     };
-    ConsulPlace::new(Server { address, tls }, prefix)
+    ConsulPlace::new(Server { address, tls }, prefix, &|name| std::env::var(name).ok())
 }
 
 /// The longest name that Consul takes is longer, but no person could tell two such names apart.
@@ -388,8 +388,8 @@ mod tests {
 
     #[test]
     fn a_token_is_not_sent_in_the_clear_unless_that_is_allowed() {
-        let mut place = ConsulPlace::new(Server { address: Some("10.0.0.1:8500".into()), tls: false }, "a").unwrap();
-        place.access.token = None;
+        let mut place =
+            ConsulPlace::new(Server { address: Some("10.0.0.1:8500".into()), tls: false }, "a", &|_| None).unwrap();
         place.check_plaintext(false).unwrap();
         place.access.token = Some(consul::Token::Literal("secret".into()));
         let failure = place.check_plaintext(false).unwrap_err();

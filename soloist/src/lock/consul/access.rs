@@ -228,7 +228,10 @@ fn host_and_port(authority: &str, default_port: u16) -> Option<(String, u16)> {
 }
 
 /// As the programs of Consul read it.
-fn boolean(name: &str, value: &str) -> Result<bool, String> {
+///
+/// # Errors
+/// It is neither.
+pub fn boolean(name: &str, value: &str) -> Result<bool, String> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

@@ -36,7 +36,7 @@ fn keys() -> Keys {
 
 /// A lock with its session.
 fn lock_of(access: Access, keys: &Keys) -> ConsulLock {
-    let lock = ConsulLock::new(access, keys.clone(), "member", LEASE, PERIOD);
+    let lock = ConsulLock::new(access, keys.clone(), "member".to_owned(), LEASE, PERIOD);
     tokio::spawn(lock.session_keeper().run(std::future::pending()));
     lock
 }
@@ -256,7 +256,7 @@ async fn deletion_by_hand_is_told_and_found_by_the_holder() {
 async fn the_session_ends_with_its_member_unless_it_holds_the_key() {
     for releases in [true, false] {
         let keys = keys();
-        let lock = ConsulLock::new(access(), keys.clone(), "member", LEASE, PERIOD);
+        let lock = ConsulLock::new(access(), keys.clone(), "member".to_owned(), LEASE, PERIOD);
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let kept = tokio::spawn(lock.session_keeper().run(async move { drop(ended.await) }));
         let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
