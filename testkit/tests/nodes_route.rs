@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rustix::process::Signal;
 use testkit::history::Span;
 use testkit::pods::{CutOff, LIMIT, NAMESPACE, Pods, Traffic, shorten_lease};
@@ -33,8 +33,8 @@ fn watch(pods: &Pods, node: &str) -> Result<Traffic> {
 fn next(pods: &Pods, traffic: &Traffic, old: &Span, what: &str) -> Result<Span> {
     pods.wait_active_after(old.token, LIMIT)?;
     pods.wait_rolled_out(APP, 2)?;
-    let latest = || pods.history().spans.into_iter().max_by_key(|span| span.token);
-    let new = latest().context("nobody")?;
+    // One that was active in between may be gone with its pod.
+    let new = pods.wait_active_after(old.token, LIMIT)?;
     traffic.wait(&new)?;
     traffic.check(pods, what)?;
     Ok(new)

@@ -38,10 +38,11 @@ fn watch(pods: &Pods, node: &str) -> Result<Traffic> {
 fn next(pods: &Pods, traffic: &Traffic, old: &Span, after: &str) -> Result<Span> {
     pods.wait_active_after(old.token, LIMIT)?;
     pods.wait_rolled_out(APP, 2)?;
-    let latest = pods.history().spans.into_iter().max_by_key(|span| span.token).context("nobody")?;
-    traffic.wait(&latest).with_context(|| pods.logs())?;
+    // One that was active in between may be gone with its pod.
+    let new = pods.wait_active_after(old.token, LIMIT)?;
+    traffic.wait(&new).with_context(|| pods.logs())?;
     traffic.check(pods, after)?;
-    Ok(latest)
+    Ok(new)
 }
 
 /// How often the only container of a pod was started anew.
