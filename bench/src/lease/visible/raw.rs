@@ -1,7 +1,5 @@
 //! One PUT of an object as routes write it, and its delivery to a watch: soloist's own client, with nothing around it.
 
-use std::thread::sleep;
-
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use soloist::lock::kubernetes::Access;
@@ -13,7 +11,7 @@ use testkit::wait::wait_for;
 use tokio::runtime::Runtime;
 
 use super::Kind;
-use crate::steps::{LIMIT, SETTLE};
+use crate::steps::LIMIT;
 
 /// The Service, the pod and the label.
 const NAME: &str = "raw";
@@ -63,7 +61,8 @@ impl Raw {
     /// Nanoseconds from the begin of a PUT that sends traffic somewhere to the watch that shows it.
     pub fn round(&mut self) -> Result<u64> {
         self.put(false)?;
-        sleep(SETTLE);
+        self.view.wait(None, LIMIT)?;
+        // At once: a member publishes right after it has acquired the lock, when the servers are awake.
         let began = stamp::now();
         self.put(true)?;
         let shown = match self.kind {
