@@ -139,10 +139,10 @@ impl Pods {
     fn fit(&self, pod: &mut Value) {
         // No name server runs in the testbed.
         pod["dnsPolicy"] = "Default".into();
-        pod["volumes"] = json!([{"name": "stamps", "hostPath": {"path": self.stamps.path()}}]);
+        add(&mut pod["volumes"], json!({"name": "stamps", "hostPath": {"path": self.stamps.path()}}));
         for container in pod["containers"].as_array_mut().into_iter().flatten() {
             container["image"] = IMAGE.into();
-            container["volumeMounts"] = json!([{"name": "stamps", "mountPath": "/stamps"}]);
+            add(&mut container["volumeMounts"], json!({"name": "stamps", "mountPath": "/stamps"}));
         }
     }
 
@@ -226,6 +226,14 @@ impl Drop for Pods {
                 eprintln!("something is left in the cluster: {error:#}");
             }
         }
+    }
+}
+
+/// One more in a list, which need not be there yet.
+fn add(list: &mut Value, one: Value) {
+    match list.as_array_mut() {
+        Some(list) => list.push(one),
+        None => *list = Value::Array(vec![one]),
     }
 }
 
