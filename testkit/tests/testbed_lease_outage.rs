@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use testkit::cluster::Cluster;
 use testkit::history::Span;
 use testkit::lease_group::{LEASE, Pair};
+use testkit::outage::{BACK, Outage};
 use testkit::scenario::LIMIT;
 use testkit::stamp;
 use testkit::wait::{holds_for, wait_for, wait_until};
@@ -17,43 +17,8 @@ use testkit::wait::{holds_for, wait_for, wait_until};
 const SHORT: Duration = Duration::from_millis(1000);
 /// D, and a second for a busy machine.
 const STOPPED: Duration = Duration::from_millis(3630);
-/// Longer than a server takes to come back and be found again.
-const BACK: Duration = Duration::from_secs(30);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// What is stopped and not started again by the test is started when this is dropped.
-struct Outage<'a> {
-    cluster: &'a Cluster,
-    server: &'static str,
-    verb: &'static str,
-    is_over: bool,
-}
-
-impl<'a> Outage<'a> {
-    fn begin(cluster: &'a Cluster, verb: &str, server: &'static str) -> Result<Self> {
-        cluster.service(verb, server)?;
-        Ok(Self { cluster, server, verb: if verb == "pause" { "resume" } else { "start" }, is_over: false })
-    }
-
-    fn end(mut self) -> Result<()> {
-        self.is_over = true;
-        self.bring_back()
-    }
-
-    fn bring_back(&self) -> Result<()> {
-        self.cluster.service(self.verb, self.server)?;
-        wait_until("the API server to be ready", BACK, || self.cluster.kubectl(&["get", "--raw", "/readyz"]).is_ok())
-    }
-}
-
-impl Drop for Outage<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            let _ = self.bring_back();
-        }
-    }
-}
 
 struct Scene {
     pair: Pair,
