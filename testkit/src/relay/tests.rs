@@ -10,7 +10,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::{sleep, timeout};
 
-use super::upstream::Line;
 use super::*;
 
 /// Long enough for anything that comes.
