@@ -159,8 +159,9 @@ cluster-lock:
 $(filter-out cluster-lock,$(CLUSTER_PARTS)): cluster-%:
 	TESTBED_AUDIT=audited testbed/run control-plane -- cargo test --locked -p testkit --test $*
 
-# The same: consul_three_*.rs need three servers, consul_acl_*.rs access control. Their tests mostly wait as well.
-CONSUL_PARTS := consul-lock $(patsubst testkit/tests/%.rs,consul-%,$(CONSUL_FILES))
+# The same: consul_three_*.rs need three servers and take longest, consul_acl_*.rs need access control.
+CONSUL_LONG := $(filter testkit/tests/consul_three_%.rs,$(CONSUL_FILES))
+CONSUL_PARTS := $(patsubst testkit/tests/%.rs,consul-%,$(CONSUL_LONG) $(filter-out $(CONSUL_LONG),$(CONSUL_FILES))) consul-lock
 
 .PHONY: consul
 consul: testbed ## Tests on a real Consul; needs root
@@ -168,7 +169,7 @@ consul: testbed ## Tests on a real Consul; needs root
 	cargo build --locked --workspace --bins
 	cargo test --locked -p soloist --lib --no-run
 	cargo test --locked -p testkit --no-run $(call names,$(CONSUL_FILES))
-	$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(CONSUL_PARTS)
+	$(MAKE) --no-print-directory --jobs=4 --output-sync=target $(CONSUL_PARTS)
 
 .PHONY: $(CONSUL_PARTS)
 consul-lock:
