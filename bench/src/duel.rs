@@ -80,17 +80,9 @@ struct Account {
 
 fn account(cluster: &Cluster, namespace: &str) -> Result<Account> {
     let name = fresh_name();
-    let metadata = json!({"name": name, "namespace": namespace});
-    let rbac = "rbac.authorization.k8s.io";
     let rule = json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
         "verbs": ["get", "watch", "create", "update"]});
-    cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": metadata, "rules": [rule]},
-        {"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": metadata,
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]},
-    ]}))?;
+    cluster.grant(namespace, &name, &json!([rule]))?;
     let token = cluster.token(namespace, &name)?;
     Ok(Account { name, token })
 }

@@ -13,7 +13,7 @@ use crate::beat;
 use crate::steps::{Gap, LIMIT, SETTLE};
 
 /// A workload that stamped this recently is alive: other work of the host may keep it from stamping for a while.
-const FRESH: Duration = Duration::from_millis(50);
+pub const FRESH: Duration = Duration::from_millis(50);
 
 /// A group of three.
 pub struct Trio {

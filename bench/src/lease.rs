@@ -6,6 +6,7 @@ mod proofs;
 mod raw;
 pub mod requests;
 pub mod team;
+mod visible;
 
 use std::fmt;
 use std::thread::sleep;
@@ -24,6 +25,7 @@ use self::proofs::{Restart, Word};
 use self::raw::{Parts, Raw};
 use self::requests::{Footprint, PER_MINUTE_MAX};
 use self::team::Team;
+use self::visible::Visible;
 use crate::beat;
 use crate::report::{BINARY_MAX_BYTES, Host, PSS_MAX_KB, Row, Target, heads};
 
@@ -42,6 +44,8 @@ const KILLED_ROUNDS_MAX: usize = 20;
 
 const P50_RATIO_MAX: f64 = 1.5;
 const P99_RATIO_MAX: f64 = 3.0;
+/// Of a PUT and its notice.
+const ROUTE_RATIO_MAX: f64 = 1.5;
 const AFTER_LEASE_MAX: Duration = Duration::from_millis(500);
 
 /// A whole run.
@@ -55,6 +59,8 @@ pub struct Report {
     pub proofs: Vec<Row>,
     /// The raw limit and its parts.
     pub raw: Vec<Row>,
+    /// For each kind of route, from the decision to a watch that shows it, and a raw write with its delivery.
+    pub routes: Vec<[Row; 2]>,
     /// What members cost and ask for.
     pub footprint: Footprint,
     /// What must never be.
@@ -81,10 +87,15 @@ impl Report {
         violations.extend(short.violations());
         drop(short);
 
+        let visible = Visible::measure(rounds)?;
+        violations.extend(visible.violations);
+        let routes = visible.rows;
         let footprint = Footprint::measure(&cluster, Duration::from_secs(if quick { 10 } else { 60 }))?;
         let binary_bytes = std::fs::metadata(binary("soloist")?).context("failed to look at soloist")?.len();
-        let targets = targets(&gaps, &proofs, &raw, &footprint, binary_bytes, &violations);
-        Ok(Self { host: Host::here("a Lease".to_owned(), before), gaps, proofs, raw, footprint, violations, targets })
+        let mut targets = targets(&gaps, &proofs, &raw, &footprint, binary_bytes, &violations);
+        targets.extend(routes.iter().map(route_target));
+        let host = Host::here("a Lease".to_owned(), before);
+        Ok(Self { host, gaps, proofs, raw, routes, footprint, violations, targets })
     }
 
     /// Whether everything was reached.
@@ -158,7 +169,6 @@ fn targets(
     violations: &[String],
 ) -> Vec<Target> {
     let limit = raw.first().map(|row| row.gap).unwrap_or_default();
-    let ratio = |us: u64, limit_us: u64| us as f64 / limit_us.max(1) as f64;
     let mut targets = Vec::new();
     for (end, row) in ENDS.iter().zip(gaps) {
         targets.push(Target::new(format!("{end}: p50 / raw p50"), ratio(row.gap.p50_us, limit.p50_us), P50_RATIO_MAX));
@@ -191,10 +201,19 @@ fn targets(
     targets
 }
 
+fn ratio(us: u64, limit_us: u64) -> f64 {
+    us as f64 / limit_us.max(1) as f64
+}
+
+fn route_target([route, raw]: &[Row; 2]) -> Target {
+    let got = ratio(route.gap.p50_us, raw.gap.p50_us);
+    Target::new(format!("{}: p50 / raw p50", route.name), got, ROUTE_RATIO_MAX)
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n\n{}", self.host, heads())?;
-        for row in self.gaps.iter().chain(&self.proofs).chain(&self.raw) {
+        for row in self.gaps.iter().chain(&self.proofs).chain(&self.raw).chain(self.routes.iter().flatten()) {
             writeln!(f, "{}", row.to_string().trim_end())?;
         }
         writeln!(f, "\n{}\n", self.footprint)?;

@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use election::{
-    Action, Attempt, Claim, Entropy, Exit, Input, Instant, Machine, Output, Refusal, RefusalKind, Request, Role, Seen,
-    Version, Write, kill_to_proof,
+    Action, Activation, Attempt, Claim, Entropy, Exit, Input, Instant, Machine, Output, Refusal, RefusalKind, Request,
+    Role, Seen, Token, Version, Write, kill_to_proof,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -24,11 +24,15 @@ use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::route::Route;
 use crate::snapshot::{Announcement, Health, Publisher};
-use crate::workload::{Event, Launch, LocalRelease, Workload};
+use crate::workload::{Event, Launch, Preparation, Workload};
 
 use self::count::Count;
 use self::predecessor::Predecessor;
 use self::traffic::{Departure, Traffic};
+
+/// How often everybody else gets a turn before the workload is made ready: from here to the socket, the acquiring write
+/// passes through several tasks, and it goes first.
+const TURNS_TO_SEND: usize = 8;
 
 /// Randomness of the kernel, asked for each time: a cloned process draws other bits.
 /// See docs/safety.md R10.
@@ -116,6 +120,8 @@ pub struct Elector<E, L, W, C> {
     count: Count,
     traffic: Traffic,
     predecessor: Predecessor,
+    /// What is being acquired, until the workload was told to get ready for it.
+    to_prepare: Option<Activation>,
     /// A workload was started and is not gone.
     runs: bool,
     /// The workload's size is to be looked at.
@@ -152,6 +158,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             count: Count::new(Metrics::default()),
             traffic: Traffic::default(),
             predecessor: Predecessor::default(),
+            to_prepare: None,
             runs: false,
             measure_due: false,
         }
@@ -178,6 +185,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             self.note_version(&input);
             self.predecessor.note(&input);
             self.publish_answer(&input);
+            let shows_the_lock =
+                matches!(input, Input::Read(Ok(_)) | Input::Written { outcome: Write::Written(_), .. });
             self.count.input(self.clock.now(), &input);
             let outputs = self.machine.step(self.clock.now(), input);
             // Before anything is done: nobody shall read "active" when the stop has begun.
@@ -189,13 +198,20 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             match self.machine.role() {
                 Role::Active => {}
                 Role::Acquiring => self.traffic.prepare(),
-                _ => self.traffic.leave(),
+                _ => {
+                    self.traffic.leave();
+                    self.to_prepare = None;
+                    self.workload.discard();
+                }
             }
             for output in outputs {
                 if let Some(exit) = self.perform(output) {
                     self.traffic.settle().await;
                     return exit;
                 }
+            }
+            if shows_the_lock {
+                self.publish_previous();
             }
             input = self.next_input().await;
         }
@@ -260,6 +276,12 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             input = pending_or(&mut self.operation) => {
                 self.operation = None;
                 self.answer = Some(input);
+                None
+            }
+            () = let_others_go_first(), if self.to_prepare.is_some() => {
+                if let Some(activation) = self.to_prepare.take() {
+                    self.workload.prepare(self.preparation(activation));
+                }
                 None
             }
             order = self.orders.recv() => self.on_order(order),
@@ -361,6 +383,9 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             Action::Read { limit } => self.operation = Some(read(Rc::clone(&self.lock), limit)),
             Action::Write { expected, record, attempt, limit } => {
                 self.predecessor.replaced(expected, &record);
+                if let (Claim::Held(holder), Role::Acquiring) = (&record.claim, self.machine.role()) {
+                    self.to_prepare = Some(holder.activation);
+                }
                 let lock = Rc::clone(&self.lock);
                 let is_release = matches!(record.claim, Claim::Released(_));
                 let why = self.end.clone().filter(|_| is_release).unwrap_or(reason);
@@ -411,27 +436,23 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         let _ = petition.answer_to.send(answer);
     }
 
-    fn start(
-        &mut self,
-        activation: election::Activation,
-        token: election::Token,
-        kill_at: Instant,
-        successor: Option<String>,
-    ) {
-        let local_release = self.command.local_lock.clone().map(|path| LocalRelease { path, successor });
-        let launch = Launch {
-            command: self.command.argv.clone(),
-            activation,
-            token,
-            member: self.machine.member(),
-            kill_at,
-            stop_grace: self.command.stop_grace,
-            local_release,
-        };
+    fn start(&mut self, activation: Activation, token: Token, kill_at: Instant, successor: Option<String>) {
+        let launch = Launch { preparation: self.preparation(activation), token, kill_at, successor };
         self.granted = None;
+        self.to_prepare = None;
         let before = self.predecessor.of(activation);
         let departure = self.traffic.lead((launch, self.lock.descriptor()), before);
         self.depart(departure);
+    }
+
+    fn preparation(&self, activation: Activation) -> Preparation {
+        Preparation {
+            command: self.command.argv.clone(),
+            activation,
+            member: self.machine.member(),
+            stop_grace: self.command.stop_grace,
+            local_lock: self.command.local_lock.clone(),
+        }
     }
 
     fn depart(&mut self, departure: Option<Departure>) {
@@ -455,6 +476,12 @@ async fn pending_or<T>(slot: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T
     match slot {
         Some(future) => future.await,
         None => std::future::pending().await,
+    }
+}
+
+async fn let_others_go_first() {
+    for _ in 0..TURNS_TO_SEND {
+        tokio::task::yield_now().await;
     }
 }
 

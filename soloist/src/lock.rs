@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use election::{Record, Seen, Version, Write};
 
-use failed::Failed;
+pub(crate) use failed::Failed;
 use history::Change;
 
 /// Why a lock could not be read or watched.

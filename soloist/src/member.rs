@@ -57,8 +57,10 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
 /// As [`take_part`].
 pub fn run(settings: Settings, front: Front) -> Result<Exit, Failure> {
     // One thread: small, and the guard's parent-death signal is bound to the thread that starts it.
+    // After each task the elector has its turn: what others make of a notice must not keep it waiting.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(1)
         .build()
         .map_err(|error| Failure::new(Code::Internal, format!("failed to start the runtime: {error}")))?;
     let exit = runtime.block_on(take_part(settings, front));

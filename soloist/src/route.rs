@@ -1,6 +1,7 @@
 //! Routes: who gets the group's traffic. A route follows the elector and decides nothing.
 
 pub mod api;
+pub mod consul_service;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod object;
@@ -49,6 +50,11 @@ pub trait Route {
 
     /// Sends no more traffic to this member, unless somebody else has published meanwhile. Asked when the stop begins.
     fn withdraw(&self, turn: Turn) -> Pending;
+
+    /// Takes away what a member that leaves has put up. Asked when it is active no more, and for the last time.
+    fn close(&self) -> Pending {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// Whether traffic could go to `address`, as the API server sees it.

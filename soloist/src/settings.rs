@@ -1,6 +1,7 @@
 //! Raw arguments become one validated `Settings`; every refusal says what was got, what is allowed and how to fix it.
 
 mod command;
+pub mod consul_service;
 pub mod health;
 pub mod hooks;
 mod http;
@@ -57,6 +58,8 @@ pub struct Raw {
     pub hands_over_on_eviction: bool,
     /// `--route`
     pub routes: Vec<String>,
+    /// `--consul-check-http` and so on.
+    pub consul_service: consul_service::Raw,
     /// What follows `--`.
     pub command: Vec<OsString>,
     /// `--health-...`
@@ -148,7 +151,9 @@ impl Settings {
         let hooks = hooks::hooks(raw.hooks)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
         let variable = |name: &str| std::env::var(name).ok();
-        let routes = route::routes(&raw.routes, &variable)?;
+        let instance =
+            |service: &str| consul_service::definition(&raw.consul_service, service, &name, &place, &variable);
+        let routes = route::routes(&raw.routes, &instance, &variable)?;
         let watches_pod = raw.hands_over_on_eviction && matches!(place, Place::Lease(_));
         let handover = watches_pod.then(|| route::own_place(&variable)).flatten();
         command::check(&raw.command)?;

@@ -22,31 +22,32 @@ use std::time::Duration;
 use election::{Activation, Instant, Member, Proof, Token, Version};
 use serde::{Deserialize, Serialize};
 
-/// What the guard needs to start one activation.
+/// What is known of an activation before the lock grants it.
 #[derive(Clone, Debug)]
-pub struct Launch {
+pub struct Preparation {
     /// Command and arguments.
     pub command: Vec<OsString>,
     /// This time of being active.
     pub activation: Activation,
-    /// Its fencing token.
-    pub token: Token,
     /// The own member.
     pub member: Member,
-    /// SIGKILL on this instant, unless it is extended.
-    pub kill_at: Instant,
     /// How long the rest of a tree gets between SIGTERM and SIGKILL when the command ends by itself.
     pub stop_grace: Duration,
-    /// The guard's own release, for locks that live on this host.
-    pub local_release: Option<LocalRelease>,
+    /// The lock file, where the lock lives on this host: the guard writes the release itself then, so that it is there
+    /// even when the elector is not.
+    pub local_lock: Option<PathBuf>,
 }
 
-/// Lets the guard write the release itself, so that it is there even when the elector is not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LocalRelease {
-    /// The lock file.
-    pub path: PathBuf,
-    /// Named in the release when the command ends by itself.
+/// What the guard needs to start one activation.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What was known before.
+    pub preparation: Preparation,
+    /// Its fencing token.
+    pub token: Token,
+    /// SIGKILL on this instant, unless it is extended.
+    pub kill_at: Instant,
+    /// Named in the guard's own release when the command ends by itself.
     pub successor: Option<String>,
 }
 
@@ -129,6 +130,11 @@ pub enum Event {
 ///
 /// Orders never block. Every started activation ends with exactly one [`Event::Gone`].
 pub trait Workload {
+    /// An activation may be granted soon: whatever can be done for it, without running a single instruction of the
+    /// command, may be done now. Who makes nothing ready has nothing to do here.
+    fn prepare(&mut self, _preparation: Preparation) {}
+    /// What was prepared and not started will not be. Nothing of it stays, and no event tells of it.
+    fn discard(&mut self) {}
     /// Starts an activation; `descriptor` stays open in guard and workload until the last of them is gone.
     fn start(&mut self, launch: Launch, descriptor: Option<OwnedFd>);
     /// Moves the instant of SIGKILL; also shortens.

@@ -1,8 +1,9 @@
 //! Who answers at the address of a Service, asked again and again from a node, through kube-proxy's rules.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,18 +12,22 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::history::{History, Span};
 use crate::stamp;
 use crate::wait::wait_until;
 
-/// Between two questions.
+/// Between two questions. One that is not answered does not hold up the next.
 const PACE: Duration = Duration::from_millis(1);
 /// For one answer: while nobody gets traffic, packets may be dropped.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// So many answers in a row say that traffic has settled.
-const STEADY: usize = 20;
+const STEADY: usize = 100;
 
 /// One question and what came of it.
 #[derive(Clone, Debug)]
@@ -33,7 +38,7 @@ struct Answer {
     who: Option<String>,
 }
 
-/// Asks until it is dropped.
+/// Asks until it is dropped, each time over a new connection.
 #[derive(Debug)]
 pub struct Sampler {
     answers: Arc<Mutex<Vec<Answer>>>,
@@ -41,11 +46,29 @@ pub struct Sampler {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What answers say together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings {
+    /// Questions.
+    pub asked: usize,
+    /// From the first question to the last answer.
+    pub time: Duration,
+    /// Questions that were answered.
+    pub answered: usize,
+    /// The longest time without an answer, between two or before the first.
+    pub silence: Duration,
+    /// Answers of a pod that cannot be told apart in time from one of another pod.
+    pub of_two: usize,
+    /// Answers of a pod that was not active.
+    pub of_others: usize,
+}
+
 impl Sampler {
     /// Asks at `address`, from the network of `node`.
     pub fn start(node: &str, address: SocketAddr) -> Result<Self> {
         let path = format!("/run/netns/{node}");
         let network = File::open(&path).with_context(|| format!("failed to open {path}"))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (answers, ends): (Arc<Mutex<Vec<Answer>>>, Arc<AtomicBool>) = Default::default();
         let (told, is_over) = (Arc::clone(&answers), Arc::clone(&ends));
         let thread = std::thread::spawn(move || {
@@ -54,54 +77,35 @@ impl Sampler {
                 eprintln!("nothing is sampled: {error}");
                 return;
             }
-            while !is_over.load(Ordering::Relaxed) {
-                let asked = stamp::now();
-                let who = ask(address);
-                let answer = Answer { asked, answered: stamp::now(), who };
-                told.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
-                std::thread::sleep(PACE);
-            }
+            runtime.block_on(sample(address, &told, &is_over));
         });
         Ok(Self { answers, ends, thread: Some(thread) })
     }
 
-    fn all(&self) -> Vec<Answer> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// All that was asked from then on, in this order.
+    fn since(&self, since: u64) -> Vec<Answer> {
+        let all = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut late: Vec<Answer> = all.iter().filter(|answer| answer.asked >= since).cloned().collect();
+        late.sort_by_key(|answer| answer.asked);
+        late
     }
 
-    /// Waits until `who` has answered for a while, and nobody else.
-    pub fn wait(&self, who: &str, limit: Duration) -> Result<()> {
+    /// Waits until `who` has answered for a while, and nobody else, of all that was asked from `since` on. Some questions stay without an answer when a node is
+    /// lost: what tracks connections keeps sending those from a port that was used before to the pod that is gone.
+    pub fn wait(&self, who: &str, since: u64, limit: Duration) -> Result<()> {
         let answers = || {
-            let all = self.all();
-            let latest: Vec<_> = all.iter().rev().take(STEADY).collect();
-            latest.len() == STEADY && latest.iter().all(|answer| answer.who.as_deref() == Some(who))
+            let all = self.since(since);
+            let latest: Vec<_> = all.iter().rev().filter_map(|answer| answer.who.as_deref()).take(STEADY).collect();
+            latest.len() == STEADY && latest.iter().all(|answer| *answer == who)
         };
         wait_until(&format!("answers of {who}"), limit, answers)
     }
 
-    /// Only who was active has answered: after the last stamp of the one before it, and before the first stamp of the next.
-    /// What answers is not what stamps, and may begin a moment earlier and end a moment later. Returns how many answers
-    /// there were, and the longest time between two.
-    pub fn check(&self, history: &History) -> Result<(usize, Duration)> {
-        let answers: Vec<Answer> = self.all().into_iter().filter(|answer| answer.who.is_some()).collect();
-        let mut spans: Vec<&Span> = history.spans.iter().collect();
-        spans.sort_by_key(|span| span.token);
-        let mut latest = 0;
-        for answer in &answers {
-            let was_active = |at: &usize| {
-                let begin = at.checked_sub(1).and_then(|before| spans.get(before)).map_or(0, |before| before.last);
-                let end = spans.get(at + 1).map_or(u64::MAX, |next| next.first);
-                spans[*at].member == *answer.who.as_deref().unwrap_or_default()
-                    && answer.answered > begin
-                    && answer.asked < end
-            };
-            let turn = (0..spans.len()).find(was_active);
-            let turn = turn.with_context(|| format!("{answer:?} came from one that was not active: {history}"))?;
-            ensure!(turn >= latest, "{answer:?} came after an answer of a later one");
-            latest = turn;
-        }
-        let silences = answers.windows(2).map(|pair| pair[1].answered.saturating_sub(pair[0].answered));
-        Ok((answers.len(), Duration::from_nanos(silences.max().unwrap_or_default())))
+    /// Fails unless only who was active has answered, and never two at once, of all that was asked from `since` on.
+    pub fn check(&self, history: &History, since: u64) -> Result<Findings> {
+        let findings = Findings::of(&self.since(since), history);
+        ensure!(findings.of_two == 0 && findings.of_others == 0, "{findings}: {history}");
+        Ok(findings)
     }
 }
 
@@ -114,11 +118,134 @@ impl Drop for Sampler {
     }
 }
 
-fn ask(address: SocketAddr) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let who = text.trim();
-    (!who.is_empty()).then(|| who.to_owned())
+async fn sample(address: SocketAddr, told: &Arc<Mutex<Vec<Answer>>>, is_over: &AtomicBool) {
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    // As many as are asked within the patience.
+    let mut questions = JoinSet::new();
+    while !is_over.load(Ordering::Relaxed) {
+        pace.tick().await;
+        while questions.try_join_next().is_some() {}
+        let told = Arc::clone(told);
+        questions.spawn(async move {
+            let asked = stamp::now();
+            let who = timeout(PATIENCE, ask(address)).await.ok().flatten();
+            let answer = Answer { asked, answered: stamp::now(), who };
+            told.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        });
+    }
+}
+
+async fn ask(address: SocketAddr) -> Option<String> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    // Forgotten at once by both sides and what is between them, which would keep a thousand a second for minutes.
+    stream.set_zero_linger().ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).await.ok()?;
+    line.strip_suffix('\n').map(str::to_owned)
+}
+
+impl Findings {
+    /// `answers` are sorted by when they were asked.
+    fn of(answers: &[Answer], history: &History) -> Self {
+        let by = |answer: &Answer| answer.who.clone().map(|who| (answer.asked, answer.answered, who));
+        let told: Vec<(u64, u64, String)> = answers.iter().filter_map(by).collect();
+        let mut spans: Vec<&Span> = history.spans.iter().collect();
+        spans.sort_by_key(|span| span.token);
+        let (mut latest, mut of_two, mut of_others) = (BTreeMap::<&str, u64>::new(), 0, 0);
+        for (asked, answered, who) in &told {
+            let mut others = latest.iter().filter(|(other, _)| **other != who.as_str());
+            of_two += usize::from(others.any(|(_, until)| until > asked));
+            of_others += usize::from(!was_active(&spans, *asked, *answered, who));
+            let until = latest.entry(who).or_default();
+            *until = (*until).max(*answered);
+        }
+        let begin = answers.first().map_or(0, |answer| answer.asked);
+        let mut moments: Vec<u64> = told.iter().map(|(_, answered, _)| *answered).chain([begin]).collect();
+        moments.sort_unstable();
+        let silence = moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
+        let end = answers.iter().map(|answer| answer.answered).max().unwrap_or_default();
+        Self {
+            asked: answers.len(),
+            time: Duration::from_nanos(end.saturating_sub(begin)),
+            answered: told.len(),
+            silence: Duration::from_nanos(silence),
+            of_two,
+            of_others,
+        }
+    }
+}
+
+/// Whether an answer can be from a pod's turn: after the last stamp of the one before, and before the first of the next.
+/// The own stamps may begin a moment later than answers, and end a moment earlier.
+fn was_active(spans: &[&Span], asked: u64, answered: u64, who: &str) -> bool {
+    spans.iter().enumerate().any(|(at, span)| {
+        let begin = at.checked_sub(1).and_then(|before| spans.get(before)).map_or(0, |before| before.last);
+        let end = spans.get(at + 1).map_or(u64::MAX, |next| next.first);
+        span.member == who && answered > begin && asked < end
+    })
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, time, answered, silence, of_two, of_others } = self;
+        let rate = *asked as f64 / time.as_secs_f64();
+        write!(
+            f,
+            "{asked} questions in {time:.1?}, {rate:.0} a second, {answered} answers, the longest silence {silence:.1?}, \
+             {of_two} answers of two at once, {of_others} of one that was not active"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::{Identity, Slot};
+
+    fn history() -> History {
+        let slot = |token: u64, member: &str, first: u64, last: u64| Slot {
+            identity: Identity { token, activation: token.into(), member: member.into() },
+            pid: 1,
+            label: "main".into(),
+            first,
+            last,
+            stamps: 2,
+        };
+        History::of(vec![slot(1, "a", 100, 200), slot(2, "b", 300, 400)])
+    }
+
+    fn found(answers: &[(u64, u64, &str)]) -> (usize, usize) {
+        let answer = |(asked, answered, who): &(u64, u64, &str)| Answer {
+            asked: *asked,
+            answered: *answered,
+            who: Some((*who).to_owned()),
+        };
+        let findings = Findings::of(&answers.iter().map(answer).collect::<Vec<_>>(), &history());
+        (findings.of_two, findings.of_others)
+    }
+
+    #[test]
+    fn answers_are_of_the_active_one_alone() {
+        assert_eq!(found(&[(110, 120, "a"), (190, 210, "a"), (290, 310, "b"), (390, 395, "b")]), (0, 0));
+    }
+
+    #[test]
+    fn answers_of_one_that_is_not_active_are_found() {
+        assert_eq!(found(&[(110, 120, "b")]), (0, 1));
+        assert_eq!(found(&[(310, 320, "b"), (330, 340, "a")]), (0, 1));
+        assert_eq!(found(&[(310, 320, "c")]), (0, 1));
+    }
+
+    #[test]
+    fn answers_of_two_in_one_moment_are_found() {
+        assert_eq!(found(&[(190, 260, "a"), (250, 310, "b"), (320, 330, "b")]), (1, 0));
+    }
+
+    #[test]
+    fn questions_without_an_answer_count_for_the_rate_alone() {
+        let asked = |asked| Answer { asked, answered: asked + 1, who: None };
+        let findings = Findings::of(&[asked(100), asked(200)], &history());
+        assert_eq!((findings.asked, findings.answered, findings.time.as_nanos()), (2, 0, 101));
+    }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::kubeconfig::{Server, testbed};
 
 /// The namespace that is written down where the testbed was started with `TESTBED_AUDIT` and this name.
 pub const AUDITED: &str = "audited";
@@ -26,7 +27,7 @@ impl Audit {
     /// # Errors
     /// Nothing is written down.
     pub fn begin() -> Result<Self> {
-        let log = testbed("TESTBED_DIR")?.join("logs/audit.log");
+        let log = Path::new(&testbed("TESTBED_DIR")?).join("logs/audit.log");
         let before = read(&log)?.len();
         Ok(Self { log, before })
     }
@@ -66,23 +67,9 @@ impl Requests {
 pub fn account(cluster: &Cluster, name: &str, lease: &str) -> Result<PathBuf> {
     cluster.account(AUDITED, name, lease, &["get", "watch", "update"])?;
     let token = cluster.token(AUDITED, name)?;
-    let folder = testbed("TESTBED_DIR")?;
-    let authority = folder.join("pki/ca.crt");
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "member",
-        "clusters": [{"name": "member", "cluster": {
-            "server": testbed("TESTBED_API")?, "certificate-authority": authority,
-        }}],
-        "users": [{"name": "member", "user": {"token": token}}],
-        "contexts": [{"name": "member", "context": {"cluster": "member", "user": "member", "namespace": AUDITED}}],
-    });
-    let path = folder.join(format!("{name}.kubeconfig"));
-    std::fs::write(&path, config.to_string()).with_context(|| format!("failed to write {}", path.display()))?;
+    let path = Path::new(&testbed("TESTBED_DIR")?).join(format!("{name}.kubeconfig"));
+    Server::of_testbed()?.write_kubeconfig(&path, &json!({"token": token}))?;
     Ok(path)
-}
-
-fn testbed(variable: &str) -> Result<PathBuf> {
-    Ok(std::env::var_os(variable).with_context(|| format!("{variable} is not set"))?.into())
 }
 
 fn read(log: &Path) -> Result<String> {

@@ -50,15 +50,14 @@ impl Cluster {
         &self.kubectl
     }
 
-    /// Creates or changes an object.
+    /// As [`Kubectl::apply`].
     pub fn apply(&self, object: &Value) -> Result<()> {
-        self.kubectl.run_with(&["apply", "-f", "-"], &object.to_string()).map(drop)
+        self.kubectl.apply(object)
     }
 
-    /// A Lease that is free at first sight, as manifests bring it along.
+    /// As [`Kubectl::initial_lease`].
     pub fn initial_lease(&self, namespace: &str, name: &str) -> Result<()> {
-        let metadata = json!({"name": name, "namespace": namespace, "annotations": {"soloist.dev/initial": "true"}});
-        self.apply(&json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}))
+        self.kubectl.initial_lease(namespace, name)
     }
 
     /// A ServiceAccount that may do what `verbs` say with one Lease of its namespace.
@@ -69,22 +68,14 @@ impl Cluster {
         self.grant(namespace, account, &json!([rule]))
     }
 
-    /// A ServiceAccount that may do what `rules` say in its namespace.
+    /// As [`Kubectl::grant`].
     pub fn grant(&self, namespace: &str, account: &str, rules: &Value) -> Result<()> {
-        let metadata = json!({"name": account, "namespace": namespace});
-        let group = "rbac.authorization.k8s.io";
-        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-            {"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": metadata, "rules": rules},
-            {"apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": metadata,
-                "roleRef": {"apiGroup": group, "kind": "Role", "name": account},
-                "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]},
-        ]}))
+        self.kubectl.grant(namespace, account, rules)
     }
 
-    /// A new token of a ServiceAccount.
+    /// As [`Kubectl::token`].
     pub fn token(&self, namespace: &str, account: &str) -> Result<String> {
-        Ok(self.kubectl(&["create", "token", account, "-n", namespace])?.trim().to_owned())
+        self.kubectl.token(namespace, account)
     }
 
     /// Who has announced itself on a Lease, as long as that counts.

@@ -145,8 +145,8 @@ impl Consul {
         self.put("/v1/txn", &operations.into()).map(drop)
     }
 
-    /// Whether it knows its leader and takes writes.
-    pub fn is_ready(&self) -> bool {
+    /// Whether it knows its leader, and that one takes writes.
+    pub fn takes_writes(&self) -> bool {
         self.put("/v1/kv/test/ready", &json!("up")).is_ok_and(|written| written == true)
     }
 

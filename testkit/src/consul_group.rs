@@ -10,6 +10,7 @@ use crate::consul::{Consul, Entry};
 use crate::group::Group;
 use crate::history::Span;
 use crate::member::Member;
+use crate::outage::Store;
 use crate::relayed::{NAMESPACE, Placed, Relayed, View, settle};
 
 /// Members that share a key.
@@ -145,7 +146,7 @@ impl Placed for Pair {
         Ok(record["claim"]["member"]["name"].as_str().unwrap_or_default().to_owned())
     }
 
-    fn is_ready(&self) -> bool {
-        self.consul.is_ready()
+    fn store(&self) -> &dyn Store {
+        &self.consul
     }
 }

@@ -33,6 +33,11 @@ pub fn commands(program: &str) -> Vec<(String, String)> {
     shown_lines().into_iter().filter(|(_, line)| line.starts_with(&prefix)).collect()
 }
 
+/// Whether a shown line can only be tried where a Consul is.
+pub fn needs_consul(line: &str) -> bool {
+    line.contains("consul://")
+}
+
 /// Whether a shown line can only be tried where a Kubernetes is.
 pub fn needs_a_cluster(line: &str) -> bool {
     line.starts_with("kubectl ") || line.contains("kubernetes://")

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 /// The program, and with it a cluster.
 #[derive(Clone, Debug)]
@@ -38,5 +39,34 @@ impl Kubectl {
         let message = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "kubectl {} failed: {}", words.join(" "), message.trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Creates or changes an object.
+    pub fn apply(&self, object: &Value) -> Result<()> {
+        self.run_with(&["apply", "-f", "-"], &object.to_string()).map(drop)
+    }
+
+    /// A Lease that is free at first sight, as manifests bring it along.
+    pub fn initial_lease(&self, namespace: &str, name: &str) -> Result<()> {
+        let metadata = json!({"name": name, "namespace": namespace, "annotations": {"soloist.dev/initial": "true"}});
+        self.apply(&json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}))
+    }
+
+    /// A ServiceAccount that may do what `rules` say in its namespace.
+    pub fn grant(&self, namespace: &str, account: &str, rules: &Value) -> Result<()> {
+        let metadata = json!({"name": account, "namespace": namespace});
+        let group = "rbac.authorization.k8s.io";
+        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+            {"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": metadata, "rules": rules},
+            {"apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": metadata,
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": account},
+                "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]},
+        ]}))
+    }
+
+    /// A new token of a ServiceAccount.
+    pub fn token(&self, namespace: &str, account: &str) -> Result<String> {
+        Ok(self.run(&["create", "token", account, "-n", namespace])?.trim().to_owned())
     }
 }

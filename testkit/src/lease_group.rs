@@ -13,6 +13,7 @@ use crate::cluster::Cluster;
 use crate::group::Group;
 use crate::history::Span;
 use crate::member::Member;
+use crate::outage::Store;
 use crate::relay;
 use crate::relayed::{Placed, Relayed, View, settle};
 
@@ -212,7 +213,7 @@ impl Placed for Pair {
         Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
     }
 
-    fn is_ready(&self) -> bool {
-        self.cluster.kubectl(&["get", "--raw", "/readyz"]).is_ok()
+    fn store(&self) -> &dyn Store {
+        &self.cluster
     }
 }

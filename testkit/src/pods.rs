@@ -3,11 +3,13 @@
 mod ear;
 mod node;
 mod pair;
+mod traffic;
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -15,17 +17,21 @@ use crate::history::{History, Span};
 use crate::kubectl::Kubectl;
 use crate::process::{self, Process};
 use crate::stamp;
-use crate::wait::wait_for;
+use crate::wait::{wait_for, wait_until};
 
 pub use self::ear::Ear;
 pub use self::node::{CutOff, PowerLoss};
 pub use self::pair::Pair;
+pub use self::traffic::Traffic;
 
 /// Longer than anything takes that works; pods take seconds to start.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// The lease of tests with the examples, whose own is longer.
 pub const LEASE: Duration = Duration::from_secs(4);
+
+/// Where everything is.
+pub const NAMESPACE: &str = "default";
 
 /// The image that `testbed/test-image` makes.
 const IMAGE: &str = "localhost/soloist-test:testbed";
@@ -133,23 +139,49 @@ impl Pods {
     fn fit(&self, pod: &mut Value) {
         // No name server runs in the testbed.
         pod["dnsPolicy"] = "Default".into();
-        pod["volumes"] = json!([{"name": "stamps", "hostPath": {"path": self.stamps.path()}}]);
+        add(&mut pod["volumes"], json!({"name": "stamps", "hostPath": {"path": self.stamps.path()}}));
         for container in pod["containers"].as_array_mut().into_iter().flatten() {
             container["image"] = IMAGE.into();
-            container["volumeMounts"] = json!([{"name": "stamps", "mountPath": "/stamps"}]);
+            add(&mut container["volumeMounts"], json!({"name": "stamps", "mountPath": "/stamps"}));
         }
     }
 
     /// Evicts a pod, as a drain does.
     pub fn evict(&self, pod: &str) -> Result<()> {
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
-        let path = format!("/api/v1/namespaces/default/pods/{pod}/eviction");
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction");
         self.kubectl.run_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string()).map(drop)
     }
 
     /// The node that a pod runs on.
     pub fn node_of(&self, pod: &str) -> Result<String> {
         self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"])
+    }
+
+    /// Waits until there is a pod on another node than this one's; the name of that node.
+    pub fn wait_elsewhere(&self, pod: &str) -> Result<String> {
+        let own = self.node_of(pod)?;
+        wait_for("a pod on another node", LIMIT, || {
+            let nodes = self.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}"]).ok()?;
+            nodes.split_ascii_whitespace().find(|node| *node != own).map(str::to_owned)
+        })
+        .with_context(|| self.logs())
+    }
+
+    /// What a command waits for that waits for the roll-out: all pods ready, and none left on the way out.
+    pub fn wait_rolled_out(&self, deployment: &str, replicas: usize) -> Result<()> {
+        self.kubectl(&["rollout", "status", &format!("deployment/{deployment}"), "--timeout=90s"])?;
+        let count =
+            || self.kubectl(&["get", "pods", "-o", "name"]).is_ok_and(|names| names.lines().count() == replicas);
+        wait_until(&format!("{replicas} pods"), LIMIT, count).with_context(|| self.logs())
+    }
+
+    /// Crashes the command of this activation.
+    pub fn crash_command(&self, active: &Span) -> Result<()> {
+        let hostname = format!("HOSTNAME={}", active.member);
+        let is_command = |one: &Process| one.name == "probe" && one.carries(&hostname);
+        let command = process::all().into_iter().find(is_command).context("the command does not run")?;
+        process::signal(command.pid, Signal::ABORT)
     }
 
     /// Everything that was stamped.
@@ -194,6 +226,14 @@ impl Drop for Pods {
                 eprintln!("something is left in the cluster: {error:#}");
             }
         }
+    }
+}
+
+/// One more in a list, which need not be there yet.
+fn add(list: &mut Value, one: Value) {
+    match list.as_array_mut() {
+        Some(list) => list.push(one),
+        None => *list = Value::Array(vec![one]),
     }
 }
 

@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
-use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::connection::{Connections, Shared};
 use self::faults::Plan;
 use self::gate::Gates;
+use crate::kubeconfig::Server;
 
 pub use self::authority::{Authority, NAME};
 pub use self::faults::{Answer, Fault, Scope, Which};
@@ -102,15 +102,8 @@ impl Relay {
     pub fn write_kubeconfig_for(&self, host: &str, path: &Path, user: &serde_json::Value) -> Result<()> {
         let trusted = path.with_extension("ca");
         fs::write(&trusted, &self.authority).with_context(|| format!("failed to write {}", trusted.display()))?;
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "relay",
-            "clusters": [{"name": "relay", "cluster": {
-                "server": format!("https://{host}:{}", self.address.port()), "certificate-authority": trusted,
-            }}],
-            "users": [{"name": "member", "user": user}],
-            "contexts": [{"name": "relay", "context": {"cluster": "relay", "user": "member"}}],
-        });
-        fs::write(path, config.to_string()).with_context(|| format!("failed to write {}", path.display()))
+        let url = format!("https://{host}:{}", self.address.port());
+        Server { url, authority: trusted }.write_kubeconfig(path, user)
     }
 
     /// Who vouches for it, as PEM.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::group::Group;
 use crate::history::Span;
 use crate::member::Member;
+use crate::outage::Store;
 use crate::relay::Relay;
 use crate::scenario::{Handover, LIMIT};
 use crate::wait::{holds_for, wait_until};
@@ -120,8 +121,8 @@ pub trait Placed: Sized {
     /// The member that the store names as the holder.
     fn holder(&self) -> Result<String>;
 
-    /// Whether the store answers.
-    fn is_ready(&self) -> bool;
+    /// What they keep their lock in.
+    fn store(&self) -> &dyn Store;
 }
 
 /// What there is of two members.

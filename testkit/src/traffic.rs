@@ -1,17 +1,13 @@
 //! Who gets traffic, as a watch tells it: every state in the order in which the API server stored it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::kubectl::Kubectl;
-use crate::stamp;
+use crate::listener::Listener;
 use crate::wait::wait_until;
 
 /// One state: who was to be seen, and since when in nanoseconds of CLOCK_BOOTTIME.
@@ -25,11 +21,7 @@ pub struct Seen {
 
 /// A view of the traffic, from its beginning on.
 #[derive(Debug)]
-pub struct View {
-    kubectl: Child,
-    listener: Option<JoinHandle<()>>,
-    seen: Arc<Mutex<Vec<Seen>>>,
-}
+pub struct View(Listener<Seen>);
 
 impl View {
     /// The ready addresses in all slices of a Service.
@@ -57,17 +49,6 @@ impl View {
         })
     }
 
-    /// Who holds a Lease; nobody once it is released.
-    pub fn of_lease(kubectl: &Kubectl, namespace: &str, lease: &str) -> Result<Self> {
-        let path = format!(
-            "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases?watch=true&fieldSelector=metadata.name%3D{lease}"
-        );
-        Self::follow(kubectl, &path, |lease| {
-            let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty());
-            holder.map(str::to_owned).into_iter().collect()
-        })
-    }
-
     /// When `who` was seen first after `after`, where nobody else was meant.
     pub fn first(&self, who: Option<&str>, after: u64) -> Option<u64> {
         let wanted: Vec<&str> = who.into_iter().collect();
@@ -75,37 +56,25 @@ impl View {
     }
 
     fn follow(kubectl: &Kubectl, path: &str, who: impl Fn(&Value) -> Vec<String> + Send + 'static) -> Result<Self> {
-        let mut kubectl = kubectl
-            .command()
-            .args(["get", "--raw", path])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("failed to start kubectl")?;
-        let lines = BufReader::new(kubectl.stdout.take().context("no stdout")?).lines();
-        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let told = Arc::clone(&seen);
-        let listener = std::thread::spawn(move || {
-            let mut objects: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for line in lines.map_while(std::io::Result::ok) {
-                let event: Value = serde_json::from_str(&line).unwrap_or_default();
-                let object = &event["object"];
-                let name = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-                match event["type"].as_str() {
-                    Some("DELETED") => drop(objects.remove(&name)),
-                    _ => drop(objects.insert(name, who(object))),
-                }
-                let mut all: Vec<String> = objects.values().flatten().cloned().collect();
-                all.sort();
-                told.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { at: stamp::now(), who: all });
+        let mut objects: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let understand = move |at, line: String| {
+            let event: Value = serde_json::from_str(&line).unwrap_or_default();
+            let object = &event["object"];
+            let name = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            match event["type"].as_str() {
+                Some("DELETED") => drop(objects.remove(&name)),
+                _ => drop(objects.insert(name, who(object))),
             }
-        });
-        Ok(Self { kubectl, listener: Some(listener), seen })
+            let mut all: Vec<String> = objects.values().flatten().cloned().collect();
+            all.sort();
+            Seen { at, who: all }
+        };
+        Listener::start(kubectl, &["get", "--raw", path], understand).map(Self)
     }
 
     /// Everything that was seen.
     pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.heard()
     }
 
     /// Who gets traffic now.
@@ -120,26 +89,22 @@ impl View {
         wait_until(&format!("traffic to {wanted:?}"), limit, is_so).with_context(|| format!("{:?}", self.seen()))
     }
 
-    /// Never did two get traffic at once; `who` got it one after the other.
-    pub fn check(&self, who: &[&str]) -> Result<()> {
+    /// Never did two get traffic at once.
+    pub fn never_two(&self) -> Result<()> {
         let seen = self.seen();
         let two = seen.iter().find(|seen| seen.who.len() > 1);
         ensure!(two.is_none(), "two at once: {two:?} in {seen:?}");
+        Ok(())
+    }
+
+    /// Never did two get traffic at once; `who` got it one after the other.
+    pub fn check(&self, who: &[&str]) -> Result<()> {
+        self.never_two()?;
+        let seen = self.seen();
         let mut order: Vec<String> = seen.into_iter().flat_map(|seen| seen.who).collect();
         order.dedup();
         ensure!(order == who, "traffic went to {order:?}, and not to {who:?}");
         Ok(())
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        // It may have ended with the server.
-        let _ = self.kubectl.kill();
-        let _ = self.kubectl.wait();
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join();
-        }
     }
 }
 

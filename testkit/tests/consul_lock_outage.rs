@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use testkit::consul_group::Pair;
-use testkit::relayed::{LEASE, Placed};
+use testkit::outage::{BACK, Outage};
+use testkit::relayed::LEASE;
 use testkit::scenario::LIMIT;
-use testkit::statements::outage::{BACK, Outage, SHORT, Scene};
+use testkit::statements::outage::{SHORT, Scene};
 use testkit::wait::{holds_for, wait_for, wait_until};
 
 #[test]
@@ -31,8 +32,7 @@ fn it_forgets_everything(time: Duration) -> Result<()> {
     let first = wait_for("a renewal", LIMIT, renewed)?;
     wait_until("the next one", LIMIT, || renewed().is_some_and(|key| key.index > first.index))?;
     let clean = || group.history().violations().is_empty();
-    let is_ready = || scene.pair.is_ready();
-    let outage = Outage::begin(&is_ready, "kill", "consul")?;
+    let outage = Outage::begin(&scene.pair.consul, "kill", "consul")?;
     holds_for("nothing overlaps", time, clean)?;
     outage.end()?;
     holds_for("nothing overlaps", LEASE * 3, clean).with_context(|| group.logs())?;

@@ -10,10 +10,12 @@ use testkit::consul::Consul;
 use testkit::consul_group::{ConsulGroup, Pair};
 use testkit::history::Span;
 use testkit::member::Member;
+use testkit::outage::{BACK, Outage};
 use testkit::relayed::{LEASE, Placed};
+use testkit::root::service;
 use testkit::scenario::{LIMIT, check, follow};
 use testkit::stamp;
-use testkit::statements::outage::{BACK, Outage, SHORT};
+use testkit::statements::outage::SHORT;
 use testkit::wait::{holds_for, wait_for, wait_until};
 
 const SERVERS: [&str; 3] = ["consul-1", "consul-2", "consul-3"];
@@ -35,7 +37,7 @@ impl Scene {
     fn new() -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let consul = Consul::connect()?;
-        wait_until("a leader", BACK, || consul.is_ready())?;
+        wait_until("a leader", BACK, || consul.takes_writes())?;
         let start = |lease: &str| {
             let mut group = ConsulGroup::with_lease(&consul, lease)?;
             let (members, active) = group.start(&consul, &["a", "b"])?;
@@ -65,8 +67,8 @@ impl Scene {
     /// The leader stops by `verb` for `time`: the long lease outlasts it, the short one may be lost, and never are two
     /// active.
     fn survives(&self, verb: &str, time: Duration) -> Result<()> {
-        let (is_ready, leader) = (|| self.consul.is_ready(), self.leader()?);
-        let outage = Outage::begin(&is_ready, verb, leader)?;
+        let leader = self.leader()?;
+        let outage = Outage::begin(&self.consul, verb, leader)?;
         let during = holds_for("nothing overlaps", time, || self.clean());
         let others = self.leader();
         outage.end()?;
@@ -110,13 +112,11 @@ fn a_leader_that_was_started_again_at_once_harms_nobody() -> Result<()> {
 #[test]
 fn servers_that_were_all_killed_and_started_never_make_two() -> Result<()> {
     let scene = &Scene::new()?;
-    let ready = || true;
-    let outages = SERVERS.map(|server| Outage::begin(&ready, "kill", server));
-    holds_for("nothing overlaps", LEASE, || scene.clean())?;
-    for outage in outages {
-        outage?.end()?;
-    }
-    wait_until("a leader", BACK, || scene.consul.is_ready())?;
+    SERVERS.into_iter().try_for_each(|server| service("kill", server))?;
+    let during = holds_for("nothing overlaps", LEASE, || scene.clean());
+    SERVERS.into_iter().try_for_each(|server| service("start", server))?;
+    during?;
+    wait_until("a leader", BACK, || scene.consul.takes_writes())?;
     holds_for("nothing overlaps", LEASE * 2, || scene.clean())?;
     for (group, _, _) in [&scene.short, &scene.long] {
         wait_until("somebody to be active", LONG * 3, || group.group.active().is_some())

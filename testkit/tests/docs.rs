@@ -12,9 +12,10 @@ use testkit::group::binary;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the documents show of `program`, other than what needs a cluster.
+/// What the documents show of `program`, other than what needs a cluster or Consul.
 fn commands(program: &str) -> Vec<(String, String)> {
-    documents::commands(program).into_iter().filter(|(_, line)| !documents::needs_a_cluster(line)).collect()
+    let is_local = |line: &str| !documents::needs_a_cluster(line) && !documents::needs_consul(line);
+    documents::commands(program).into_iter().filter(|(_, line)| is_local(line)).collect()
 }
 
 fn shell(folder: &Path, line: &str) -> Command {

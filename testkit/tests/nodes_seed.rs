@@ -7,8 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testkit::history::Span;
-use testkit::pods::{LIMIT, Pods};
-use testkit::wait::wait_until;
+use testkit::pods::{LIMIT, NAMESPACE, Pods};
 
 /// Called by the name of the program that it stands in for.
 const IMAGE: &str = "localhost/soloist-await-test:testbed";
@@ -18,19 +17,9 @@ const APP: &str = "my-singleton-with-replicas";
 const SOON: Duration = Duration::from_secs(5);
 
 fn install(pods: &Pods) -> Result<Span> {
-    let group = "rbac.authorization.k8s.io";
-    let version = format!("{group}/v1");
     let rules =
         json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}]);
-    let subject = json!({"kind": "ServiceAccount", "name": APP, "namespace": "default"});
-    for object in [
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": APP}}),
-        json!({"apiVersion": version, "kind": "Role", "metadata": {"name": APP}, "rules": rules}),
-        json!({"apiVersion": version, "kind": "RoleBinding", "metadata": {"name": APP}, "subjects": [subject],
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": APP}}),
-    ] {
-        pods.create(&object)?;
-    }
+    pods.client().grant(NAMESPACE, APP, &rules)?;
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/singleton-with-replicas.yml");
     pods.apply(&manifest, |object| {
         let pod = &mut object["spec"]["template"]["spec"];
@@ -38,27 +27,21 @@ fn install(pods: &Pods) -> Result<Span> {
         pod["containers"][0]["image"] = IMAGE.into();
     })?;
     let active = pods.wait_active_after(0, LIMIT)?;
-    wait_for_all(pods)?;
+    pods.wait_rolled_out(APP, 5)?;
     Ok(active)
 }
 
-/// The roll-out is complete, and nobody is on the way out.
-fn wait_for_all(pods: &Pods) -> Result<()> {
-    pods.kubectl(&["rollout", "status", &format!("deployment/{APP}"), "--timeout=90s"])?;
-    let count = || pods.kubectl(&["get", "pods", "-o", "name"]).is_ok_and(|names| names.lines().count() == 5);
-    wait_until("five pods", LIMIT, count).with_context(|| pods.logs())
-}
-
-/// The activation that was the last one before `begun`, and the one after it came soon.
+/// Who is active after `old`, once everything has settled; whoever came in between came soon.
 fn handed_over(pods: &Pods, old: &Span, after: &str) -> Result<Span> {
     pods.wait_active_after(old.token, LIMIT)?;
-    wait_for_all(pods)?;
+    pods.wait_rolled_out(APP, 5)?;
+    // A rolling update may hand over more than once, the last time when the last old pod is gone already.
+    let active = pods.wait_active_after(old.token, LIMIT)?;
     let history = pods.history();
     let worst = history.gaps().into_iter().map(|gap| gap.length).max().context("no handover")?;
     eprintln!("{after}: {} activations so far, the longest gap {worst:?}", history.spans.len());
     ensure!(worst < SOON, "{after}: {worst:?}{}", pods.logs());
-    // A rolling update may hand over more than once.
-    history.spans.into_iter().max_by_key(|span| span.token).context("nobody")
+    Ok(active)
 }
 
 #[test]

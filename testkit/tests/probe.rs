@@ -1,6 +1,8 @@
 //! The probe alone, without soloist: each mode does what it says, or no test that uses it would prove anything.
 
 use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -176,5 +178,21 @@ fn a_missing_page_is_an_error() -> Result<()> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_probe"));
     command.arg("--dir").arg(Path::new("/nowhere")).env("SOLOIST_FENCING_TOKEN", "1").stderr(Stdio::null());
     assert!(!command.status()?.success());
+    Ok(())
+}
+
+#[test]
+fn it_tells_whoever_connects_which_member_it_belongs_to() -> Result<()> {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let _probe = Probe::start(&["--mode", &format!("answer={port}")])?;
+    let ask = || {
+        let mut answer = String::new();
+        TcpStream::connect(("127.0.0.1", port)).ok()?.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    for _ in 0..2 {
+        let answer = wait_for("an answer", LIMIT, ask)?;
+        ensure!(answer == "a\n", "{answer:?}");
+    }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use election::Entropy;
 use soloist::elector::Order;
-use testkit::virtual_group::{Dice, VirtualMember, Weather, World, spawn};
+use testkit::virtual_group::{Dice, Ledger, VirtualMember, Weather, World, spawn};
 use tokio::task::LocalSet;
 
 /// Histories in this test; each has another seed.
@@ -21,6 +21,7 @@ const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
 struct Seen {
     activations: u64,
+    preparations: u64,
     deletions: u64,
     departures: u64,
     crashes: u64,
@@ -101,8 +102,14 @@ impl History {
         *self.world.weather.borrow_mut() = Weather { delay_max: Duration::from_millis(5), ..Weather::default() };
         self.world.directory.borrow_mut().delay = Duration::from_millis(5);
         let limit = tokio::time::Instant::now() + RECOVERY;
-        while !self.world.ledger.borrow().is_led() {
-            ensure!(tokio::time::Instant::now() < limit, "seed {seed}: nobody leads {RECOVERY:?} after the last fault");
+        let is_calm = |ledger: &Ledger| ledger.is_led() && ledger.ready.is_empty();
+        while !is_calm(&self.world.ledger.borrow()) {
+            let ready = self.world.ledger.borrow().ready.clone();
+            let is_late = tokio::time::Instant::now() >= limit;
+            ensure!(
+                !is_late,
+                "seed {seed}: nobody leads {RECOVERY:?} after the last fault, or is ready for ever: {ready:?}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.restart()?;
         }
@@ -110,7 +117,9 @@ impl History {
         ensure!(ledger.overlaps.is_empty(), "seed {seed}: {:?}", ledger.overlaps);
         ensure!(ledger.disorders == 0, "seed {seed}: {} tokens out of order", ledger.disorders);
         ensure!(ledger.unpublished == 0, "seed {seed}: {} started before traffic went to them", ledger.unpublished);
+        ensure!(ledger.hasty == 0, "seed {seed}: {} made ready beside another activation", ledger.hasty);
         self.seen.activations = ledger.activations;
+        self.seen.preparations = ledger.preparations;
         Ok(self.seen.clone())
     }
 }
@@ -127,12 +136,14 @@ fn never_two_whatever_the_network_does_and_somebody_again_afterwards() -> Result
     for seed in 0..HISTORIES {
         let seen = play(seed)?;
         sum.activations += seen.activations;
+        sum.preparations += seen.preparations;
         sum.deletions += seen.deletions;
         sum.departures += seen.departures;
         sum.crashes += seen.crashes;
     }
     println!("{sum:?} in {HISTORIES} histories");
     ensure!(sum.activations > HISTORIES * 3, "too few activations: {sum:?}");
+    ensure!(sum.preparations > sum.activations, "no attempt was lost: {sum:?}");
     ensure!(sum.deletions > 0 && sum.departures > 0 && sum.crashes > 0, "a fault never fired: {sum:?}");
     Ok(())
 }

@@ -5,13 +5,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use testkit::group::{Group, MARK, binary};
 use testkit::history::Span;
+use testkit::kubeconfig::Server;
 use testkit::kubectl::Kubectl;
 use testkit::process;
 use testkit::wait::{wait_for, wait_until};
@@ -23,10 +24,13 @@ const LEASE: Duration = Duration::from_secs(4);
 /// Beyond a few writes to the API server, on busy processors.
 const HANDOVER_MAX: Duration = Duration::from_millis(1500);
 
+fn client() -> Result<Kubectl> {
+    Kubectl::find("TESTBED_API", "no real API server is there: run this by make cluster")
+}
+
 /// Runs kubectl, which must succeed; what it printed.
 fn kubectl(arguments: &[&str], input: Option<&Value>) -> Result<String> {
-    let kubectl = Kubectl::find("TESTBED_API", "no real API server is there: run this by make cluster")?;
-    kubectl.run_with(arguments, &input.map(ToString::to_string).unwrap_or_default())
+    client()?.run_with(arguments, &input.map(ToString::to_string).unwrap_or_default())
 }
 
 /// One lock, one Service, some members.
@@ -50,33 +54,17 @@ impl Site {
     /// Free at first sight.
     fn with_free_lease(name: &str) -> Result<Self> {
         let site = Self::new(name)?;
-        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"name": name, "annotations": {"soloist.dev/initial": "true"}}});
-        kubectl(&["create", "-f", "-"], Some(&lease))?;
+        client()?.initial_lease("default", name)?;
         Ok(site)
     }
 
     /// Members may do from now on what `rules` say, and nothing else.
     fn restrict(&mut self, rules: &Value) -> Result<()> {
-        let name = &self.name;
-        let metadata = json!({"name": name, "namespace": "default"});
-        let subject = json!({"kind": "ServiceAccount", "name": name, "namespace": "default"});
-        let group = "rbac.authorization.k8s.io";
-        let version = format!("{group}/v1");
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": [
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-            {"apiVersion": version, "kind": "Role", "metadata": metadata, "rules": rules},
-            {"apiVersion": version, "kind": "RoleBinding", "metadata": metadata, "subjects": [subject],
-                "roleRef": {"apiGroup": group, "kind": "Role", "name": name}},
-        ]});
-        kubectl(&["create", "-f", "-"], Some(&list))?;
-        let token = kubectl(&["create", "token", name], None)?;
-        let view = kubectl(&["config", "view", "--raw", "--minify", "-o", "json"], None)?;
-        let mut config: Value = serde_json::from_str(&view)?;
-        config["users"][0]["user"] = json!({"token": token.trim()});
+        let kubectl = client()?;
+        kubectl.grant("default", &self.name, rules)?;
         self.kubeconfig = self.group.folder().join("config");
-        fs::write(&self.kubeconfig, config.to_string())?;
-        Ok(())
+        let user = json!({"token": kubectl.token("default", &self.name)?});
+        Server::of_testbed()?.write_kubeconfig(&self.kubeconfig, &user)
     }
 
     /// The command line of a member; without `address` it has no Service.
@@ -433,19 +421,13 @@ fn a_lease_that_the_other_program_left_costs_three_leases_once() -> Result<()> {
 /// Runs `script` where the files of a service account are, as in a pod, and nowhere else.
 fn in_a_pod(site: &Site, member: Command) -> Result<Command> {
     let config: Value = serde_json::from_slice(&fs::read(&site.kubeconfig)?)?;
-    let cluster = &config["clusters"][0]["cluster"];
     let folder = site.group.folder().join("account");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("token"), config["users"][0]["user"]["token"].as_str().context("no token")?)?;
     fs::write(folder.join("namespace"), "default")?;
-    let authority = match (cluster["certificate-authority"].as_str(), cluster["certificate-authority-data"].as_str()) {
-        (Some(path), _) => fs::read(path)?,
-        (None, Some(data)) => decoded(data)?,
-        (None, None) => bail!("the testbed has no authority"),
-    };
-    fs::write(folder.join("ca.crt"), authority)?;
-    let server = cluster["server"].as_str().context("no server")?;
-    let (host, port) = server.trim_start_matches("https://").rsplit_once(':').context("no port")?;
+    let Server { url, authority } = Server::of_testbed()?;
+    fs::copy(authority, folder.join("ca.crt"))?;
+    let (host, port) = url.trim_start_matches("https://").rsplit_once(':').context("no port")?;
     let script = "set -e; mount -t tmpfs none /run; mkdir -p /run/secrets/kubernetes.io; \
          cp -r \"$1\" /run/secrets/kubernetes.io/serviceaccount; shift; exec \"$@\"";
     let mut command = Command::new("unshare");
@@ -460,13 +442,6 @@ fn in_a_pod(site: &Site, member: Command) -> Result<Command> {
     command.env("KUBECONFIG", "/does/not/exist");
     command.env("KUBERNETES_SERVICE_HOST", host).env("KUBERNETES_SERVICE_PORT", port);
     Ok(command)
-}
-
-/// Base64, by the tool of the system.
-fn decoded(data: &str) -> Result<Vec<u8>> {
-    let mut child = Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    child.stdin.take().context("no input")?.write_all(data.as_bytes())?;
-    Ok(child.wait_with_output()?.stdout)
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use anyhow::Result;
 use testkit::lease_group::{LEASE, Pair};
-use testkit::relayed::Placed;
-use testkit::statements::outage::{BACK, Outage, SHORT, Scene};
+use testkit::outage::{BACK, Outage};
+use testkit::statements::outage::{SHORT, Scene};
 use testkit::wait::{holds_for, wait_until};
 
 #[test]
@@ -48,7 +48,7 @@ fn etcd_that_was_killed_comes_back_to_a_group_that_goes_on() -> Result<()> {
 fn etcd_that_was_killed_and_started_at_once_never_makes_two() -> Result<()> {
     let scene = &Scene::<Pair>::new()?;
     for _ in 0..3 {
-        Outage::begin(&|| scene.pair.is_ready(), "kill", "etcd")?.end()?;
+        Outage::begin(&scene.pair.cluster, "kill", "etcd")?.end()?;
         holds_for("nothing overlaps", LEASE, || scene.pair.group.group.history().violations().is_empty())?;
     }
     wait_until("somebody to be active", BACK, || scene.pair.group.group.active().is_some())?;

@@ -39,8 +39,6 @@ struct Mixed {
 
 /// The name of the Lease.
 const NAME: &str = "app";
-/// The annotation with what soloist members announce.
-const MEMBERS: &str = "soloist.dev/members";
 
 impl Mixed {
     fn new() -> Result<Self> {
@@ -58,9 +56,9 @@ impl Mixed {
     fn soloist(&self, name: &str) -> Result<Member> {
         let member = Member::spawn(&self.group, name, &[], &[])?;
         member.wait_standby(LIMIT)?;
-        let announced =
-            || self.lease().is_ok_and(|lease| lease["metadata"]["annotations"][MEMBERS].to_string().contains(name));
-        wait_until("its announcement", LIMIT, announced).with_context(|| member.log())?;
+        let announced = || self.cluster.announced(&self.namespace, NAME);
+        let is_there = || announced().is_ok_and(|members| members.iter().any(|member| member.name == name));
+        wait_until("its announcement", LIMIT, is_there).with_context(|| member.log())?;
         Ok(member)
     }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tempfile::TempDir;
 use testkit::cluster::Cluster;
+use testkit::kubeconfig::Server;
 use testkit::relay::Relay;
 
 /// One way to the API server, with a token.
@@ -19,12 +20,10 @@ pub struct Access {
 impl Access {
     /// Straight to it.
     pub fn direct(namespace: &str, token: &str) -> Result<Self> {
-        let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
-        let api = variable("TESTBED_API")?;
-        let address = api.strip_prefix("https://").and_then(|rest| rest.parse().ok());
-        let address = address.with_context(|| format!("failed to understand TESTBED_API: {api:?}"))?;
-        let trusted = fs::read(Path::new(&variable("TESTBED_DIR")?).join("pki/ca.crt")).context("no authority")?;
-        Self::new(address, &trusted, namespace, token)
+        let Server { url, authority } = Server::of_testbed()?;
+        let address = url.strip_prefix("https://").and_then(|rest| rest.parse().ok());
+        let address = address.with_context(|| format!("failed to understand TESTBED_API: {url:?}"))?;
+        Self::new(address, &fs::read(authority).context("no authority")?, namespace, token)
     }
 
     /// By a relay of its own, which can become a black hole.
@@ -39,15 +38,8 @@ impl Access {
         fs::write(path("ca.crt"), trusted)?;
         fs::write(path("token"), token)?;
         fs::write(path("namespace"), namespace)?;
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "duel",
-            "clusters": [{"name": "duel", "cluster": {
-                "server": format!("https://{address}"), "certificate-authority": path("ca.crt"),
-            }}],
-            "users": [{"name": "duel", "user": {"tokenFile": path("token")}}],
-            "contexts": [{"name": "duel", "context": {"cluster": "duel", "user": "duel"}}],
-        });
-        fs::write(path("kubeconfig"), config.to_string())?;
+        let server = Server { url: format!("https://{address}"), authority: path("ca.crt") };
+        server.write_kubeconfig(&path("kubeconfig"), &json!({"tokenFile": path("token")}))?;
         Ok(Self { folder, address })
     }
 

@@ -13,7 +13,7 @@ use super::access::Arguments as AccessArguments;
 use crate::error::{Code, Failure};
 use crate::log;
 use crate::member::{self, Front};
-use crate::settings::{FilePlace, Place, Raw, Settings, warn_about_unknown_variables};
+use crate::settings::{FilePlace, Place, Raw, Settings, consul_service, warn_about_unknown_variables};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -69,10 +69,23 @@ pub(super) struct Arguments {
     #[arg(long, env = "SOLOIST_HANDOVER_ON", default_value = "eviction", value_name = "WHAT")]
     handover_on: HandoverArgument,
     /// Send traffic to the active member alone, through Kubernetes: endpoint-slice:SERVICE, endpoints:SERVICE, or
-    /// pod-label:KEY on the members' pods, with the values active and standby or as in KEY=ACTIVE|STANDBY; several times,
-    /// or several with commas between
+    /// pod-label:KEY on the members' pods, with the values active and standby or as in KEY=ACTIVE|STANDBY; or through
+    /// Consul: consul-service:NAME, of which each member is an instance with the tag active or standby; several times, or
+    /// several with commas between
     #[arg(long = "route", env = "SOLOIST_ROUTE", value_delimiter = ',', value_name = "ROUTE")]
     routes: Vec<String>,
+    /// For consul-service: the path that a healthy instance answers with 2xx
+    #[arg(long, env = "SOLOIST_CONSUL_CHECK_HTTP", value_name = "PATH")]
+    consul_check_http: Option<String>,
+    /// For consul-service: how often that is asked [default: 10s]
+    #[arg(long, env = "SOLOIST_CONSUL_CHECK_INTERVAL", allow_hyphen_values = true, value_name = "DURATION")]
+    consul_check_interval: Option<String>,
+    /// For consul-service: the port on which the instance answers
+    #[arg(long, env = "SOLOIST_CONSUL_SERVICE_PORT", value_name = "PORT")]
+    consul_service_port: Option<u16>,
+    /// For consul-service: where the instance answers [default: POD_IP, else the agent's own address]
+    #[arg(long, env = "SOLOIST_CONSUL_SERVICE_ADDRESS", value_name = "ADDRESS")]
+    consul_service_address: Option<String>,
     /// How log lines look
     #[arg(long, env = "SOLOIST_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: log::Format,
@@ -146,6 +159,12 @@ impl Arguments {
             http_token_file: self.http_token_file,
             hands_over_on_eviction: matches!(self.handover_on, HandoverArgument::Eviction),
             routes: self.routes,
+            consul_service: consul_service::Raw {
+                check_http: self.consul_check_http,
+                check_interval: self.consul_check_interval,
+                port: self.consul_service_port,
+                address: self.consul_service_address,
+            },
             command: self.command,
             health: self.health.raw(),
             hooks: self.hooks.raw(),

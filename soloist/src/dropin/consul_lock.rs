@@ -109,7 +109,10 @@ fn eprint(why: &str) -> i32 {
 fn become_told() -> String {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
-    let error = Command::new("/proc/self/exe").arg0(name).args(arguments).env(HELD.0, HELD.1).exec();
+    let error = match std::env::current_exe() {
+        Ok(own) => Command::new(own).arg0(name).args(arguments).env(HELD.0, HELD.1).exec(),
+        Err(error) => error,
+    };
     format!("failed to start anew with {} in the environment: {error}", HELD.0)
 }
 

@@ -12,10 +12,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     /// What an answer says, apart from what the machine makes of it.
     pub(super) fn publish_answer(&self, input: &Input) {
         let now = self.clock.now();
-        let previous = || self.lock.history().into_iter().rev().find(|change| change.end.is_some());
         self.publisher.update(|snapshot| match input {
             Input::Read(Ok(Seen { record, .. })) => {
-                snapshot.previous = previous();
                 snapshot.store_answered = Some(now);
                 snapshot.holder = record.as_ref().and_then(holder);
                 snapshot.paused_until_unix_ms = record.as_ref().and_then(|record| record.paused_until_unix_ms);
@@ -23,14 +21,17 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                     snapshot.lease = record.lease;
                 }
             }
-            Input::Written { outcome: Write::Written(_), .. } => {
-                snapshot.previous = previous();
-                snapshot.store_answered = Some(now);
-            }
+            Input::Written { outcome: Write::Written(_), .. } => snapshot.store_answered = Some(now),
             Input::Exited { .. } => snapshot.workload = State::Stopping { pid: snapshot.workload.pid() },
             Input::Gone { .. } => snapshot.workload = State::None,
             _ => {}
         });
+    }
+
+    /// Who was active before, as the history has it. Nothing depends on it, and it takes a while to read.
+    pub(super) fn publish_previous(&self) {
+        let previous = self.lock.history().into_iter().rev().find(|change| change.end.is_some());
+        self.publisher.update(|snapshot| snapshot.previous = previous);
     }
 
     pub(super) fn publish_started(&self, pid: i32, containment: Containment, memory_locked: bool) {

@@ -59,7 +59,7 @@ impl Traffic {
     /// Publishes the activation, which came after `before`; gives the launch back at once where there is no route.
     pub(super) fn lead(&mut self, departure: Departure, before: Option<Activation>) -> Option<Departure> {
         let Some(route) = &self.route else { return Some(departure) };
-        let turn = Turn { activation: departure.0.activation, token: departure.0.token, before };
+        let turn = Turn { activation: departure.0.preparation.activation, token: departure.0.token, before };
         self.operation = Some(publish(Rc::clone(route), self.preparation.take(), turn));
         self.published = Some(turn);
         self.waiting = Some(departure);
@@ -131,11 +131,15 @@ impl Traffic {
         }
     }
 
-    /// Waits for the end of a withdrawal.
+    /// Waits for the end of a withdrawal, and takes away what is left of this member.
     pub(super) async fn settle(mut self) {
         self.leave();
         if self.operation.is_some() {
             self.next().await;
+        }
+        let Some(route) = &self.route else { return };
+        if let Err(why) = within(WITHDRAW_LIMIT, route.close()).await {
+            tracing::warn!("something of this member stays where traffic is sent from: {why}");
         }
     }
 }

@@ -5,10 +5,11 @@
 //! at times early, and that proves nothing.
 
 mod access;
-mod answer;
+pub(crate) mod answer;
 mod board;
 mod calls;
 mod cleanup;
+pub(crate) mod client;
 mod connection;
 mod entry;
 mod session;

@@ -10,7 +10,7 @@ use crate::elector::Order;
 use crate::error::{Code, Failure};
 use crate::member::misconfigured;
 use crate::route::Route;
-use crate::route::open::{Obstacle, open};
+use crate::route::open::{Obstacle, Wanted, open};
 use crate::settings::Settings;
 
 /// For all answers of the API server that one try needs.
@@ -38,7 +38,9 @@ pub(super) async fn open_all(
     if settings.routes.is_empty() {
         return Ok(Opened::Ready(None));
     }
-    settings.access.load().await.map_err(misconfigured)?;
+    if settings.routes.iter().any(Wanted::is_on_kubernetes) {
+        settings.access.load().await.map_err(misconfigured)?;
+    }
     let opening = open_patiently(settings, lock);
     tokio::pin!(opening);
     loop {

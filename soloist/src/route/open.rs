@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::api::{Api, Trouble};
+use super::consul_service::{ConsulService, Definition};
 use super::endpoint_slice::{self, EndpointSlice};
 use super::endpoints::{Endpoints, Target};
 use super::object::{Object, Shape};
@@ -20,6 +21,15 @@ pub enum Wanted {
     Endpoints(Target),
     /// A label on the members' pods.
     PodLabel(OwnPod, Label),
+    /// An instance of a service of Consul.
+    ConsulService(Box<Definition>),
+}
+
+impl Wanted {
+    /// Whether it is about objects of Kubernetes.
+    pub fn is_on_kubernetes(&self) -> bool {
+        !matches!(self, Self::ConsulService(_))
+    }
 }
 
 /// Why a route cannot be used.
@@ -77,6 +87,11 @@ async fn open_one(access: &Access, wanted: &Wanted, lock: &str) -> Result<Rc<dyn
             route.enter().await?;
             Ok(Rc::new(route))
         }
+        Wanted::ConsulService(definition) => {
+            let route = ConsulService::new((**definition).clone(), lock.to_owned());
+            route.enter().await?;
+            Ok(Rc::new(route))
+        }
     }
 }
 
@@ -106,6 +121,7 @@ impl std::fmt::Display for Wanted {
         match self {
             Wanted::EndpointSlice(target) => write!(f, "endpoint-slice:{}", target.service),
             Wanted::Endpoints(target) => write!(f, "endpoints:{}", target.service),
+            Wanted::ConsulService(definition) => write!(f, "consul-service:{}", definition.service),
             Wanted::PodLabel(_, Label { key, active, standby }) => write!(f, "pod-label:{key}={active}|{standby}"),
         }
     }

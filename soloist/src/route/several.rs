@@ -36,6 +36,10 @@ impl Route for Several {
     fn withdraw(&self, turn: Turn) -> Pending {
         self.all(|route| route.withdraw(turn))
     }
+
+    fn close(&self) -> Pending {
+        self.all(|route| route.close())
+    }
 }
 
 #[cfg(test)]

@@ -6,17 +6,19 @@ use super::lock_url::{is_label, is_subdomain};
 use crate::error::{Code, Failure};
 use crate::handover::Place;
 use crate::route::check_address;
+use crate::route::consul_service::Definition;
 use crate::route::endpoints::Target;
 use crate::route::open::Wanted;
 use crate::route::pod_label::{Label, OwnPod};
 
-const ALLOWED: &str = "endpoint-slice:SERVICE, endpoints:SERVICE, pod-label:KEY or pod-label:KEY=ACTIVE|STANDBY";
+const ALLOWED: &str =
+    "endpoint-slice:SERVICE, endpoints:SERVICE, pod-label:KEY, pod-label:KEY=ACTIVE|STANDBY or consul-service:NAME";
 
 /// The longest name of a label, and the longest value.
 const LABEL_MAX: usize = 63;
 
 /// Looks a variable of the environment up.
-type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The pod that the environment names, where it names one: enough to watch it.
 pub(super) fn own_place(variables: Variables<'_>) -> Option<Place> {
@@ -30,8 +32,16 @@ pub(super) fn own_place(variables: Variables<'_>) -> Option<Place> {
 }
 
 /// Validates all routes of one member.
-pub(super) fn routes(raw: &[String], variables: Variables<'_>) -> Result<Vec<Wanted>, Failure> {
-    let wanted: Vec<Wanted> = raw.iter().map(|text| route(text, variables)).collect::<Result<_, _>>()?;
+pub(super) fn routes(
+    raw: &[String],
+    consul: &dyn Fn(&str) -> Result<Definition, Failure>,
+    variables: Variables<'_>,
+) -> Result<Vec<Wanted>, Failure> {
+    let read = |text: &String| match text.strip_prefix("consul-service:") {
+        Some(service) => consul(service).map(Box::new).map(Wanted::ConsulService),
+        None => route(text, variables),
+    };
+    let wanted: Vec<Wanted> = raw.iter().map(read).collect::<Result<_, _>>()?;
     for (at, one) in wanted.iter().enumerate() {
         if let Some(other) = wanted[..at].iter().find(|other| clash(one, other)) {
             return Err(Failure::new(
@@ -46,11 +56,12 @@ pub(super) fn routes(raw: &[String], variables: Variables<'_>) -> Result<Vec<Wan
 
 /// Whether both would send traffic of one Service, or write on one pod.
 fn clash(one: &Wanted, other: &Wanted) -> bool {
-    let service = |wanted: &Wanted| match wanted {
-        Wanted::EndpointSlice(target) | Wanted::Endpoints(target) => Some(target.service.clone()),
-        Wanted::PodLabel(..) => None,
+    let written = |wanted: &Wanted| match wanted {
+        Wanted::EndpointSlice(target) | Wanted::Endpoints(target) => ("Service", target.service.clone()),
+        Wanted::PodLabel(..) => ("pod", String::new()),
+        Wanted::ConsulService(definition) => ("service of Consul", definition.service.clone()),
     };
-    service(one) == service(other)
+    written(one) == written(other)
 }
 
 fn route(text: &str, variables: Variables<'_>) -> Result<Wanted, Failure> {
@@ -173,9 +184,13 @@ mod tests {
         Some(value.to_owned())
     }
 
+    fn no_consul(service: &str) -> Result<Definition, Failure> {
+        Err(Failure::new(Code::Internal, service))
+    }
+
     fn read(texts: &[&str]) -> Result<Vec<Wanted>, Failure> {
         let raw: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
-        routes(&raw, &in_a_pod)
+        routes(&raw, &no_consul, &in_a_pod)
     }
 
     #[test]
@@ -241,7 +256,7 @@ mod tests {
             for value in ["", "$(OTHER)"] {
                 let raw = [route.to_owned()];
                 let variables = |name: &str| if name == variable { Some(value.to_owned()) } else { in_a_pod(name) };
-                let failure = routes(&raw, &variables).unwrap_err();
+                let failure = routes(&raw, &no_consul, &variables).unwrap_err();
                 assert_eq!(failure.code, Code::Configuration);
                 assert!(failure.message.contains(variable), "{failure}");
                 assert!(failure.hint.unwrap().contains(field));
@@ -250,7 +265,7 @@ mod tests {
         for address in ["nowhere", "127.0.0.1", "10.0.0.7/24"] {
             let raw = ["endpoints:app".to_owned()];
             let variables = |name: &str| if name == "POD_IP" { Some(address.to_owned()) } else { in_a_pod(name) };
-            assert!(routes(&raw, &variables).unwrap_err().message.contains("POD_IP"));
+            assert!(routes(&raw, &no_consul, &variables).unwrap_err().message.contains("POD_IP"));
         }
     }
 }

@@ -66,11 +66,13 @@ impl Base {
         self.path.join(activation.to_string())
     }
 
-    /// Makes the cgroup of `activation`.
+    /// Makes the cgroup of `activation`. It may be there: a guard that died had made it ready.
     pub fn create_leaf(&self, activation: Activation) -> io::Result<Leaf> {
         let path = self.leaf(activation);
-        fs::create_dir(&path).map_err(|error| cannot("create", &path, error))?;
-        Ok(Leaf { path })
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(cannot("create", &path, error)),
+            _ => Ok(Leaf { path }),
+        }
     }
 
     /// The cgroup of `activation`, if it is there.

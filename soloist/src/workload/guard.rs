@@ -22,7 +22,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::unistd::{Pid, getppid, setpgid};
 
 use super::process::ProcessId;
-use super::protocol::{self, Order, Packet, Parcel, Report};
+use super::protocol::{self, Order, Packet, Parcel, Prepare, Report};
 use super::run::{Run, Site};
 use super::{sys, tree};
 use crate::clock;
@@ -38,6 +38,9 @@ const HOLDING_PACE: Duration = Duration::from_millis(250);
 
 /// Packets that one turn of the loop takes, so that orders cannot keep it from its deadlines.
 const ORDERS_MAX: usize = 64;
+
+/// Orders that may wait until what was discarded is gone.
+const HELD_MAX: usize = 64;
 
 /// Runs the guard until the elector is gone and nothing is left to guard.
 pub fn main() -> ExitCode {
@@ -61,6 +64,8 @@ struct Guard {
     armed: Option<Instant>,
     site: Site,
     run: Option<Run>,
+    /// What was ordered for the next activation while the discarded one is not gone yet.
+    held: VecDeque<(Order, Vec<OwnedFd>)>,
     /// Until when the elector may be stopped in peace, while it holds a lock.
     holding_until: Option<Instant>,
     /// The elector is gone or has closed the socket.
@@ -110,6 +115,7 @@ impl Guard {
             armed: None,
             site: Site { elector: elector.pid, base, namespace, page },
             run: None,
+            held: VecDeque::new(),
             holding_until: None,
             orphaned: false,
             late: Duration::ZERO,
@@ -194,6 +200,7 @@ impl Guard {
         if self.run.as_mut().is_some_and(|run| run.finish(now)) {
             self.report_run();
             self.run = None;
+            self.obey_held();
         }
     }
 
@@ -218,7 +225,7 @@ impl Guard {
 
     /// Sets the one timer to what is due next, or not at all.
     fn arm(&mut self) {
-        let run = self.run.as_ref().map(|run| run.wake_at(self.site.page.load()));
+        let run = self.run.as_ref().and_then(|run| run.wake_at(self.site.page.load()));
         let holding = self.holding_until.filter(|_| !self.orphaned);
         let wake = [run, holding].into_iter().flatten().min();
         if wake == self.armed {
@@ -267,6 +274,7 @@ impl Guard {
     fn orphan(&mut self) {
         self.orphaned = true;
         self.reports.clear();
+        self.held.clear();
         if let Some(run) = &mut self.run {
             run.kill(clock::now(), "the elector was gone");
         }
@@ -284,7 +292,17 @@ impl Guard {
     }
 
     fn obey(&mut self, order: Order, fds: Vec<OwnedFd>) {
+        if self.orphaned {
+            return;
+        }
         let now = clock::now();
+        if self.run.as_ref().is_some_and(Run::is_discarded) && order.is_for_a_run() {
+            self.held.push_back((order, fds));
+            if self.held.len() > HELD_MAX {
+                self.orphan();
+            }
+            return;
+        }
         match (order, &mut self.run) {
             (Order::Ping { sent }, _) => {
                 self.note_lateness(now.since(Instant::from_nanos(sent)));
@@ -293,22 +311,32 @@ impl Guard {
             }
             (Order::Holding { until }, _) => self.holding_until = Some(Instant::from_nanos(until)),
             (Order::NotHolding, _) => self.holding_until = None,
-            (Order::Start(start), None) => self.start(start, fds),
+            (Order::Prepare(prepare), None) => self.prepare(&prepare, fds),
+            (Order::Start(start), Some(run)) if run.awaits(&start.activation) => {
+                run.start(start, fds.into_iter().next(), &self.site);
+            }
+            (Order::Discard, Some(run)) => run.discard(now),
             (Order::Stop { grace, successor, why }, Some(run)) => run.stop(grace, successor, why, now),
             (Order::Kill, Some(run)) => run.kill(now, "the elector had it killed"),
             (Order::Signal(signal), Some(run)) => run.signal(signal),
             // An order that has crossed the end of its activation on the way.
-            (Order::Stop { .. } | Order::Kill | Order::Signal(_), None) => {}
-            // Two at once, or setting up twice: an elector in disorder. Nothing may run under it.
-            (Order::Start(_), Some(_)) | (Order::Setup { .. }, _) => self.orphan(),
+            (Order::Stop { .. } | Order::Kill | Order::Signal(_) | Order::Discard, None) => {}
+            // Two at once, one that was not made ready, or setting up twice: an elector in disorder. Nothing may run
+            // under it.
+            (Order::Prepare(_), Some(_)) | (Order::Start(_) | Order::Setup { .. }, _) => self.orphan(),
         }
     }
 
-    fn start(&mut self, start: protocol::Start, fds: Vec<OwnedFd>) {
-        let mut fds = fds.into_iter();
-        let parcel = fds.next().ok_or(ErrorKind::InvalidData.into()).and_then(Parcel::unpack);
-        let run = parcel.ok().and_then(|parcel| Run::begin(start, parcel, fds.next(), &self.site));
-        match run {
+    /// What was discarded is gone.
+    fn obey_held(&mut self) {
+        for (order, fds) in std::mem::take(&mut self.held) {
+            self.obey(order, fds);
+        }
+    }
+
+    fn prepare(&mut self, prepare: &Prepare, fds: Vec<OwnedFd>) {
+        let parcel = fds.into_iter().next().ok_or(ErrorKind::InvalidData.into()).and_then(Parcel::unpack);
+        match parcel.ok().and_then(|parcel| Run::prepare(prepare, parcel, &self.site)) {
             Some(run) => self.run = Some(run),
             None => self.orphan(),
         }

@@ -20,12 +20,12 @@ use tokio::io::unix::AsyncFd;
 
 use super::cgroup::Base;
 use super::process::{ProcessId, failed};
-use super::protocol::{self, Order, Packet, Parcel, Report, Start};
+use super::protocol::{self, Order, Packet, Parcel, Prepare, Report, Start};
 use super::size::resident_bytes_below;
 use super::sys::{self, Page};
 use super::terminal::Terminal;
 use super::tree::{self, Step, Sweep, Tree};
-use super::{Event, Launch, Workload, guard};
+use super::{Event, Launch, Preparation, Workload, guard};
 use crate::clock;
 use crate::lock::file::Announce;
 use crate::lock::history::sentence;
@@ -54,6 +54,8 @@ pub struct Keeper {
     patience: Duration,
     guard: Option<Guard>,
     last_guard: ProcessId,
+    /// What the guard was told to make ready.
+    prepared: Option<Activation>,
     run: Option<Running>,
     /// The guard is gone and the elector ends the tree itself.
     ending: Option<(Tree, Sweep, Option<Terminal>)>,
@@ -154,6 +156,7 @@ impl Keeper {
             patience: PATIENCE,
             last_guard: guard.id,
             guard: Some(guard),
+            prepared: None,
             run: None,
             ending: None,
             worst: Duration::ZERO,
@@ -221,23 +224,40 @@ impl Keeper {
         }
     }
 
+    fn try_prepare(&mut self, preparation: Preparation) -> io::Result<()> {
+        let activation = preparation.activation;
+        if self.prepared == Some(activation) {
+            return Ok(());
+        }
+        self.discard();
+        let lock_path = preparation.local_lock.map(PathBuf::into_os_string);
+        let parcel = Parcel { lock_path: lock_path.unwrap_or_default(), command: preparation.command };
+        let prepare = Order::Prepare(Prepare {
+            activation: activation.to_string(),
+            member: preparation.member.name,
+            stop_grace: preparation.stop_grace,
+        });
+        let packet = Packet::new(&prepare, vec![parcel.pack()?])?;
+        self.ensure_guard()?;
+        let Some(guard) = &mut self.guard else { return Err(ErrorKind::NotFound.into()) };
+        guard.send(packet);
+        self.prepared = Some(activation);
+        Ok(())
+    }
+
     fn try_start(&mut self, launch: Launch, descriptor: Option<OwnedFd>) -> io::Result<()> {
-        let lock_path = launch.local_release.as_ref().map(|release| release.path.clone().into_os_string());
-        let parcel = Parcel { lock_path: lock_path.unwrap_or_default(), command: launch.command };
         let start = Order::Start(Start {
-            activation: launch.activation.to_string(),
+            activation: launch.preparation.activation.to_string(),
             token: launch.token.0,
-            member: launch.member.name,
-            stop_grace: launch.stop_grace,
-            releases: launch.local_release.is_some(),
-            successor: launch.local_release.and_then(|release| release.successor),
+            successor: launch.successor,
             locked: descriptor.is_some(),
         });
-        let packet = Packet::new(&start, [Some(parcel.pack()?), descriptor].into_iter().flatten().collect())?;
-        self.ensure_guard()?;
+        self.try_prepare(launch.preparation)?;
+        let packet = Packet::new(&start, descriptor.into_iter().collect())?;
         let Some(guard) = &mut self.guard else { return Err(ErrorKind::NotFound.into()) };
         guard.page.store(launch.kill_at);
         guard.send(packet);
+        self.prepared = None;
         Ok(())
     }
 
@@ -323,6 +343,8 @@ impl Keeper {
     fn bury_guard(&mut self) {
         // Its last words may still be in the socket, the proof among them.
         self.listen();
+        // What waits at its gate dies with the guard.
+        self.prepared = None;
         let Some(mut guard) = self.guard.take() else { return };
         let how = guard.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         let Some(run) = self.run.take() else {
@@ -392,6 +414,22 @@ impl Keeper {
 }
 
 impl Workload for Keeper {
+    fn prepare(&mut self, preparation: Preparation) {
+        if self.run.is_some() || self.ending.is_some() {
+            return;
+        }
+        if let Err(error) = self.try_prepare(preparation) {
+            // It is tried again when it must be.
+            tracing::debug!("failed to make the workload ready: {error}");
+        }
+    }
+
+    fn discard(&mut self) {
+        if self.prepared.take().is_some() {
+            self.order(&Order::Discard, Vec::new());
+        }
+    }
+
     fn start(&mut self, launch: Launch, descriptor: Option<OwnedFd>) {
         if self.run.is_some() || self.ending.is_some() {
             // docs/safety.md R1.
@@ -401,7 +439,7 @@ impl Workload for Keeper {
         }
         let now = clock::now();
         let mut run = Running {
-            activation: launch.activation,
+            activation: launch.preparation.activation,
             main: None,
             kill_at: launch.kill_at,
             check_at: now,

@@ -28,7 +28,11 @@ const PACKET_BYTES_MAX: usize = 32 * 1024;
 pub(super) enum Order {
     /// The first packet; the page comes with it.
     Setup { elector: ProcessId, base: Option<Base> },
-    /// Starts an activation; the [`Parcel`] comes with it, then the lock descriptor if there is one.
+    /// Makes an activation ready that may be granted soon; the [`Parcel`] comes with it.
+    Prepare(Prepare),
+    /// What was made ready and not started will not be.
+    Discard,
+    /// Starts the activation that was made ready; the lock descriptor comes with it if there is one.
     Start(Start),
     /// SIGTERM now, SIGKILL after `grace`, for the reason `why`.
     Stop { grace: Duration, successor: Option<String>, why: String },
@@ -44,15 +48,34 @@ pub(super) enum Order {
     NotHolding,
 }
 
-/// The part of a [`Launch`](super::Launch) that fits in a packet.
+impl Order {
+    /// Whether it is about an activation.
+    pub(super) fn is_for_a_run(&self) -> bool {
+        match self {
+            Order::Prepare(_)
+            | Order::Discard
+            | Order::Start(_)
+            | Order::Stop { .. }
+            | Order::Kill
+            | Order::Signal(_) => true,
+            Order::Setup { .. } | Order::Ping { .. } | Order::Holding { .. } | Order::NotHolding => false,
+        }
+    }
+}
+
+/// The part of a [`Preparation`](super::Preparation) that fits in a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Prepare {
+    pub activation: String,
+    pub member: String,
+    pub stop_grace: Duration,
+}
+
+/// What only the grant of an activation tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Start {
     pub activation: String,
     pub token: u64,
-    pub member: String,
-    pub stop_grace: Duration,
-    /// Whether the guard writes the release, for the lock file whose path is in the parcel.
-    pub releases: bool,
     pub successor: Option<String>,
     /// Whether a lock descriptor comes with this packet.
     pub locked: bool,
@@ -87,7 +110,7 @@ pub(super) enum Report {
     Failed(String),
 }
 
-/// The part of a launch that is too long or too binary for a packet.
+/// The part of a preparation that is too long or too binary for a packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parcel {
     /// The lock file, empty when the guard writes no release.
@@ -171,18 +194,20 @@ pub(super) fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result
     Ok(Some((message, fds)))
 }
 
-/// The environment that the workload gets: the guard's, with its own four variables.
+/// The variable that is known last: only the grant tells the token.
+pub(super) const TOKEN: &str = "SOLOIST_FENCING_TOKEN";
+
+/// The environment that the workload gets: the guard's, with its own four variables, but for the [`TOKEN`].
 pub(super) fn environment(
     inherited: impl Iterator<Item = (OsString, OsString)>,
-    start: &Start,
+    prepare: &Prepare,
 ) -> Vec<(OsString, OsString)> {
     let own = [
-        ("SOLOIST_FENCING_TOKEN", start.token.to_string()),
         ("SOLOIST_ROLE", "active".to_owned()),
-        ("SOLOIST_MEMBER", start.member.clone()),
-        ("SOLOIST_ACTIVATION", start.activation.clone()),
+        ("SOLOIST_MEMBER", prepare.member.clone()),
+        ("SOLOIST_ACTIVATION", prepare.activation.clone()),
     ];
-    let is_own = |name: &OsStr| own.iter().any(|(own, _)| name == *own);
+    let is_own = |name: &OsStr| name == TOKEN || own.iter().any(|(own, _)| name == *own);
     let mut entries: Vec<_> = inherited.filter(|(name, _)| !is_own(name)).collect();
     entries.extend(own.into_iter().map(|(name, value)| (name.into(), OsString::from_vec(value.into_bytes()))));
     entries
@@ -200,15 +225,11 @@ mod tests {
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
     }
 
-    fn start() -> Start {
-        Start {
+    fn prepare() -> Prepare {
+        Prepare {
             activation: format!("{:032x}", 7),
-            token: 41,
             member: "alpha".to_owned(),
             stop_grace: Duration::from_millis(1500),
-            releases: true,
-            successor: None,
-            locked: true,
         }
     }
 
@@ -224,7 +245,7 @@ mod tests {
                 "y".repeat(3 << 19).into(),
             ],
         };
-        let order = Order::Start(start());
+        let order = Order::Prepare(prepare());
         Packet::new(&order, vec![parcel.pack().unwrap()]).unwrap().send(elector.as_fd()).unwrap();
         let (received, mut fds) = receive::<Order>(guard.as_fd()).unwrap().unwrap();
         assert_eq!(received, order);
@@ -255,14 +276,15 @@ mod tests {
     }
 
     #[test]
-    fn the_four_variables_replace_inherited_ones() {
-        let inherited = [("SOLOIST_ROLE", "standby"), ("SOLOIST_GROUP", "g")];
+    fn the_own_variables_replace_inherited_ones_and_no_old_token_is_left() {
+        let inherited = [("SOLOIST_ROLE", "standby"), ("SOLOIST_GROUP", "g"), (TOKEN, "7")];
         let inherited = inherited.map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let entries = environment(inherited.into_iter(), &start());
+        let entries = environment(inherited.into_iter(), &prepare());
         let value = |name: &str| entries.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
         assert_eq!(value("SOLOIST_ROLE"), ["active"]);
-        assert_eq!(value("SOLOIST_FENCING_TOKEN"), ["41"]);
+        assert_eq!(value("SOLOIST_MEMBER"), ["alpha"]);
+        assert!(value(TOKEN).is_empty());
         assert_eq!(value("SOLOIST_GROUP"), ["g"]);
-        assert_eq!(entries.len(), 5);
+        assert_eq!(entries.len(), 4);
     }
 }

@@ -1,4 +1,7 @@
-//! One activation in the guard: from the start gate to the proof that nothing is left.
+//! One activation in the guard: from the fork to the proof that nothing is left.
+//!
+//! It is made ready while the lock is being acquired, up to a child that waits at a gate. What the grant tells opens the
+//! gate. Without a grant the child ends at the gate, and nothing is said of it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
@@ -13,8 +16,8 @@ use nix::libc::{SIGCONT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH};
 
 use super::Ending;
 use super::cgroup::{Base, Leaf};
-use super::protocol::{Parcel, Report, Start, environment};
-use super::sys::{self, Image, Page};
+use super::protocol::{Parcel, Prepare, Report, Start, TOKEN, environment};
+use super::sys::{self, Gated, Image, Page};
 use super::terminal::Terminal;
 use super::tree::{Step, Sweep, Tree, reap_all};
 use crate::clock;
@@ -42,6 +45,14 @@ pub(super) struct Site {
 pub(super) struct Run {
     activation: Activation,
     tree: Tree,
+    /// The command, until it is executed.
+    image: Option<Image>,
+    /// The child that waits at its gate, until that is opened.
+    gated: Option<Gated>,
+    /// Why there is none.
+    unprepared: Option<io::Error>,
+    /// Whether the activation was granted.
+    granted: bool,
     /// The lock: closed only after the proof and after the release.
     lock: Option<OwnedFd>,
     release: Option<PathBuf>,
@@ -82,16 +93,20 @@ enum Stage {
 }
 
 impl Run {
-    /// Starts the command. If that is not possible or too late, the run ends without it.
-    pub(super) fn begin(start: Start, parcel: Parcel, lock: Option<OwnedFd>, site: &Site) -> Option<Self> {
+    /// Makes the command ready. What is not possible is told when it is to be started.
+    pub(super) fn prepare(prepare: &Prepare, parcel: Parcel, site: &Site) -> Option<Self> {
         let mut run = Self {
-            activation: Activation::parse(&start.activation)?,
+            activation: Activation::parse(&prepare.activation)?,
             tree: Tree { namespace: site.namespace, leaf: None, main: None },
-            lock,
-            release: start.releases.then(|| PathBuf::from(&parcel.lock_path)),
-            successor: start.successor.clone(),
+            image: None,
+            gated: None,
+            unprepared: None,
+            granted: false,
+            lock: None,
+            release: (!parcel.lock_path.is_empty()).then(|| PathBuf::from(&parcel.lock_path)),
+            successor: None,
             end: None,
-            stop_grace: start.stop_grace,
+            stop_grace: prepare.stop_grace,
             name: parcel.command.first().cloned().unwrap_or_default(),
             terminal: None,
             outcome: None,
@@ -105,35 +120,68 @@ impl Run {
             stage: Stage::Running,
             reports: Vec::new(),
         };
-        if let Err(error) = run.pass_gate(start, parcel, site) {
-            run.reports.push(Report::Failed(error.to_string()));
-            run.reports.push(Report::Exited(Ending::NotStarted(Code::Internal as i32)));
-        }
-        if !run.opened {
-            run.kill(clock::now(), "the workload was not started");
-        }
+        let variables = environment(std::env::vars_os(), prepare);
+        let image = Image::new(parcel.command, variables.into_iter(), TOKEN);
+        run.unprepared = image.and_then(|image| run.fork(image, site)).err();
         Some(run)
     }
 
-    /// Forks, puts the child where it can be killed, looks at the deadline again, and only then lets it execute.
-    /// See docs/safety.md R14.
-    fn pass_gate(&mut self, start: Start, parcel: Parcel, site: &Site) -> io::Result<()> {
-        if start.locked && self.lock.is_none() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "failed to take over the lock: no descriptor came"));
-        }
-        let variables = environment(std::env::vars_os(), &start);
-        let image = Image::new(parcel.command, variables.into_iter())?;
-        if let Some(base) = &site.base {
+    /// Forks a child up to its gate, where it can be killed.
+    fn fork(&mut self, mut image: Image, site: &Site) -> io::Result<()> {
+        if let Some(base) = site.base.as_ref().filter(|_| self.tree.leaf.is_none()) {
             self.tree.leaf = Some(base.create_leaf(self.activation)?);
         }
         let cgroup = self.tree.leaf.as_ref().map(Leaf::open).transpose()?;
-        let gated = sys::fork_gated(&image, self.lock.as_ref().map(AsFd::as_fd), cgroup.as_ref().map(AsFd::as_fd))?;
+        let gated = sys::fork_gated(&mut image, cgroup.as_ref().map(AsFd::as_fd))?;
         self.tree.main = Some(gated.pid);
         self.main_lives = true;
         // With a base, everybody else takes an empty leaf as proof: outside of it nothing may ever start.
         if let Some(leaf) = self.tree.leaf.as_ref().filter(|_| !gated.placed) {
             leaf.add(gated.pid)?;
         }
+        self.image = Some(image);
+        self.gated = Some(gated);
+        Ok(())
+    }
+
+    /// Whether this is what was made ready for `activation`, and nothing has become of it yet.
+    pub(super) fn awaits(&self, activation: &str) -> bool {
+        !self.granted && !self.is_ending() && Activation::parse(activation) == Some(self.activation)
+    }
+
+    /// Whether it was never granted and is about to be gone: nothing can be ordered from it any more.
+    pub(super) fn is_discarded(&self) -> bool {
+        !self.granted && self.is_ending()
+    }
+
+    /// The activation was granted: starts the command. If that is not possible or too late, the run ends without it.
+    pub(super) fn start(&mut self, start: Start, lock: Option<OwnedFd>, site: &Site) {
+        self.granted = true;
+        self.lock = lock;
+        if let Err(error) = self.pass_gate(&start, site) {
+            self.reports.push(Report::Failed(error.to_string()));
+            self.reports.push(Report::Exited(Ending::NotStarted(Code::Internal as i32)));
+        }
+        self.successor = start.successor;
+        if !self.opened {
+            self.kill(clock::now(), "the workload was not started");
+        }
+    }
+
+    /// Looks at the deadline at the last moment, and only then lets the child execute.
+    /// See docs/safety.md R14.
+    fn pass_gate(&mut self, start: &Start, site: &Site) -> io::Result<()> {
+        if start.locked && self.lock.is_none() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "failed to take over the lock: no descriptor came"));
+        }
+        if let Some(error) = self.unprepared.take() {
+            return Err(error);
+        }
+        // Somebody has killed the child at its gate: another one is as good.
+        if let Some(image) = self.image.take_if(|_| !self.main_lives) {
+            self.fork(image, site)?;
+        }
+        let Some(gated) = self.gated.take() else { return Err(ErrorKind::NotFound.into()) };
         if clock::now() >= site.page.load() {
             return Ok(());
         }
@@ -141,10 +189,16 @@ impl Run {
         if let Some(terminal) = &self.terminal {
             terminal.lend(gated.pid);
         }
-        let (_, outcome) = gated.open()?;
+        self.outcome = Some(gated.open(&start.token.to_string(), self.lock.as_ref().map(AsFd::as_fd))?);
         self.opened = true;
-        self.outcome = Some(outcome);
+        self.image = None;
         Ok(())
+    }
+
+    /// The activation was not granted: the child ends at its gate.
+    pub(super) fn discard(&mut self, now: Instant) {
+        self.gated = None;
+        self.kill(now, "the lock was not acquired");
     }
 
     /// The descriptor that tells how exec went, while that is of interest.
@@ -204,13 +258,15 @@ impl Run {
     }
 
     /// When [`Run::tick`] has something to do, given the deadline in the page.
-    pub(super) fn wake_at(&self, deadline: Instant) -> Instant {
+    pub(super) fn wake_at(&self, deadline: Instant) -> Option<Instant> {
         match &self.stage {
-            Stage::Sweeping(sweep) => sweep.next_at(),
-            Stage::Proven { retry_at, .. } => *retry_at,
+            Stage::Sweeping(sweep) => Some(sweep.next_at()),
+            Stage::Proven { retry_at, .. } => Some(*retry_at),
+            // The deadline in the page is not its own.
+            Stage::Running if !self.granted => None,
             Stage::Running => {
                 let kill_at = self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline));
-                if self.suspended { kill_at.min(self.resume_at) } else { kill_at }
+                Some(if self.suspended { kill_at.min(self.resume_at) } else { kill_at })
             }
         }
     }
@@ -271,6 +327,10 @@ impl Run {
         });
         if let Some(ending) = ending {
             self.main_ended(ending);
+            if !self.granted {
+                self.gated = None;
+                return;
+            }
             if !none_left && !self.is_ending() {
                 self.tree.terminate();
                 self.shorten(now + self.stop_grace);
@@ -300,7 +360,7 @@ impl Run {
 
     /// Does what is due before the end.
     pub(super) fn tick(&mut self, now: Instant, deadline: Instant) {
-        if !self.is_ending() {
+        if self.granted && !self.is_ending() {
             self.resume(now);
             if now >= self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline)) {
                 // Nobody asked for it and the command did not end: the lease is lost, and that is what the elector hears.
@@ -346,6 +406,9 @@ impl Run {
         }
         if let Some(leaf) = self.tree.leaf.take() {
             leaf.remove();
+        }
+        if !self.granted {
+            return true;
         }
         let release = self.release.as_deref();
         let end = self.end.as_deref().unwrap_or("the workload ended");

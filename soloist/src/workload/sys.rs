@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsString};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
@@ -17,13 +17,18 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, SealFlag, fcntl};
 use nix::libc::{self, c_char, c_int};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MlockAllFlags, ProtFlags, mlockall, mmap, munmap};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
 use tokio::io::unix::AsyncFd;
 
 use super::Ending;
 
 /// The lowest number that the workload's lock descriptor gets, out of the way of what shells and programs use.
 pub(super) const LOCK_DESCRIPTOR_MIN: RawFd = 200;
+
+/// As long as the word may be with which a gate opens.
+const WORD_BYTES_MAX: usize = 32;
 
 /// The highest signal number of Linux on x86-64.
 const SIGNAL_MAX: c_int = 64;
@@ -100,16 +105,21 @@ fn size_seals() -> SealFlag {
 }
 
 /// A command line and environment in the form that exec wants, made before fork: after it nothing may allocate.
+#[derive(Debug)]
 pub(super) struct Image {
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    /// The one variable whose value comes through the gate: `NAME=`, then room for it, all zero.
+    blank: Vec<u8>,
 }
 
 impl Image {
-    /// Fails when the command is empty or an argument holds a NUL byte. Variables that hold one are left out.
+    /// Fails when the command is empty or an argument holds a NUL byte. Variables that hold one are left out. The value
+    /// of the variable `blank` comes when the gate is opened.
     pub(super) fn new(
         command: Vec<OsString>,
         environment: impl Iterator<Item = (OsString, OsString)>,
+        blank: &str,
     ) -> io::Result<Self> {
         let arguments: Result<Vec<_>, _> =
             command.into_iter().map(|argument| CString::new(argument.into_vec())).collect();
@@ -123,26 +133,44 @@ impl Image {
             entry.push(value);
             CString::new(entry.into_vec()).ok()
         };
-        Ok(Self { arguments, environment: environment.filter_map(entry).collect() })
+        let mut blank = format!("{blank}=").into_bytes();
+        blank.resize(blank.len() + WORD_BYTES_MAX + 1, 0);
+        Ok(Self { arguments, environment: environment.filter_map(entry).collect(), blank })
     }
 }
 
 /// A child that waits at the gate and has executed nothing of the user's yet.
+#[derive(Debug)]
 pub(super) struct Gated {
     /// Its PID, and its process group's.
     pub pid: i32,
     /// Whether it is in the cgroup that was named.
     pub placed: bool,
     /// Says how exec went: end of file when it succeeded, else an errno.
-    pub outcome: OwnedFd,
+    outcome: OwnedFd,
     gate: OwnedFd,
 }
 
+/// The first byte of what opens a gate: whether the lock comes along.
+const UNLOCKED: u8 = b'u';
+const LOCKED: u8 = b'l';
+
 impl Gated {
-    /// Lets the child go on to exec.
-    pub(super) fn open(self) -> io::Result<(i32, OwnedFd)> {
-        nix::unistd::write(&self.gate, b"g")?;
-        Ok((self.pid, self.outcome))
+    /// Lets the child go on to exec, with this value for the variable that was left blank, and with the lock.
+    pub(super) fn open(self, word: &str, lock: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+        if word.is_empty() || word.len() > WORD_BYTES_MAX {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "failed to open the gate: no word, or a long one"));
+        }
+        let kind = [if lock.is_some() { LOCKED } else { UNLOCKED }];
+        let parts = [IoSlice::new(&kind), IoSlice::new(word.as_bytes())];
+        let lock: Vec<RawFd> = lock.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&lock)];
+        let controls: &[ControlMessage] = if lock.is_empty() { &[] } else { &rights };
+        // Whoever has stopped it meanwhile has stopped nothing of the user's: it must not hold the lock and do nothing.
+        let _ = send_signal(self.pid, libc::SIGCONT);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        sendmsg::<()>(self.gate.as_raw_fd(), &parts, controls, flags, None)?;
+        Ok(self.outcome)
     }
 }
 
@@ -150,9 +178,10 @@ impl Gated {
 struct Passage {
     guard: libc::pid_t,
     gate: RawFd,
-    gate_writer: RawFd,
+    gate_opener: RawFd,
     outcome: RawFd,
-    lock: Option<RawFd>,
+    /// Room for the word.
+    word: *mut u8,
     arguments: *const *const c_char,
     environment: *const *const c_char,
 }
@@ -160,23 +189,22 @@ struct Passage {
 /// Forks the workload up to its gate. If the caller dies first, the gate never opens and the child is gone.
 ///
 /// The child is born in `cgroup` where the kernel can do that; elsewhere it is for the caller to move it.
-pub(super) fn fork_gated(
-    image: &Image,
-    lock: Option<BorrowedFd<'_>>,
-    cgroup: Option<BorrowedFd<'_>>,
-) -> io::Result<Gated> {
-    let (gate, gate_writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+pub(super) fn fork_gated(image: &mut Image, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Gated> {
+    let (gate, gate_opener) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let (outcome, outcome_writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
     };
-    let (arguments, environment) = (pointers(&image.arguments), pointers(&image.environment));
+    let (arguments, mut environment) = (pointers(&image.arguments), pointers(&image.environment));
+    let blank = image.blank.as_mut_ptr();
+    environment.insert(0, blank.cast_const().cast());
+    let word_at = image.blank.len() - WORD_BYTES_MAX - 1;
     let passage = Passage {
         guard: nix::unistd::getpid().as_raw(),
         gate: gate.as_raw_fd(),
-        gate_writer: gate_writer.as_raw_fd(),
+        gate_opener: gate_opener.as_raw_fd(),
         outcome: outcome_writer.as_raw_fd(),
-        lock: lock.map(|fd| fd.as_raw_fd()),
+        word: blank.wrapping_add(word_at),
         arguments: arguments.as_ptr(),
         environment: environment.as_ptr(),
     };
@@ -195,7 +223,7 @@ pub(super) fn fork_gated(
     // Both sides do it, so that the group is there whoever comes first.
     // SAFETY: plain system call on the own child, which has not executed anything yet.
     unsafe { libc::setpgid(pid, pid) };
-    Ok(Gated { pid, placed: born.is_some(), outcome, gate: gate_writer })
+    Ok(Gated { pid, placed: born.is_some(), outcome, gate: gate_opener })
 }
 
 /// What clone3(2) takes, up to the version that knows cgroups (Linux 5.7).
@@ -251,23 +279,71 @@ unsafe fn pass(passage: &Passage) -> ! {
             libc::_exit(127);
         }
         // Else the child itself would keep the gate from ever reporting that the guard is gone.
-        libc::close(passage.gate_writer);
-        if passage.lock.is_some_and(|lock| !keep(lock)) {
-            fail(passage);
+        libc::close(passage.gate_opener);
+        reset_dispositions();
+        match wait_at_gate(passage) {
+            Some(Opened::Free) => {}
+            Some(Opened::Locked(lock)) if keep(lock) => {}
+            Some(Opened::Locked(_)) => fail(passage),
+            None => libc::_exit(127),
         }
-        let mut byte = 0u8;
+        unblock_signals();
+        libc::execvpe(*passage.arguments, passage.arguments, passage.environment);
+        fail(passage)
+    }
+}
+
+/// How a gate was opened.
+enum Opened {
+    Free,
+    /// With the lock, under this number; negative where it could not be taken over.
+    Locked(RawFd),
+}
+
+/// Waits until the gate is opened, and puts the word where it belongs. Nothing if it never will be.
+///
+/// # Safety
+/// Only in a freshly forked child: the room for the word is long enough, and nobody else looks at it.
+unsafe fn wait_at_gate(passage: &Passage) -> Option<Opened> {
+    /// Room for the header and one descriptor, aligned as the header must be.
+    #[repr(C, align(8))]
+    struct Control([u8; 32]);
+
+    let mut kind = 0u8;
+    let mut control = Control([0; 32]);
+    // SAFETY: all pointers are to locals and to the room for the word, with their lengths; zeros are valid in the
+    // structures of the C library; what is read from the control data is inside of it, as the kernel has filled it in.
+    unsafe {
+        let mut parts = [
+            libc::iovec { iov_base: (&raw mut kind).cast(), iov_len: 1 },
+            libc::iovec { iov_base: passage.word.cast(), iov_len: WORD_BYTES_MAX },
+        ];
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = parts.len();
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = control.0.len();
         let read = loop {
-            let read = libc::read(passage.gate, (&raw mut byte).cast(), 1);
+            let read = libc::recvmsg(passage.gate, &raw mut message, libc::MSG_CMSG_CLOEXEC);
             if read >= 0 || *libc::__errno_location() != libc::EINTR {
                 break read;
             }
         };
-        if read != 1 {
-            libc::_exit(127);
+        match (read, kind) {
+            (2.., UNLOCKED) => Some(Opened::Free),
+            (2.., LOCKED) => {
+                let header = libc::CMSG_FIRSTHDR(&raw const message);
+                let is_there = !header.is_null()
+                    && (*header).cmsg_type == libc::SCM_RIGHTS
+                    && (*header).cmsg_len >= libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
+                Some(Opened::Locked(if is_there {
+                    libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()
+                } else {
+                    -1
+                }))
+            }
+            _ => None,
         }
-        reset_signals();
-        libc::execvpe(*passage.arguments, passage.arguments, passage.environment);
-        fail(passage)
     }
 }
 
@@ -296,11 +372,11 @@ unsafe fn fail(passage: &Passage) -> ! {
     }
 }
 
-/// Default dispositions and an empty mask: what a program expects to start with.
+/// Default dispositions: what a program expects to start with. All signals are blocked as yet, so that none acts.
 ///
 /// # Safety
 /// Async-signal-safe; for use after fork.
-unsafe fn reset_signals() {
+unsafe fn reset_dispositions() {
     // SAFETY: the kernel's sigaction is four words, all zero for SIG_DFL without flags; it refuses numbers that cannot
     // be changed, harmlessly. Asked directly, because the C library keeps two signals to itself.
     unsafe {
@@ -308,6 +384,16 @@ unsafe fn reset_signals() {
         for signal in 1..=SIGNAL_MAX {
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), size_of::<u64>());
         }
+    }
+}
+
+/// An empty mask: what a program expects to start with, too.
+///
+/// # Safety
+/// Async-signal-safe; for use after fork.
+unsafe fn unblock_signals() {
+    // SAFETY: the mask is a local, set before it is used.
+    unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());

@@ -1,14 +1,10 @@
 //! What kubectl shows of one object while it changes.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::LIMIT;
 use crate::kubectl::Kubectl;
-use crate::stamp;
+use crate::listener::Listener;
 use crate::wait::wait_for;
 
 /// A line that was shown, and when: in nanoseconds of CLOCK_BOOTTIME.
@@ -16,39 +12,21 @@ pub type Heard = (u64, String);
 
 /// Listens until it is dropped.
 #[derive(Debug)]
-pub struct Ear {
-    kubectl: Child,
-    heard: Arc<Mutex<Vec<Heard>>>,
-}
+pub struct Ear(Listener<Heard>);
 
 impl Ear {
     /// Hears `path`, as kubectl's `jsonpath` takes it, of an object: as it is, and again at each change.
     pub(super) fn open(kubectl: &Kubectl, object: &[&str], path: &str) -> Result<Self> {
-        let mut kubectl = kubectl
-            .command()
-            .arg("get")
-            .args(object)
-            .args(["--watch", "-o", &format!("jsonpath={path}{{\"\\n\"}}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("failed to start kubectl")?;
-        let lines = BufReader::new(kubectl.stdout.take().context("no stdout")?).lines();
-        let heard: Arc<Mutex<Vec<Heard>>> = Arc::default();
-        let ear = Self { kubectl, heard: Arc::clone(&heard) };
-        // Ends with kubectl's output.
-        std::thread::spawn(move || {
-            for line in lines.map_while(std::io::Result::ok) {
-                heard.lock().unwrap_or_else(PoisonError::into_inner).push((stamp::now(), line));
-            }
-        });
+        let format = format!("jsonpath={path}{{\"\\n\"}}");
+        let words = [&["get"], object, &["--watch", "-o", &format]].concat();
+        let ear = Self(Listener::start(kubectl, &words, |at, line| (at, line))?);
         wait_for("kubectl to show something", LIMIT, || ear.heard().pop())?;
         Ok(ear)
     }
 
     /// All lines so far.
     pub fn heard(&self) -> Vec<Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.heard()
     }
 
     /// The first line that says anything.
@@ -65,13 +43,5 @@ impl Ear {
         let (_, last) = heard.iter().rev().find(|(_, line)| line.starts_with(start))?;
         let first = heard.iter().position(|(_, line)| line == last).filter(|first| *first > 0)?;
         heard.get(first).map(|(at, _)| *at)
-    }
-}
-
-impl Drop for Ear {
-    fn drop(&mut self) {
-        // It may have ended with its output.
-        let _ = self.kubectl.kill();
-        let _ = self.kubectl.wait();
     }
 }

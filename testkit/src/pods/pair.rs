@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{LIMIT, Pods};
+use super::{LIMIT, NAMESPACE, Pods};
 use crate::history::Span;
 
 /// The nodes of the testbed.
@@ -45,23 +45,11 @@ impl<'a> Pair<'a> {
     }
 
     fn create_access(&self, pods: &Pods) -> Result<()> {
-        let name = self.name;
-        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"name": name, "annotations": {"soloist.dev/initial": "true"}}});
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
-        let rbac = "rbac.authorization.k8s.io";
         let mut rules = vec![json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-            "resourceNames": [name], "verbs": ["get", "watch", "update"]})];
+            "resourceNames": [self.name], "verbs": ["get", "watch", "update"]})];
         rules.extend(self.rules.iter().cloned());
-        let role =
-            json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": name}, "rules": rules});
-        let binding = json!({"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": name},
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name}]});
-        for object in [lease, account, role, binding] {
-            pods.create(&object)?;
-        }
-        Ok(())
+        pods.client().initial_lease(NAMESPACE, self.name)?;
+        pods.client().grant(NAMESPACE, self.name, &rules.into())
     }
 
     fn pod(&self, node: &str) -> Value {

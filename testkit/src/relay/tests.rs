@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::*;
@@ -32,17 +33,12 @@ impl Scene {
         let (folder, seen) = (tempfile::tempdir().unwrap(), Seen::default());
         let authority = Authority::new().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let path = folder.path().join("server");
-        std::fs::write(folder.path().join("server.ca"), authority.pem()).unwrap();
+        let (path, trusted) = (folder.path().join("server"), folder.path().join("server.ca"));
+        std::fs::write(&trusted, authority.pem()).unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, authority.tls(), Arc::clone(&seen)));
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "c", "cluster": {"server": format!("https://{address}"),
-                "certificate-authority": folder.path().join("server.ca")}}],
-            "users": [{"name": "c", "user": {}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
-        });
-        std::fs::write(&path, config.to_string()).unwrap();
+        let server = Server { url: format!("https://{address}"), authority: trusted };
+        server.write_kubeconfig(&path, &json!({})).unwrap();
         let relay = Arc::new(Relay::start(way_of(&path).await).unwrap());
         relay.write_kubeconfig(&folder.path().join("relay"), &json!({})).unwrap();
         Self { relay, seen, folder }

@@ -8,55 +8,18 @@ use anyhow::{Context, Result, ensure};
 
 use crate::group::Group;
 use crate::history::Span;
+use crate::outage::{BACK, Outage};
 use crate::relayed::{LEASE, Placed};
-use crate::root::service;
 use crate::scenario::LIMIT;
 use crate::stamp;
-use crate::wait::{holds_for, wait_for, wait_until};
+use crate::wait::{holds_for, wait_for};
 
 /// An outage that leaves room for a renewal before the grace begins: D - G - p is 1.57 s.
 pub const SHORT: Duration = Duration::from_millis(1000);
 /// D, and a second for a busy machine.
 pub const STOPPED: Duration = Duration::from_millis(3630);
-/// Longer than a server takes to come back and be found again.
-pub const BACK: Duration = Duration::from_secs(30);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// What is stopped and not started again by the test is started when this is dropped.
-pub struct Outage<'a> {
-    is_ready: &'a dyn Fn() -> bool,
-    server: &'static str,
-    verb: &'static str,
-    is_over: bool,
-}
-
-impl<'a> Outage<'a> {
-    /// Stops a server by `verb`, which is `pause` or `kill`, until it is told to end this.
-    pub fn begin(is_ready: &'a dyn Fn() -> bool, verb: &str, server: &'static str) -> Result<Self> {
-        service(verb, server)?;
-        Ok(Self { is_ready, server, verb: if verb == "pause" { "resume" } else { "start" }, is_over: false })
-    }
-
-    /// Ends it, and waits for the store.
-    pub fn end(mut self) -> Result<()> {
-        self.is_over = true;
-        self.bring_back()
-    }
-
-    fn bring_back(&self) -> Result<()> {
-        service(self.verb, self.server)?;
-        wait_until("the store to be ready", BACK, self.is_ready)
-    }
-}
-
-impl Drop for Outage<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            let _ = self.bring_back();
-        }
-    }
-}
 
 /// Two members, alone with the servers.
 pub struct Scene<P> {
@@ -83,8 +46,7 @@ impl<P: Placed> Scene<P> {
 
     /// An outage of `time` stops nobody.
     pub fn nobody_notices(&self, verb: &str, server: &'static str, time: Duration) -> Result<()> {
-        let is_ready = || self.pair.is_ready();
-        let outage = Outage::begin(&is_ready, verb, server)?;
+        let outage = Outage::begin(self.pair.store(), verb, server)?;
         let during = holds_for("a is active", time, || self.spans().len() == 1);
         outage.end()?;
         during?;
@@ -97,8 +59,7 @@ impl<P: Placed> Scene<P> {
 
     /// An outage until after the holder has given up: nobody is active then, and somebody soon after its end.
     pub fn it_stops_and_goes_on(&self, verb: &str, server: &'static str, time: Duration) -> Result<()> {
-        let is_ready = || self.pair.is_ready();
-        let (began, outage) = (stamp::now(), Outage::begin(&is_ready, verb, server)?);
+        let (began, outage) = (stamp::now(), Outage::begin(self.pair.store(), verb, server)?);
         let during = holds_for("nobody else is active", time, || self.spans().len() == 1);
         outage.end()?;
         during?;

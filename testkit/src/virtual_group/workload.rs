@@ -1,13 +1,14 @@
 //! A workload that only exists in a ledger, and a guard that keeps its deadline to the letter.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use election::{Instant, Proof, Token};
 use soloist::clock::Clock;
-use soloist::workload::{Ending, Event, Launch, Workload};
+use soloist::workload::{Ending, Event, Launch, Preparation, Workload};
 use tokio::time::Instant as True;
 
 use super::{Dice, Directory, VirtualClock, World};
@@ -24,6 +25,12 @@ pub struct Ledger {
     pub disorders: u64,
     /// Activations that began while traffic did not go to them.
     pub unpublished: u64,
+    /// Who has made a workload ready that was neither started nor given up.
+    pub ready: BTreeSet<String>,
+    /// How often one was made ready.
+    pub preparations: u64,
+    /// How often one was made ready while the last one was still there.
+    pub hasty: u64,
     largest: Token,
 }
 
@@ -84,6 +91,7 @@ impl VirtualWorkload {
 impl Drop for VirtualWorkload {
     /// A member that is gone has no workload: as in a PID namespace.
     fn drop(&mut self) {
+        self.discard();
         if let Some(run) = self.run.take() {
             self.ledger.borrow_mut().end(run.token);
         }
@@ -91,7 +99,19 @@ impl Drop for VirtualWorkload {
 }
 
 impl Workload for VirtualWorkload {
+    fn prepare(&mut self, _preparation: Preparation) {
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.preparations += 1;
+        ledger.hasty += u64::from(self.run.is_some());
+        ledger.ready.insert(self.member.clone());
+    }
+
+    fn discard(&mut self) {
+        self.ledger.borrow_mut().ready.remove(&self.member);
+    }
+
     fn start(&mut self, launch: Launch, _descriptor: Option<OwnedFd>) {
+        self.discard();
         let is_published = self.directory.borrow().entry == Some((self.member.clone(), launch.token));
         let mut ledger = self.ledger.borrow_mut();
         ledger.unpublished += u64::from(!is_published);

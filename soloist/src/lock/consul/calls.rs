@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::access::Access;
 use super::answer;
-use super::connection::{Answered, Connections};
+use super::client::{Client, spelled};
+use super::connection::Answered;
 use super::entry::{Entry, LOCK_FLAGS, encode_value};
 use crate::lock::Failed;
-
-/// Everything else in a path is spelled with per cent signs.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// The names of the keys of one lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,19 +108,19 @@ impl Operation {
 
 /// Who calls.
 pub struct Calls {
-    connections: Connections,
+    client: Client,
     keys: Keys,
 }
 
 impl Calls {
     /// Nothing is read or sent yet.
     pub fn new(access: Access, keys: Keys) -> Self {
-        Self { connections: Connections::new(access), keys }
+        Self { client: Client::new(access), keys }
     }
 
     /// One more caller, with connections of its own.
     pub fn beside(&self) -> Self {
-        Self { connections: self.connections.beside(), keys: self.keys.clone() }
+        Self { client: self.client.beside(), keys: self.keys.clone() }
     }
 
     /// The names of the keys.
@@ -133,7 +130,7 @@ impl Calls {
 
     /// The next call opens a fresh connection.
     pub fn forget(&self) {
-        self.connections.forget();
+        self.client.forget();
     }
 
     /// The lock as the leader has it, and at which change that is true.
@@ -157,14 +154,13 @@ impl Calls {
     }
 
     async fn read(&self, key: &str, query: &str) -> Result<Answered, Failed> {
-        let path = self.path(&format!("/v1/kv/{}", utf8_percent_encode(key, PLAIN)), query);
-        self.call(Method::GET, &path, Vec::new()).await
+        self.client.call(Method::GET, &format!("/v1/kv/{}", spelled(key)), query, Vec::new()).await
     }
 
     /// Does all of `operations` or nothing, and shows the keys that were written or checked.
     pub async fn transact(&self, operations: &[Operation]) -> Result<Vec<Entry>, Failed> {
         let body = Value::from_iter(operations.iter().map(|operation| operation.0.clone()));
-        let answered = self.call(Method::PUT, &self.path("/v1/txn", ""), body.to_string().into_bytes()).await?;
+        let answered = self.client.call(Method::PUT, "/v1/txn", "", body.to_string().into_bytes()).await?;
         let result = answer::transaction(&answered, &self.keys.rule());
         if matches!(result, Err(Failed::Denied(_))) {
             // The token may be another one by now.
@@ -176,7 +172,7 @@ impl Calls {
     /// A new session, by its id.
     pub async fn create_session(&self, wanted: &Value) -> Result<String, Failed> {
         let body = wanted.to_string().into_bytes();
-        let answered = self.call(Method::PUT, &self.path("/v1/session/create", ""), body).await?;
+        let answered = self.client.call(Method::PUT, "/v1/session/create", "", body).await?;
         if answered.status != StatusCode::OK {
             return Err(answer::failed(&answered, SESSION_RULE));
         }
@@ -189,8 +185,8 @@ impl Calls {
 
     /// Lets a session live on; absent where it does not live any more.
     pub async fn renew_session(&self, id: &str) -> Result<(), Failed> {
-        let path = self.path(&format!("/v1/session/renew/{}", utf8_percent_encode(id, PLAIN)), "");
-        let answered = self.call(Method::PUT, &path, Vec::new()).await?;
+        let answered =
+            self.client.call(Method::PUT, &format!("/v1/session/renew/{}", spelled(id)), "", Vec::new()).await?;
         match answered.status {
             StatusCode::OK => Ok(()),
             // Not of something on the way: only Consul names the session.
@@ -202,32 +198,15 @@ impl Calls {
     /// A session as Consul shows it.
     #[cfg(test)]
     pub async fn show_session(&self, id: &str) -> Vec<Value> {
-        let answered = self.call(Method::GET, &self.path(&format!("/v1/session/info/{id}"), ""), Vec::new()).await;
+        let answered = self.client.call(Method::GET, &format!("/v1/session/info/{id}"), "", Vec::new()).await;
         answer::json(&answered.unwrap()).unwrap()
     }
 
     /// Ends an own session.
     pub async fn destroy_session(&self, id: &str) -> Result<(), Failed> {
-        let path = self.path(&format!("/v1/session/destroy/{}", utf8_percent_encode(id, PLAIN)), "");
-        let answered = self.call(Method::PUT, &path, Vec::new()).await?;
+        let answered =
+            self.client.call(Method::PUT, &format!("/v1/session/destroy/{}", spelled(id)), "", Vec::new()).await?;
         if answered.status == StatusCode::OK { Ok(()) } else { Err(answer::failed(&answered, SESSION_RULE)) }
-    }
-
-    fn path(&self, path: &str, query: &str) -> String {
-        let datacenter = self.connections.access().datacenter.as_deref();
-        let datacenter = datacenter.map(|dc| format!("dc={}", utf8_percent_encode(dc, PLAIN)));
-        let parts: Vec<&str> =
-            [query].into_iter().chain(datacenter.as_deref()).filter(|part| !part.is_empty()).collect();
-        if parts.is_empty() { path.to_owned() } else { format!("{path}?{}", parts.join("&")) }
-    }
-
-    /// One call and, where the token is not accepted, one more with the token as it is now.
-    async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Answered, Failed> {
-        let answered = self.connections.call(method.clone(), path, body.clone()).await?;
-        match answered.status {
-            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Ok(self.connections.call(method, path, body).await?),
-            _ => Ok(answered),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 use std::thread;
@@ -89,6 +90,20 @@ pub fn note_signals(to: &Path) -> Result<()> {
             if writeln!(file, "{signal}").is_err() {
                 return;
             }
+        }
+    });
+    Ok(())
+}
+
+/// Tells each who connects which member this is, one after the other.
+pub fn answer(port: u16, member: &str) -> Result<()> {
+    let listener =
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| format!("failed to bind {port}"))?;
+    let line = format!("{member}\n");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // Whoever has left meanwhile does not want to know.
+            let _ = stream.write_all(line.as_bytes());
         }
     });
     Ok(())

@@ -37,6 +37,8 @@ pub enum Mode {
     StdinEcho,
     /// Notes SIGHUP, SIGUSR1, SIGUSR2 and SIGWINCH in `DIR/signals`, a line each.
     NoteSignals,
+    /// Tells whoever connects to this port which member it belongs to.
+    Answer(u16),
 }
 
 impl Mode {
@@ -56,6 +58,7 @@ impl Mode {
             "d-state" => Ok(Mode::Uninterruptible(value.into())),
             "stdin-echo" => Ok(Mode::StdinEcho),
             "note-signals" => Ok(Mode::NoteSignals),
+            "answer" => value.parse().map(Mode::Answer).map_err(|error| format!("answer needs a port: {error}")),
             traits => Ok(Mode::Descendant(traits.split('+').map(str::parse).collect::<Result<_, _>>()?)),
         }
     }
@@ -98,6 +101,7 @@ impl Mode {
             }
             Mode::StdinEcho => habits::copy_stdin(&arguments.dir.join("stdin")),
             Mode::NoteSignals => habits::note_signals(&arguments.dir.join("signals")),
+            Mode::Answer(port) => habits::answer(*port, &identity.member),
         }
     }
 }
@@ -110,6 +114,7 @@ mod tests {
     fn modes_are_read() {
         assert_eq!(Mode::parse("fork-storm=4"), Ok(Mode::ForkStorm(4)));
         assert_eq!(Mode::parse("exit-after=20"), Ok(Mode::ExitAfter(Duration::from_millis(20))));
+        assert_eq!(Mode::parse("answer=80"), Ok(Mode::Answer(80)));
         assert_eq!(Mode::parse("d-state=/x"), Ok(Mode::Uninterruptible("/x".into())));
         assert_eq!(Mode::parse("setsid+close-fds"), Ok(Mode::Descendant(vec![Trait::Setsid, Trait::CloseFds])));
         assert!(Mode::parse("allocate").is_err());

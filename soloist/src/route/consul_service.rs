@@ -1,0 +1,323 @@
+//! A service of Consul: each member is an instance with a health check, and a tag says which one is the active one.
+//!
+//! The instance is registered with the agent, which checks it. Its tags are changed in the catalog, all of them in one
+//! transaction that checks what each instance was: the tag of the active one goes from one instance to another at one
+//! instant, also from one whose member is dead. Agents put back what they know better, except the tags of instances that
+//! allow it (`EnableTagOverride`), so the token is a tag as well.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::open::Obstacle;
+use super::{Pending, Route, Turn};
+use crate::error::{Code, Failure};
+use crate::lock::Failed;
+use crate::lock::LockError;
+use crate::lock::consul::Access;
+use crate::lock::consul::answer;
+use crate::lock::consul::client::{Client, spelled};
+
+/// The tag of the active one.
+const ACTIVE: &str = "active";
+/// The tag of all others.
+const STANDBY: &str = "standby";
+/// What the tag with the token begins with.
+const TOKEN: &str = "soloist-token=";
+/// Where an instance says which lock its tags follow.
+const LOCK: &str = "soloist-lock";
+/// The shortest that Consul allows: a dead instance is taken away after it was critical for so long.
+const DEREGISTER_AFTER: &str = "1m";
+/// How long the catalog may take to know an instance that its agent knows.
+const CATALOG_MAX: Duration = Duration::from_secs(5);
+const CATALOG_PACE: Duration = Duration::from_millis(20);
+/// How often a change is tried while others make one as well.
+const TRIES: u32 = 6;
+
+/// One member as an instance of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// How the agent is reached.
+    pub access: Access,
+    /// The service's name.
+    pub service: String,
+    /// The member's name: each has one instance.
+    pub member: String,
+    /// Where the instance answers; the agent's own address where nothing is said.
+    pub address: Option<String>,
+    /// The port on which it does.
+    pub port: Option<u16>,
+    /// How its agent finds out whether it is well, if it does.
+    pub check: Option<Check>,
+}
+
+/// A request that a healthy instance answers with 2xx.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The path.
+    pub path: String,
+    /// How often it is asked.
+    pub interval: Duration,
+}
+
+impl Definition {
+    fn id(&self) -> String {
+        format!("{}-{}", self.service, self.member)
+    }
+
+    /// What the agent is told.
+    fn registration(&self, lock: &str) -> Value {
+        let mut told = json!({
+            "ID": self.id(), "Name": self.service, "Tags": [STANDBY], "Meta": {LOCK: lock}, "EnableTagOverride": true,
+        });
+        if let Some(address) = &self.address {
+            told["Address"] = address.as_str().into();
+        }
+        if let Some(port) = self.port {
+            told["Port"] = port.into();
+        }
+        if let (Some(check), Some(port)) = (&self.check, self.port) {
+            let host = self.address.as_deref().unwrap_or("127.0.0.1");
+            let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+            told["Check"] = json!({
+                "HTTP": format!("http://{host}:{port}{}", check.path),
+                "Interval": format!("{}ms", check.interval.as_millis()),
+                "DeregisterCriticalServiceAfter": DEREGISTER_AFTER,
+            });
+        }
+        told
+    }
+
+    /// What it takes, as it stands in a policy.
+    fn rule(&self) -> String {
+        format!("service {:?} {{ policy = \"write\" }} and node_prefix \"\" {{ policy = \"read\" }}", self.service)
+    }
+}
+
+/// An instance as the catalog shows it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Instance {
+    node: String,
+    #[serde(rename = "ServiceID")]
+    id: String,
+    #[serde(default, rename = "ServiceTags")]
+    tags: Option<Vec<String>>,
+    #[serde(default, rename = "ServiceMeta")]
+    meta: Value,
+    #[serde(default, rename = "ServiceAddress")]
+    address: String,
+    #[serde(default, rename = "ServicePort")]
+    port: u16,
+    modify_index: u64,
+}
+
+impl Instance {
+    fn has(&self, tag: &str) -> bool {
+        self.tags.iter().flatten().any(|one| one == tag)
+    }
+
+    fn token(&self) -> Option<u64> {
+        self.tags.iter().flatten().find_map(|tag| tag.strip_prefix(TOKEN)?.parse().ok())
+    }
+
+    /// The operation that gives it these tags, unless it has changed meanwhile.
+    fn with_tags(&self, service: &str, tags: &[String]) -> Value {
+        json!({"Service": {"Verb": "cas", "Node": self.node, "Service": {
+            "ID": self.id, "Service": service, "Tags": tags, "Meta": self.meta, "Address": self.address,
+            "Port": self.port, "EnableTagOverride": true, "ModifyIndex": self.modify_index,
+        }}})
+    }
+}
+
+/// The members of one group as instances of a service.
+pub struct ConsulService(Rc<Shared>);
+
+struct Shared {
+    client: Client,
+    definition: Definition,
+    lock: String,
+}
+
+impl ConsulService {
+    /// Nothing is asked yet. `lock` is the same for all members of the group and for nobody else.
+    pub fn new(definition: Definition, lock: String) -> Self {
+        Self(Rc::new(Shared { client: Client::new(definition.access.clone()), definition, lock }))
+    }
+
+    /// Registers the instance as one that stands by, and waits until the catalog shows it.
+    ///
+    /// # Errors
+    /// It is not allowed, or the name is somebody else's, or Consul does not answer.
+    pub async fn enter(&self) -> Result<(), Obstacle> {
+        let shared = &self.0;
+        let instances = shared.instances().await?;
+        let own = instances.iter().find(|instance| instance.id == shared.definition.id());
+        if let Some(stranger) = own.filter(|instance| instance.meta[LOCK] != shared.lock.as_str()) {
+            let what = format!("the instance {:?} on node {:?} is not of this group", stranger.id, stranger.node);
+            return Err(Failure::new(Code::Configuration, what).hint("choose another name for the service").into());
+        }
+        shared.register().await?;
+        let limit = Instant::now() + CATALOG_MAX;
+        loop {
+            let instances = shared.instances().await?;
+            if shared.own(&instances).is_some() {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                let what = format!("the catalog does not know the instance after {CATALOG_MAX:?}");
+                return Err(Obstacle::Unavailable(what));
+            }
+            sleep(CATALOG_PACE).await;
+        }
+    }
+}
+
+impl Shared {
+    fn own<'a>(&self, instances: &'a [Instance]) -> Option<&'a Instance> {
+        instances.iter().find(|instance| instance.id == self.definition.id())
+    }
+
+    /// All instances of the service, as the leader has them.
+    async fn instances(&self) -> Result<Vec<Instance>, Failed> {
+        let path = format!("/v1/catalog/service/{}", spelled(&self.definition.service));
+        let answered = self.client.call(Method::GET, &path, "consistent", Vec::new()).await?;
+        match answered.status {
+            StatusCode::OK => answer::json(&answered),
+            _ => Err(answer::failed(&answered, &self.definition.rule())),
+        }
+    }
+
+    /// Tells the agent, whose word counts for everything but the tags.
+    async fn register(&self) -> Result<(), Failed> {
+        let body = self.definition.registration(&self.lock).to_string().into_bytes();
+        self.tell("/v1/agent/service/register", body).await
+    }
+
+    async fn tell(&self, path: &str, body: Vec<u8>) -> Result<(), Failed> {
+        let answered = self.client.call(Method::PUT, path, "", body).await?;
+        if answered.status == StatusCode::OK { Ok(()) } else { Err(answer::failed(&answered, &self.definition.rule())) }
+    }
+
+    async fn transact(&self, operations: Vec<Value>) -> Result<(), Failed> {
+        let body = Value::Array(operations).to_string().into_bytes();
+        let answered = self.client.call(Method::PUT, "/v1/txn", "", body).await?;
+        answer::transaction(&answered, &self.definition.rule()).map(drop)
+    }
+
+    async fn publish(&self, turn: Turn) -> Result<(), String> {
+        let service = &self.definition.service;
+        for _ in 0..TRIES {
+            let instances = self.instances().await.map_err(sentence)?;
+            let group: Vec<_> = instances.iter().filter(|one| one.meta[LOCK] == self.lock.as_str()).collect();
+            if let Some(newer) = group.iter().filter_map(|one| one.token()).find(|token| *token > turn.token.0) {
+                return Err(format!("the service {service} has token {newer}, which is newer"));
+            }
+            let Some(own) = self.own(&instances) else {
+                // Its agent was restarted, or somebody took it away.
+                self.register().await.map_err(sentence)?;
+                sleep(CATALOG_PACE).await;
+                continue;
+            };
+            let others = group.iter().filter(|one| one.id != own.id && one.has(ACTIVE));
+            let mut operations: Vec<_> = others.map(|one| one.with_tags(service, &[STANDBY.to_owned()])).collect();
+            operations.push(own.with_tags(service, &[ACTIVE.to_owned(), format!("{TOKEN}{}", turn.token)]));
+            match self.transact(operations).await {
+                Err(Failed::Conflict | Failed::Absent) => {}
+                done => return done.map_err(sentence),
+            }
+        }
+        Err(format!("the service {service} changes too often"))
+    }
+
+    async fn withdraw(&self, turn: Turn) -> Result<(), String> {
+        for _ in 0..TRIES {
+            let instances = self.instances().await.map_err(sentence)?;
+            let is_meant = |own: &&Instance| own.has(ACTIVE) && own.token() == Some(turn.token.0);
+            let Some(own) = self.own(&instances).filter(is_meant) else { return Ok(()) };
+            let operation = own.with_tags(&self.definition.service, &[STANDBY.to_owned()]);
+            match self.transact(vec![operation]).await {
+                Err(Failed::Conflict | Failed::Absent) => {}
+                done => return done.map_err(sentence),
+            }
+        }
+        Err(format!("the service {} changes too often", self.definition.service))
+    }
+}
+
+impl Route for ConsulService {
+    fn publish(&self, turn: Turn) -> Pending {
+        let shared = Rc::clone(&self.0);
+        Box::pin(async move { shared.publish(turn).await })
+    }
+
+    fn withdraw(&self, turn: Turn) -> Pending {
+        let shared = Rc::clone(&self.0);
+        Box::pin(async move { shared.withdraw(turn).await })
+    }
+
+    fn close(&self) -> Pending {
+        let shared = Rc::clone(&self.0);
+        Box::pin(async move {
+            let path = format!("/v1/agent/service/deregister/{}", spelled(&shared.definition.id()));
+            shared.tell(&path, Vec::new()).await.map_err(sentence)
+        })
+    }
+}
+
+impl From<Failed> for Obstacle {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Denied(why) => Failure::new(Code::Permission, why).into(),
+            other => Obstacle::Unavailable(sentence(other)),
+        }
+    }
+}
+
+fn sentence(failed: Failed) -> String {
+    LockError::from(failed).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::consul::Server;
+
+    fn definition() -> Definition {
+        Definition {
+            access: Access::new(&Server::default(), &|_| None).unwrap(),
+            service: "capi-drs".into(),
+            member: "a".into(),
+            address: Some("fd00::7".into()),
+            port: Some(8080),
+            check: Some(Check { path: "/health".into(), interval: Duration::from_secs(10) }),
+        }
+    }
+
+    #[test]
+    fn the_agent_is_told_what_to_check() {
+        let told = definition().registration("l");
+        assert_eq!(told["Check"]["HTTP"], "http://[fd00::7]:8080/health");
+        assert_eq!((&told["Check"]["Interval"], &told["Tags"]), (&json!("10000ms"), &json!(["standby"])));
+        assert_eq!(told["EnableTagOverride"], true);
+        let silent = Definition { check: None, address: None, port: None, ..definition() }.registration("l");
+        assert!(silent["Check"].is_null() && silent["Address"].is_null() && silent["Port"].is_null());
+    }
+
+    #[test]
+    fn an_instance_keeps_all_but_its_tags() {
+        let shown = json!({"Node": "n", "ServiceID": "capi-drs-a", "ServiceTags": ["active", "soloist-token=7"],
+            "ServiceMeta": {"soloist-lock": "l", "x": "y"}, "ServiceAddress": "10.0.0.1", "ServicePort": 8080,
+            "ModifyIndex": 12});
+        let instance: Instance = serde_json::from_value(shown).unwrap();
+        assert!(instance.has(ACTIVE) && instance.token() == Some(7));
+        let operation = instance.with_tags("capi-drs", &["standby".into()]);
+        let service = &operation["Service"]["Service"];
+        assert_eq!((&service["Meta"]["x"], &service["Tags"]), (&json!("y"), &json!(["standby"])));
+        assert_eq!((&service["ModifyIndex"], &operation["Service"]["Verb"]), (&json!(12), &json!("cas")));
+    }
+}

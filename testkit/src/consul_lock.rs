@@ -1,0 +1,221 @@
+//! `consul lock`, the real program and soloist under its name, with a workload that stamps its life.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::group::{Group, MARK, binary};
+use crate::history::Span;
+use crate::lease_group::NAMESPACE;
+use crate::process;
+use crate::wait::wait_for;
+
+/// Longer than anything takes that works, and that waits for no session of Consul.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// The lease of soloist, under whatever name.
+pub const LEASE: Duration = Duration::from_secs(4);
+
+/// What the command of the real program does first: the number of the lock's last change is its token.
+const STAMP: &str = r#"#!/bin/sh
+token=$("$CONSUL" kv get -detailed "$1/.lock" | sed -n 's/^ModifyIndex *//p')
+export SOLOIST_FENCING_TOKEN="$token" SOLOIST_MEMBER="$2" SOLOIST_ACTIVATION=$(printf '%032x' "$token")
+exec "$3" --dir "$4" --pace-us 500
+"#;
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Consul's own.
+    Theirs,
+    /// soloist, called as `consul`.
+    Ours,
+}
+
+/// One lock, and everybody who wants it.
+#[derive(Debug)]
+pub struct Site {
+    /// What the lock's key begins with.
+    pub prefix: String,
+    /// Where they stamp; members of soloist run start here, too.
+    pub group: Group,
+}
+
+impl Site {
+    /// A prefix that nobody has used in this run.
+    ///
+    /// # Errors
+    /// There is no Consul.
+    pub fn new() -> Result<Self> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self::at(&format!("site-{}-{count}", std::process::id()))
+    }
+
+    /// Another place for the same lock: its own folders, and its own stamps.
+    ///
+    /// # Errors
+    /// There is no Consul.
+    pub fn at(prefix: &str) -> Result<Self> {
+        ensure!(std::env::var_os("CONSUL").is_some(), "no real Consul is there: run this by make consul");
+        let mut group = Group::new()?;
+        group.set_lock_url(&format!("consul:///{prefix}"));
+        group.set("--lease", "4s");
+        group.set_fresh(Duration::from_millis(50));
+        symlink(binary("soloist")?, group.folder().join("consul"))?;
+        let script = group.folder().join("stamp");
+        fs::write(&script, STAMP)?;
+        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        Ok(Self { prefix: prefix.to_owned(), group })
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    /// There is no Consul.
+    pub fn program(&self, kind: Kind) -> Result<PathBuf> {
+        match kind {
+            Kind::Theirs => Ok(PathBuf::from(std::env::var_os("CONSUL").context("no CONSUL")?)),
+            Kind::Ours => Ok(self.group.folder().join("consul")),
+        }
+    }
+
+    /// `consul lock` with these words, marked as one of this group.
+    ///
+    /// # Errors
+    /// There is no Consul.
+    pub fn command(&self, kind: Kind, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(self.program(kind)?);
+        self.mark(&mut command).arg("lock").args(words);
+        Ok(command)
+    }
+
+    fn mark<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env(MARK, self.group.folder()).env("SOLOIST_LEASE", format!("{}s", LEASE.as_secs()))
+    }
+
+    /// Starts `consul lock` with a workload that stamps as `name`, in a PID namespace of its own: what kills the program
+    /// kills its command, as in a container.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn contend(&self, kind: Kind, name: &str, options: &[&str]) -> Result<Contender> {
+        let folder = self.group.folder();
+        let (script, probe) = (folder.join("stamp"), self.group.binary("probe")?);
+        let mut command = Command::new(NAMESPACE[0]);
+        self.mark(&mut command).args(&NAMESPACE[1..]).arg(self.program(kind)?).args([
+            "lock",
+            "-verbose",
+            "-shell=false",
+        ]);
+        command.args(options).args([&self.prefix]).args([&script]).args([&self.prefix, name]);
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log)?;
+        command.arg(probe).arg(self.group.probe_dir()).stdout(file.try_clone()?).stderr(file).stdin(Stdio::null());
+        let child = command.spawn().context("failed to start consul lock")?;
+        Ok(Contender { name: name.to_owned(), child, log })
+    }
+
+    /// The activation of whoever is called so, once it is the active one.
+    ///
+    /// # Errors
+    /// It is not within `limit`.
+    pub fn wait_active(&self, name: &str, limit: Duration) -> Result<Span> {
+        let own = || self.group.active().filter(|span| span.member == name);
+        wait_for(&format!("{name} to be active"), limit, own).with_context(|| self.group.logs())
+    }
+
+    /// The names of all keys under the prefix.
+    ///
+    /// # Errors
+    /// Consul does not answer.
+    pub fn keys(&self) -> Result<Vec<String>> {
+        Ok(consul(&["kv", "get", "-keys", "-recurse", &self.prefix])?.lines().map(str::to_owned).collect())
+    }
+
+    /// Nothing overlapped, and there were so many activations.
+    ///
+    /// # Errors
+    /// Something did, or there were fewer.
+    pub fn check(&self, activations: usize) -> Result<()> {
+        self.group.history().check(activations, 2).with_context(|| self.group.logs())
+    }
+}
+
+/// `consul lock` at work.
+#[derive(Debug)]
+pub struct Contender {
+    /// What it stamps as.
+    pub name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Contender {
+    /// What it said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The program itself: the first process of its namespace.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn pid(&self) -> Result<i32> {
+        let all = process::tree(self.child.id().try_into()?);
+        let first = all.iter().find(|process| process.command.get(1).is_some_and(|word| word == "lock"));
+        Ok(first.with_context(|| format!("it is gone: {}", self.log()))?.pid)
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        process::signal(self.pid()?, signal)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It goes on.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let log = self.log.clone();
+        wait_for("consul lock to end", LIMIT, || self.child.try_wait().ok().flatten())
+            .with_context(|| fs::read_to_string(log).unwrap_or_default())
+    }
+
+    /// Ends it by SIGTERM; its command must end with it.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait()
+    }
+}
+
+impl Drop for Contender {
+    fn drop(&mut self) {
+        // One that has ended is only to be reaped. The namespace ends with what is killed here.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+/// Runs the real program, which must succeed; what it printed.
+///
+/// # Errors
+/// There is none, or it fails.
+pub fn consul(words: &[&str]) -> Result<String> {
+    let program = std::env::var_os("CONSUL").context("no real Consul is there: run this by make consul")?;
+    let output = Command::new(program).args(words).output().context("failed to run consul")?;
+    let message = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "consul {} failed: {}", words.join(" "), message.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
