@@ -6,10 +6,11 @@ SHELL := /bin/bash
 # Tests that need root, mounts or namespaces are files called root_*.rs or *_root.rs.
 ALL_TESTS := $(wildcard soloist/tests/*.rs testkit/tests/*.rs model/tests/*.rs)
 ROOT_FILES := $(filter %_root.rs,$(ALL_TESTS)) $(foreach file,$(ALL_TESTS),$(if $(filter root_%,$(notdir $(file))),$(file)))
-# Tests of real servers: testbed_*.rs need a control plane, nodes_*.rs two nodes with pods.
+# Tests of real servers: testbed_*.rs need a control plane, nodes_*.rs two nodes with pods, consul_*.rs Consul.
 CLUSTER_FILES := $(filter testkit/tests/testbed_%.rs,$(ALL_TESTS))
 NODES_FILES := $(filter testkit/tests/nodes_%.rs,$(ALL_TESTS))
-PLAIN_FILES := $(filter-out $(ROOT_FILES) $(CLUSTER_FILES) $(NODES_FILES),$(ALL_TESTS))
+CONSUL_FILES := $(filter testkit/tests/consul_%.rs,$(ALL_TESTS))
+PLAIN_FILES := $(filter-out $(ROOT_FILES) $(CLUSTER_FILES) $(NODES_FILES) $(CONSUL_FILES),$(ALL_TESTS))
 names = $(foreach file,$(1),--test $(basename $(notdir $(file))))
 
 .PHONY: help
@@ -24,7 +25,7 @@ demo: ## See it work: three members, and everything that can happen to the activ
 check: lint unit process ## All tests that need neither root nor other tools
 
 .PHONY: test
-test: tools check root cluster nodes docs deny small-demo ## All tests; installs what it needs, needs root
+test: tools check root cluster consul nodes docs deny small-demo ## All tests; installs what it needs, needs root
 	@echo "all tests passed"
 
 .PHONY: lint
@@ -157,6 +158,26 @@ cluster-lock:
 
 $(filter-out cluster-lock,$(CLUSTER_PARTS)): cluster-%:
 	TESTBED_AUDIT=audited testbed/run control-plane -- cargo test --locked -p testkit --test $*
+
+# The same: consul_three_*.rs need three servers and take longest, consul_acl_*.rs need access control.
+CONSUL_LONG := $(filter testkit/tests/consul_three_%.rs,$(CONSUL_FILES))
+CONSUL_PARTS := $(patsubst testkit/tests/%.rs,consul-%,$(CONSUL_LONG) $(filter-out $(CONSUL_LONG),$(CONSUL_FILES))) consul-lock
+
+.PHONY: consul
+consul: testbed ## Tests on a real Consul; needs root
+	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make consul" >&2; exit 1; }
+	cargo build --locked --workspace --bins
+	cargo test --locked -p soloist --lib --no-run
+	cargo test --locked -p testkit --no-run $(call names,$(CONSUL_FILES))
+	$(MAKE) --no-print-directory --jobs=4 --output-sync=target $(CONSUL_PARTS)
+
+.PHONY: $(CONSUL_PARTS)
+consul-lock:
+	testbed/run consul -- cargo test --locked -p soloist --lib -- --ignored lock::consul::testbed
+
+$(filter-out consul-lock,$(CONSUL_PARTS)): consul-%:
+	$(if $(filter consul_acl_%,$*),TESTBED_CONSUL_ACL=1) testbed/run $(if $(filter consul_three_%,$*),consul-three,consul) -- \
+		cargo test --locked -p testkit --test $* -- --test-threads=4
 
 .PHONY: nodes
 nodes: testbed ## Tests with real pods on two nodes; needs root

@@ -1,7 +1,6 @@
 //! The Kubernetes of the testbed, as its administrator.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -19,7 +18,6 @@ use crate::relay::{Relay, Upstream};
 #[derive(Debug)]
 pub struct Cluster {
     kubectl: Kubectl,
-    service: PathBuf,
     config: kube::Config,
 }
 
@@ -31,8 +29,7 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let file = Kubeconfig::read_from(kubeconfig).context("failed to read the testbed's kubeconfig")?;
         let config = runtime.block_on(kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()));
-        let service = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../testbed/service"));
-        Ok(Self { kubectl, service, config: config.context("failed to use the testbed's kubeconfig")? })
+        Ok(Self { kubectl, config: config.context("failed to use the testbed's kubeconfig")? })
     }
 
     /// A namespace that nobody has used in this run.
@@ -110,6 +107,6 @@ impl Cluster {
 
     /// Does something to one of the servers: `kill`, `start`, `pause`, `resume`.
     pub fn service(&self, verb: &str, server: &str) -> Result<()> {
-        crate::root::run(&[self.service.as_os_str(), verb.as_ref(), server.as_ref()])
+        crate::root::service(verb, server)
     }
 }

@@ -1,33 +1,23 @@
 //! A group on a Lease of the testbed: each member reaches the API server through a relay of its own.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::group::Group;
 use crate::history::Span;
 use crate::member::Member;
-use crate::relay::{self, Relay};
-use crate::scenario::{Handover, LIMIT};
+use crate::outage::Store;
+use crate::relay;
+use crate::relayed::{Placed, Relayed, View, settle};
 
-/// The lease of [`LeaseGroup::new`]: the shortest that a Lease of Kubernetes can carry.
-pub const LEASE: Duration = Duration::from_secs(4);
-
-/// How much more than a lease the next one may take, counted from the last sight of the old one.
-pub const BEYOND: Duration = Duration::from_millis(500);
-
-/// The watch may tell of a write before its writer's answer is here.
-pub const AHEAD: Duration = Duration::from_millis(50);
-
-/// What is put before a command that shall be PID 1 of a PID namespace of its own, as in a container.
-pub const NAMESPACE: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
+pub use crate::relayed::{AHEAD, BEYOND, LEASE, NAMESPACE};
 
 /// Members that share a Lease.
 #[derive(Debug)]
@@ -36,10 +26,27 @@ pub struct LeaseGroup {
     pub namespace: String,
     /// Its name.
     pub lease: String,
-    /// By member; more than one are several servers of one name.
-    relays: BTreeMap<String, Vec<Relay>>,
-    /// What every group has.
-    pub group: Group,
+    relayed: Relayed,
+}
+
+impl Deref for LeaseGroup {
+    type Target = Relayed;
+
+    fn deref(&self) -> &Relayed {
+        &self.relayed
+    }
+}
+
+impl DerefMut for LeaseGroup {
+    fn deref_mut(&mut self) -> &mut Relayed {
+        &mut self.relayed
+    }
+}
+
+impl AsRef<Group> for LeaseGroup {
+    fn as_ref(&self) -> &Group {
+        &self.relayed.group
+    }
 }
 
 /// Two members in their places: `a` active, `b` standing by.
@@ -88,7 +95,7 @@ impl LeaseGroup {
         let mut group = Group::new()?;
         group.set("--lease", lease);
         group.set_lock_url(&format!("kubernetes://{namespace}/{name}"));
-        Ok(Self { namespace, lease: name, relays: BTreeMap::new(), group })
+        Ok(Self { namespace, lease: name, relayed: Relayed::new(group) })
     }
 
     /// Starts a member as the administrator, behind a relay of its own.
@@ -110,7 +117,7 @@ impl LeaseGroup {
         wrapper: &[&str],
         options: &[&str],
     ) -> Result<Member> {
-        if !self.relays.contains_key(name) {
+        if !self.has_relay(name) {
             self.add_relay(cluster, name, user)?;
         }
         let access: [OsString; 2] = ["--kubeconfig".into(), self.kubeconfig(name).into()];
@@ -122,7 +129,7 @@ impl LeaseGroup {
     pub fn add_relay(&mut self, cluster: &Cluster, name: &str, user: &Value) -> Result<()> {
         let relay = cluster.relay(*user == json!({}))?;
         relay.write_kubeconfig(&self.kubeconfig(name), user)?;
-        self.relays.insert(name.to_owned(), vec![relay]);
+        self.insert(name, vec![relay]);
         Ok(())
     }
 
@@ -132,7 +139,7 @@ impl LeaseGroup {
         let relays = cluster.relays(addresses)?;
         let first = relays.first().context("no addresses")?;
         first.write_kubeconfig_for(relay::NAME, &self.kubeconfig(name), &json!({}))?;
-        self.relays.insert(name.to_owned(), relays);
+        self.insert(name, relays);
         self.lead(name, addresses)?;
         let hosts = self.hosts(name).display().to_string();
         // In a mount namespace of its own: nobody else finds the name there.
@@ -169,36 +176,9 @@ impl LeaseGroup {
     pub fn settle(
         &mut self,
         names: &[&str],
-        mut spawn: impl FnMut(&mut Self, &str) -> Result<Member>,
+        spawn: impl FnMut(&mut Self, &str) -> Result<Member>,
     ) -> Result<(Vec<Member>, Span)> {
-        let mut members: Vec<Member> = Vec::new();
-        for name in names {
-            let member = spawn(self, name)?;
-            match members.is_empty() {
-                true => member.wait_active(&self.group, LIMIT).map(drop)?,
-                false => member.wait_standby(LIMIT)?,
-            }
-            members.push(member);
-        }
-        let first = members.first().context("no members")?;
-        let active = first.wait_active(&self.group, LIMIT)?;
-        Ok((members, active))
-    }
-
-    /// The relay of a member; the first one if there are several.
-    pub fn relay(&self, name: &str) -> Result<&Relay> {
-        self.relays(name)?.first().context("no relay")
-    }
-
-    /// All relays of a member.
-    pub fn relays(&self, name: &str) -> Result<&[Relay]> {
-        self.relays.get(name).map(Vec::as_slice).with_context(|| format!("{name} was never started"))
-    }
-
-    /// When the last renewal of a member was stored, in nanoseconds of CLOCK_BOOTTIME: the others saw it then.
-    pub fn last_sight(&self, name: &str) -> Result<u64> {
-        let stored = self.relays(name)?.iter().filter_map(|relay| relay.last_renewed(name)).max();
-        stored.with_context(|| format!("{name} has never renewed"))
+        settle(self, names, spawn)
     }
 
     /// The Lease as it is.
@@ -213,14 +193,27 @@ impl LeaseGroup {
         cluster.kubectl(&["patch", "lease", &self.lease, "-n", &self.namespace, "--type=merge", "-p", &text])?;
         Ok(())
     }
+}
 
-    /// Fails unless the next one started a lease after the last sight of the old one, and not much later.
-    pub fn came_after_a_lease(&self, handover: &Handover, lease: Duration) -> Result<()> {
-        let last_sight = self.last_sight(&handover.old.member)?;
-        let waited = Duration::from_nanos(handover.new.first.saturating_sub(last_sight));
-        let told = || format!("{waited:?} after the last sight: {}\n{}", handover.why, self.group.logs());
-        ensure!(waited + AHEAD >= lease, "too early, {}", told());
-        ensure!(waited <= lease + BEYOND, "too late, {}", told());
-        Ok(())
+impl Placed for Pair {
+    fn placed() -> Result<Self> {
+        Self::start()
+    }
+
+    fn placed_pid1() -> Result<Self> {
+        Self::start_pid1()
+    }
+
+    fn view(&self) -> View<'_> {
+        View { relayed: &self.group, members: &self.members, active: &self.active }
+    }
+
+    fn holder(&self) -> Result<String> {
+        let lease = self.group.read(&self.cluster)?;
+        Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn store(&self) -> &dyn Store {
+        &self.cluster
     }
 }

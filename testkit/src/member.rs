@@ -32,6 +32,7 @@ pub struct Starter<'a> {
     wrapper: Vec<OsString>,
     probe_wrapper: Vec<OsString>,
     options: Vec<OsString>,
+    variables: Vec<(String, OsString)>,
     stdin: Stdio,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
@@ -45,6 +46,7 @@ impl<'a> Starter<'a> {
             wrapper: Vec::new(),
             probe_wrapper: Vec::new(),
             options: Vec::new(),
+            variables: Vec::new(),
             stdin: Stdio::null(),
             stdout: None,
             stderr: None,
@@ -55,6 +57,13 @@ impl<'a> Starter<'a> {
     #[must_use]
     pub fn options<I: IntoIterator<Item: Into<OsString>>>(mut self, options: I) -> Self {
         self.options.extend(options.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
         self
     }
 
@@ -115,7 +124,7 @@ impl<'a> Starter<'a> {
         let (log, output) = (self.group.log_path(&self.name, "log"), self.group.log_path(&self.name, "out"));
         let mark = format!("{}/{}/{}", self.group.folder().display(), self.name, self.group.next_serial());
         let mut command = Command::new(program);
-        command.args(arguments).env(MARK, self.group.folder()).env(MEMBER_MARK, &mark);
+        command.args(arguments).env(MARK, self.group.folder()).env(MEMBER_MARK, &mark).envs(self.variables);
         command.stdin(self.stdin).stdout(or_file(self.stdout, &output)?).stderr(or_file(self.stderr, &log)?);
         let log_before = fs::metadata(&log).map_or(0, |file| usize::try_from(file.len()).unwrap_or(0));
         let child = command.spawn().with_context(|| format!("failed to start {}", program.display()))?;

@@ -1,5 +1,5 @@
-//! A relay between one member and the API server, which does to what passes what networks and busy servers do: it ends
-//! the TLS of the member, so that it sees requests and answers, and speaks TLS of its own to the server.
+//! A relay between one member and its store, which does to what passes what networks and busy servers do: it ends the
+//! TLS of the member, so that it sees requests and answers, and speaks to the server on its own.
 //!
 //! One relay serves one member. Each connection of the member has one of its own to the server.
 
@@ -8,6 +8,7 @@ mod connection;
 mod disorder;
 mod faults;
 mod gate;
+mod meaning;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::kubeconfig::Server;
 
 pub use self::authority::{Authority, NAME};
 pub use self::faults::{Answer, Fault, Scope, Which};
+pub(crate) use self::upstream::Line;
 pub use self::upstream::Upstream;
 
 /// How many held requests may wait to be delivered.
@@ -177,7 +179,7 @@ impl Relay {
         self.shared.fired()
     }
 
-    /// How many requests came, by `VERB PATH`; a watch has the verb WATCH.
+    /// How many requests came, by `VERB PATH`; a watch or a blocking query has the verb WATCH.
     pub fn requests(&self) -> BTreeMap<String, u64> {
         self.shared.requests()
     }
@@ -193,7 +195,7 @@ impl Relay {
         self.shared.answered(status)
     }
 
-    /// When the server last stored a Lease of this holder with another `renewTime`, in nanoseconds of CLOCK_BOOTTIME.
+    /// When the server last stored a renewal of this holder, in nanoseconds of CLOCK_BOOTTIME.
     pub fn last_renewed(&self, holder: &str) -> Option<u64> {
         self.shared.last_renewed(holder)
     }

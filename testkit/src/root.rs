@@ -34,6 +34,11 @@ pub fn run<S: AsRef<OsStr>>(words: &[S]) -> Result<()> {
     Ok(())
 }
 
+/// Does something to one of the testbed's servers: `kill`, `start`, `pause`, `resume`.
+pub fn service(verb: &str, server: &str) -> Result<()> {
+    run(&[concat!(env!("CARGO_MANIFEST_DIR"), "/../testbed/service"), verb, server])
+}
+
 /// A mounted file system, unmounted when dropped.
 #[derive(Debug)]
 pub struct Mount {

@@ -83,8 +83,23 @@ pub struct ConsulLock {
     known: Cell<u64>,
     /// What was woken for last, if nothing was asked of Consul since.
     told: Cell<Option<Version>>,
-    /// The version of the own claim, while there is one: nobody else writes the key then.
+    /// The version of the own claim, while there is one: nobody else writes the key then. Nothing once nobody knows what
+    /// became of a write.
     own: Cell<Option<Version>>,
+}
+
+/// A write under way. Where nobody knows what becomes of it, the lock is listened to again: that tells.
+struct Trial<'a> {
+    lock: &'a ConsulLock,
+    is_known: bool,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.is_known && self.lock.own.take().is_some() {
+            self.lock.hub.listen_to(Scope::All);
+        }
+    }
 }
 
 impl ConsulLock {
@@ -194,23 +209,27 @@ impl ConsulLock {
         }
     }
 
-    /// What a write's end says about who holds the key.
-    fn note(&self, record: &Record, result: &Result<Version, Failed>) {
+    /// What a write's end says about who holds the key; `held` is what was true before.
+    fn note(&self, record: &Record, held: bool, result: &Result<Version, Failed>) {
         let is_held = matches!(record.claim, Claim::Held(_));
         match result {
             Ok(version) => {
                 self.session.set_holds(is_held);
                 self.own.set(is_held.then_some(*version));
             }
-            // Nobody knows, or all is as it was before.
-            Err(Failed::Unknown(_) | Failed::Throttled(_) | Failed::Denied(_)) if self.own.get().is_some() => {}
             Err(Failed::Unknown(_)) => {}
+            // All is as it was.
+            Err(Failed::Throttled(_) | Failed::Denied(_)) => self.session.set_holds(held),
             Err(_) => {
                 self.session.set_holds(false);
                 self.own.set(None);
             }
         }
         self.hub.listen_to(if self.own.get().is_some() { Scope::Posts } else { Scope::All });
+    }
+
+    fn seen(&self, entry: &Entry) -> Seen {
+        entry.seen(self.session.current().as_deref())
     }
 }
 
@@ -239,8 +258,8 @@ fn plan(
     let index = before.modify_index;
     let is_foreign = matches!(before.record().claim, Claim::Foreign(_));
     match (before.holder(), session) {
-        // Nothing of somebody else's lock is touched while his session lives.
-        (Some(_), _) if is_foreign => Err(Failed::Conflict),
+        // Nothing of somebody else's lock is touched while his session lives. Under our own session it is nobody's.
+        (Some(holder), _) if is_foreign && session != Some(holder) => Err(Failed::Conflict),
         (None, Some(_)) if goes_on(before, record) => {
             Err(Failed::Lost("its session was lost, and with it the lock that keeps others out".into()))
         }
@@ -264,25 +283,28 @@ fn another_use(key: &str) -> String {
 impl Lock for ConsulLock {
     async fn read(&self) -> Result<Seen, LockError> {
         if let Some((_, entry)) = self.told_entry().filter(|(_, entry)| !entry.is_of_another_use()) {
-            return Ok(entry.seen());
+            return Ok(self.seen(&entry));
         }
         // Whatever was told before the question is older than its answer. A look that fails counts as well.
         self.known.set(self.hub.news().borrow().count());
         match self.get().await? {
             Some(entry) if entry.is_of_another_use() => Err(LockError::Denied(another_use(&entry.key))),
-            Some(entry) => Ok(entry.seen()),
+            Some(entry) => Ok(self.seen(&entry)),
             None => Ok(Seen { version: Version::ABSENT, record: None, evidence: Evidence::None }),
         }
     }
 
     async fn write(&self, expected: Version, record: &Record, why: &str) -> Write {
         self.told.set(None);
+        let held = self.session.holds();
         if matches!(record.claim, Claim::Held(_)) {
             // Also where this call is given up before it is answered.
             self.session.set_holds(true);
         }
+        let mut trial = Trial { lock: self, is_known: false };
         let result = self.store(expected, record, why).await;
-        self.note(record, &result);
+        trial.is_known = !matches!(result, Err(Failed::Unknown(_)));
+        self.note(record, held, &result);
         result.map_or_else(Write::from, Write::Written)
     }
 
@@ -293,8 +315,9 @@ impl Lock for ConsulLock {
     async fn changed(&self, since: Version) -> Result<(), LockError> {
         self.listen();
         if self.own.get() == Some(since) {
-            // The own renewals find out soon enough what nobody but an operator can do to the key.
-            return std::future::pending().await;
+            // The own renewals find out soon enough what nobody but an operator can do to the key, as long as they are
+            // answered.
+            self.hub.all_is_listened_to().await;
         }
         let mut news = self.hub.news();
         let woken = news::wait(&mut news, since, self.known.get(), self.period).await?;

@@ -26,8 +26,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::HELD_MAX;
 use super::disorder::Disorder;
-use super::faults::{Answer, Fault, Plan, Which, is_watch};
+use super::faults::{Answer, Fault, Plan, Which};
 use super::gate::{Gate, Gates};
+use super::meaning::{is_watch, renewal};
 use super::upstream::{Line, Upstream, Whole};
 use crate::stamp;
 
@@ -44,7 +45,7 @@ pub struct Shared {
     requests: Mutex<BTreeMap<String, u64>>,
     answers: Mutex<BTreeMap<u16, u64>>,
     fired: AtomicU64,
-    /// By holder: the `renewTime` that was stored last, and when that was.
+    /// By holder: what its last renewal is known by, and when that was stored.
     renewed: Mutex<BTreeMap<String, (Value, u64)>>,
 }
 
@@ -90,14 +91,11 @@ impl Shared {
         lock(&self.renewed).get(holder).map(|(_, at)| *at)
     }
 
-    /// Others write in a Lease as well, and leave its time and its holder as they are.
-    fn note_stored(&self, lease: &[u8]) {
-        let lease: Value = serde_json::from_slice(lease).unwrap_or_default();
-        let (holder, time) = (&lease["spec"]["holderIdentity"], &lease["spec"]["renewTime"]);
+    fn note_stored(&self, request: &[u8]) {
+        let Some((holder, mark)) = renewal(request) else { return };
         let mut renewed = lock(&self.renewed);
-        let holder = holder.as_str().unwrap_or_default();
-        if renewed.get(holder).is_none_or(|(known, _)| known != time) {
-            renewed.insert(holder.to_owned(), (time.clone(), stamp::now()));
+        if renewed.get(&holder).is_none_or(|(known, _)| *known != mark) {
+            renewed.insert(holder, (mark, stamp::now()));
         }
     }
 
@@ -106,7 +104,7 @@ impl Shared {
         *lock(&self.requests).entry(format!("{verb} {}", request.uri().path())).or_default() += 1;
     }
 
-    fn draw<B>(&self, request: &Request<B>) -> Option<Fault> {
+    fn draw(&self, request: &Whole) -> Option<Fault> {
         let fault = lock(&self.plan).as_mut()?.draw(request)?;
         self.fired.fetch_add(1, Ordering::Relaxed);
         Some(fault)

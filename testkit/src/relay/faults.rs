@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode};
 
+use super::meaning::{changes_lock, is_watch};
+use super::upstream::Whole;
 use crate::sim::random::Random;
 
 /// Which requests.
@@ -11,19 +13,19 @@ use crate::sim::random::Random;
 pub enum Scope {
     /// All of them.
     All,
-    /// Those that change a Lease.
+    /// Those that change a lock: on Kubernetes anything in its Lease, on Consul the lock's own key.
     Writes,
     /// Those that change who gets traffic.
     Routes,
-    /// Those for a stream of changes.
+    /// Those for changes that are still to come.
     Watches,
 }
 
 impl Scope {
-    fn holds<B>(self, request: &Request<B>) -> bool {
+    fn holds(self, request: &Whole) -> bool {
         match self {
             Scope::All => true,
-            Scope::Writes => *request.method() != Method::GET && request.uri().path().contains("/leases"),
+            Scope::Writes => changes_lock(request),
             Scope::Routes => *request.method() != Method::GET && is_about_traffic(request.uri().path()),
             Scope::Watches => is_watch(request),
         }
@@ -32,11 +34,6 @@ impl Scope {
 
 fn is_about_traffic(path: &str) -> bool {
     ["/endpoints/", "/endpointslices/", "/pods/"].iter().any(|part| path.contains(part))
-}
-
-/// Whether this asks for a stream of changes.
-pub fn is_watch<B>(request: &Request<B>) -> bool {
-    request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"))
 }
 
 /// What is done to a request.
@@ -112,7 +109,7 @@ impl Plan {
     }
 
     /// What is to be done to this request, if anything; of those that fail at random, an answer.
-    pub fn draw<B>(&mut self, request: &Request<B>) -> Option<Fault> {
+    pub fn draw(&mut self, request: &Whole) -> Option<Fault> {
         if self.left == 0 || !self.scope.holds(request) {
             return None;
         }

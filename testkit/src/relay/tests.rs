@@ -11,7 +11,6 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::upstream::Line;
 use super::*;
 
 /// Long enough for anything that comes.

@@ -12,6 +12,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use kube::client::ConfigExt;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
@@ -24,8 +25,8 @@ pub type Whole = Request<Bytes>;
 pub struct Upstream {
     /// `HOST:PORT`.
     address: String,
-    name: ServerName<'static>,
-    tls: TlsConnector,
+    /// Nothing for plain HTTP.
+    tls: Option<(ServerName<'static>, TlsConnector)>,
 }
 
 impl Upstream {
@@ -40,18 +41,32 @@ impl Upstream {
         let port = config.cluster_url.port_u16().unwrap_or(443);
         let tls = TlsConnector::from(Arc::new(config.rustls_client_config()?));
         let name = ServerName::try_from(host.clone()).context("the server's name is none")?;
-        Ok(Self { address: format!("{host}:{port}"), name, tls })
+        Ok(Self { address: format!("{host}:{port}"), tls: Some((name, tls)) })
+    }
+
+    /// A server that speaks plain HTTP at `HOST:PORT`.
+    pub fn plain(address: &str) -> Self {
+        Self { address: address.to_owned(), tls: None }
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
-        let stream = self.tls.connect(self.name.clone(), stream).await?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // It ends with its sender, or with the server.
-        tokio::spawn(connection);
-        Ok(sender)
+        match &self.tls {
+            Some((name, tls)) => speak(tls.connect(name.clone(), stream).await?).await,
+            None => speak(stream).await,
+        }
     }
+}
+
+async fn speak<S>(stream: S) -> Result<SendRequest<Full<Bytes>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // It ends with its sender, or with the server.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 impl fmt::Debug for Upstream {

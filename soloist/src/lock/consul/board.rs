@@ -190,7 +190,7 @@ impl Board for ConsulBoard {
         let members = self.read(&keys).members;
         Ok(match lock {
             Some(entry) if entry.is_of_another_use() => return Err(LockError::Denied(another_use(&entry.key))),
-            Some(entry) => Look { seen: entry.seen(), history: entry.history(), members, written_unix_us: None },
+            Some(entry) => Look { seen: entry.seen(None), history: entry.history(), members, written_unix_us: None },
             None => {
                 let seen = Seen { version: Version::ABSENT, record: None, evidence: Evidence::None };
                 Look { seen, history: Vec::new(), members, written_unix_us: None }

@@ -87,11 +87,16 @@ impl Entry {
         Record { claim, lease: FOREIGN_LEASE, paused_until_unix_ms: None }
     }
 
-    /// The lock as the machine sees it. A foreigner has it for as long as his session holds it.
-    pub fn seen(&self) -> Seen {
-        let record = self.record();
-        let is_kept = matches!(record.claim, Claim::Foreign(_)) && self.holder().is_some();
-        let evidence = if is_kept { Evidence::Busy } else { Evidence::None };
+    /// The lock as the machine of whoever keeps the session `own` sees it. A foreigner has it for as long as his session
+    /// holds it; what is not ours under our own session was written by hand, and nobody else has the key.
+    pub fn seen(&self, own: Option<&str>) -> Seen {
+        let mut record = self.record();
+        let foreign_holder = self.holder().filter(|holder| Some(*holder) != own);
+        let mut evidence = Evidence::None;
+        if let Claim::Foreign(foreign) = &mut record.claim {
+            foreign.holder = foreign_holder.map(str::to_owned);
+            evidence = if foreign_holder.is_some() { Evidence::Busy } else { Evidence::None };
+        }
         Seen { version: self.version(), record: Some(record), evidence }
     }
 
@@ -166,12 +171,24 @@ mod tests {
     #[test]
     fn who_holds_it_without_a_record_of_ours_keeps_everybody_out() {
         let consul_lock = Entry { session: Some("s".into()), flags: LOCK_FLAGS, ..Entry::default() };
-        assert_eq!(consul_lock.seen().evidence, Evidence::Busy);
+        assert_eq!(consul_lock.seen(None).evidence, Evidence::Busy);
         let left = Entry { session: None, ..consul_lock.clone() };
-        assert_eq!(left.seen().evidence, Evidence::None);
+        assert_eq!(left.seen(None).evidence, Evidence::None);
         let next = Entry { session: Some("t".into()), ..consul_lock.clone() };
         assert_ne!(next.record(), consul_lock.record(), "another holder is another claim");
-        assert_eq!(entry(&held(1, 1), Some("s"), Some("s")).seen().evidence, Evidence::None);
+        assert_eq!(entry(&held(1, 1), Some("s"), Some("s")).seen(None).evidence, Evidence::None);
+    }
+
+    #[test]
+    fn what_was_written_by_hand_under_the_own_session_is_nobodys() {
+        let overwritten = Entry { session: Some("s".into()), flags: LOCK_FLAGS, ..Entry::default() };
+        let of = |own| overwritten.seen(own);
+        let holder = |seen: Seen| match seen.record.unwrap().claim {
+            Claim::Foreign(foreign) => foreign.holder,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((of(Some("s")).evidence, holder(of(Some("s")))), (Evidence::None, None));
+        assert_eq!((of(Some("t")).evidence, holder(of(Some("t")))), (Evidence::Busy, Some("s".into())));
     }
 
     #[test]

@@ -116,7 +116,20 @@ impl Session {
         });
     }
 
+    /// The session's id, if there is one at the moment.
+    pub fn current(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Ready(id) => Some(id.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether a key may be held by it.
+    pub fn holds(&self) -> bool {
+        self.holds.load(Ordering::Relaxed)
+    }
+
+    /// Says whether a key may be held by it.
     pub fn set_holds(&self, holds: bool) {
         self.holds.store(holds, Ordering::Relaxed);
     }
@@ -129,7 +142,7 @@ impl Session {
             () = self.renew_for_ever(calls, terms) => {}
         }
         let State::Ready(id) = self.state.borrow().clone() else { return };
-        if !self.holds.load(Ordering::Relaxed) {
+        if !self.holds() {
             // Else it ends by itself.
             let _ = timeout(FAREWELL_LIMIT, calls.destroy_session(&id)).await;
         }

@@ -289,6 +289,30 @@ async fn a_standby_asks_one_question_and_the_active_one_none_about_the_lock() {
 
 #[tokio::test]
 #[ignore = "needs a real Consul: make consul"]
+async fn a_write_that_nobody_knows_the_end_of_is_told_by_the_query() {
+    let keys = keys();
+    let lock = lock(&keys);
+    let acquired = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
+    assert!(tokio::time::timeout(NOTICE_MAX, lock.changed(acquired)).await.is_err(), "nothing has changed");
+    let waits = lock.changed(acquired);
+    let lost = async {
+        // It lands, and its writer has given up: as if it were written by another one with the same session.
+        let before = entry(&keys).await;
+        let id = lock.session.id().await.unwrap();
+        let text = entry::text(Some(&before), &held(1, 2), Some(&id), "why", 1).unwrap();
+        operator(&keys).transact(&[Operation::lock(&keys.lock(), &text, &id)]).await.unwrap();
+        drop(Trial { lock: &lock, is_known: false });
+    };
+    let (woken, ()) = soon(async { tokio::join!(waits, lost) }).await;
+    woken.unwrap();
+    assert_eq!(lock.read().await.unwrap().record, Some(held(1, 2)));
+    assert_eq!(*lock.hub.scope_now(), Scope::All);
+    written(lock.write(entry(&keys).await.version(), &held(1, 3), "why").await);
+    assert_eq!(*lock.hub.scope_now(), Scope::Posts);
+}
+
+#[tokio::test]
+#[ignore = "needs a real Consul: make consul"]
 async fn the_session_is_bound_to_no_check_of_the_node() {
     let keys = keys();
     let lock = lock(&keys);

@@ -44,6 +44,13 @@ fn a_foreign_holder_is_never_touched() {
 }
 
 #[test]
+fn what_was_written_by_hand_under_the_own_session_is_written_again() {
+    let overwritten = Entry::written(KEY, 7, Some("s".into()), "nonsense");
+    let again = vec![Operation::check_index(KEY, 7), Operation::lock(KEY, "text", "s")];
+    assert_eq!(planned(Some(&overwritten), &held(1, 2), Some("s")), Ok(again));
+}
+
+#[test]
 fn a_holder_that_lost_its_session_stops_and_can_still_release() {
     let lost = entry(&held(1, 1), Some("s"), None);
     assert!(matches!(planned(Some(&lost), &held(1, 2), Some("s")), Err(Failed::Lost(_))));

@@ -74,6 +74,12 @@ impl Hub {
         self.scope.borrow()
     }
 
+    /// Waits until the lock is listened to.
+    pub async fn all_is_listened_to(&self) {
+        // It fails only where nobody is left who could choose.
+        let _ = self.scope.subscribe().wait_for(|scope| *scope == Scope::All).await;
+    }
+
     /// Chooses what is listened to.
     pub fn listen_to(&self, wanted: Scope) {
         self.scope.send_if_modified(|scope| std::mem::replace(scope, wanted) != wanted);
