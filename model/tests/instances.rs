@@ -22,72 +22,72 @@ fn breaks_exclusion(name: &str) {
 
 #[test]
 fn faults_of_two_messages() {
-    holds("messages", 58_836);
+    holds("messages", 60_327);
 }
 
 #[test]
 fn one_small_fault_stops_nothing() {
-    holds("one small fault", 1_243);
+    holds("one small fault", 1_551);
 }
 
 #[test]
 fn two_deaths() {
-    holds("deaths", 751_086);
+    holds("deaths", 773_406);
 }
 
 #[test]
 fn two_partitions() {
-    holds("partitions", 501_325);
+    holds("partitions", 509_221);
 }
 
 #[test]
 fn deleted_lock() {
-    holds("deleted", 141_852);
+    holds("deleted", 142_134);
 }
 
 #[test]
 fn lock_deleted_twice() {
-    holds("deleted twice", 896_311);
+    holds("deleted twice", 944_815);
 }
 
 #[test]
 fn writes_of_strangers() {
-    holds("strangers", 364_255);
+    holds("strangers", 360_037);
 }
 
 #[test]
 fn lock_that_goes_back_in_sight_of_all() {
-    holds("rewound", 411_698);
+    holds("rewound", 415_533);
 }
 
 #[test]
 fn requests_and_a_fault() {
-    holds("requests", 315_943);
+    holds("requests", 324_986);
 }
 
 #[test]
 fn releases_by_the_guard() {
-    holds("guard releases", 771_581);
+    holds("guard releases", 779_695);
 }
 
 #[test]
 fn pauses_and_outages() {
-    holds("pauses", 972_681);
+    holds("pauses", 1_001_123);
 }
 
 #[test]
 fn pause_that_is_ended_early() {
-    holds("resumed", 312_599);
+    holds("resumed", 318_083);
 }
 
 #[test]
 fn failing_health_checks() {
-    holds("health", 255_832);
+    holds("health", 263_210);
 }
 
 #[test]
 fn three_members_start_at_once() {
-    holds("race of three", 49_575);
+    holds("race of three", 55_503);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn first_lock_of_a_group() {
 
 #[test]
 fn three_members_and_a_switchover() {
-    holds("three", 513_183);
+    holds("three", 513_963);
 }
 
 #[test]

@@ -143,7 +143,12 @@ impl<E: Entropy> Core<E> {
         self.claim_seen = matches!(record.claim, Claim::Held(_) | Claim::Vacant(_));
         self.longest_lease = self.longest_lease.max(record.lease);
         match &record.claim {
-            Claim::Held(holder) => self.largest_token = self.largest_token.max(holder.token.unwrap_or_default()),
+            Claim::Held(holder) if holder.member.nonce == self.nonce => {}
+            Claim::Held(holder) => {
+                // The acquiring write does not say its token: its version is the token.
+                let token = holder.token.unwrap_or(Token(seen.version.number));
+                self.largest_token = self.largest_token.max(token);
+            }
             Claim::Foreign(_) => self.foreign_seen = true,
             Claim::Released(_) | Claim::Vacant(_) => {}
         }

@@ -33,7 +33,7 @@ const CHILD_FAILED: i32 = 2;
 const GRACE: &str = "5s";
 /// Without `SOLOIST_LEASE`: as long as the session of `consul lock` lives.
 const LEASE: &str = "15s";
-/// An invocation does not end sooner where its command did: endless loops around it shall not spin.
+/// An invocation does not end sooner, unless its arguments make no sense: endless loops around it shall not spin.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// What tells a command that the lock is held.
 const HELD: (&str, &str) = ("CONSUL_LOCK_HELD", "true");
@@ -90,9 +90,7 @@ pub fn lock(arguments: Vec<OsString>) -> i32 {
     };
     let options = as_it_was_meant(options);
     let code = work(options).unwrap_or_else(|why| eprint(&why));
-    if code != FAILED {
-        std::thread::sleep(SHORTEST.saturating_sub(began.elapsed()));
-    }
+    std::thread::sleep(SHORTEST.saturating_sub(began.elapsed()));
     code
 }
 

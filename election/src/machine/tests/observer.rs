@@ -480,6 +480,25 @@ fn token_that_is_not_larger_than_one_seen_is_refused() {
 }
 
 #[test]
+fn the_token_of_an_acquiring_write_that_was_seen_counts_though_it_does_not_say_it() {
+    let mut rig = Rig::standby();
+    rig.set_version(1_000_000);
+    let mut acquired = held_by("b", 1, 1);
+    if let Claim::Held(holder) = &mut acquired.claim {
+        holder.token = None;
+    }
+    rig.read(Some(acquired));
+    // Everything was lost, and the store counts from one again.
+    rig.set_version(7);
+    rig.see(Some(released_by("b")));
+    rig.now = rig.now + ms(15_000);
+    rig.wake();
+    rig.confirm();
+    assert!(!rig.starts(), "{:?}", rig.outputs);
+    assert!(rig.outputs.iter().any(|output| output.reason.contains("not larger")), "{:?}", rig.outputs);
+}
+
+#[test]
 fn no_exit_while_an_acquiring_write_is_unresolved() {
     let mut rig = Rig::standby();
     rig.read(Some(released_by("b")));
