@@ -293,15 +293,16 @@ fn a_lock_that_is_not_there_is_69_and_is_not_made() -> Result<()> {
 }
 
 #[test]
-fn bad_usage_is_64_and_foreign_stores_are_78() -> Result<()> {
-    let cases: [(&[&str], i32, &str); 16] = [
+fn bad_usage_is_64_unreachable_stores_are_69_and_unusable_ones_78() -> Result<()> {
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["status", "--lock", ""], 64, "is empty"),
         (&["status", "--lock", "http://x"], 64, "http"),
         (&["status", "--lock", "/x/"], 64, "a folder"),
         (&["status", "--group", "a/b"], 64, "--group"),
         (&["status", "--output", "xml"], 64, "xml"),
         (&["status", "--lock", "kubernetes://a/b", "--kubeconfig", "/nowhere/config"], 78, "/nowhere/config"),
-        (&["history", "--lock", "consul:///x"], 78, "cannot use"),
+        (&["history", "--lock", "consul://host/a b"], 64, "blanks"),
+        (&["history", "--lock", "consul://127.0.0.1:1/x"], 69, "127.0.0.1:1"),
         (&["switchover"], 64, "--group"),
         (&["switchover", "--lock", "x", "--timeout", "soon"], 64, "soon"),
         (&["switchover", "--lock", "x", "--timeout=-1s"], 64, "-1s"),
