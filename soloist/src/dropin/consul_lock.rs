@@ -163,9 +163,10 @@ fn work(options: Options) -> Result<i32, String> {
     let exit = member::run(settings, front);
     drop(flush);
     let exit = exit.map_err(|failure| format!("Lock acquisition failed: {failure}"))?;
-    if !voice.has_held() {
+    if exit == Exit::StoodBy {
         return Err("Shutdown triggered or timeout during lock acquisition".to_owned());
     }
+    voice.conclude();
     let code = judge(exit).map_or(0, |why| {
         eprint(&format!("Error running handler: {why}"));
         child_failed

@@ -1,7 +1,6 @@
 //! What `consul lock` says while it works: with `-verbose` only, and to standard output.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use election::Role;
 use tokio::sync::watch;
@@ -9,17 +8,17 @@ use tokio::sync::watch;
 use crate::member::Reading;
 use crate::snapshot::{Snapshot, Workload};
 
-/// Says what changed, and remembers whether the lock was ever held.
+/// Says what changed.
 #[derive(Clone, Default)]
 pub(super) struct Voice {
     is_verbose: bool,
     passes_stdin: bool,
-    held: Arc<AtomicBool>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Voice {
     pub(super) fn new(is_verbose: bool, passes_stdin: bool) -> Self {
-        Self { is_verbose, passes_stdin, held: Arc::default() }
+        Self { is_verbose, passes_stdin, state: Arc::default() }
     }
 
     /// A line, where lines are wanted.
@@ -31,20 +30,15 @@ impl Voice {
         }
     }
 
-    /// Whether the lock was ever held.
-    pub(super) fn has_held(&self) -> bool {
-        self.held.load(Ordering::Relaxed)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Follows the elector to its end.
     pub(super) fn follow(self, mut snapshots: watch::Receiver<Snapshot>) -> Reading {
         Box::pin(async move {
-            let mut state = State::default();
             loop {
-                let lines = state.news(&snapshots.borrow_and_update(), self.passes_stdin);
-                if state.held {
-                    self.held.store(true, Ordering::Relaxed);
-                }
+                let lines = self.state().news(&snapshots.borrow_and_update(), self.passes_stdin);
                 for line in lines {
                     self.say(&line);
                 }
@@ -54,8 +48,17 @@ impl Voice {
             }
         })
     }
+
+    /// Says what went by too quickly to be heard of: a command may end sooner than anybody looks.
+    pub(super) fn conclude(&self) {
+        let lines = self.state().rest(self.passes_stdin);
+        for line in lines {
+            self.say(&line);
+        }
+    }
 }
 
+/// What was said already.
 #[derive(Default)]
 struct State {
     held: bool,
@@ -67,17 +70,31 @@ struct State {
 impl State {
     fn news(&mut self, snapshot: &Snapshot, passes_stdin: bool) -> Vec<String> {
         let mut lines = Vec::new();
-        if snapshot.role == Role::Active && !std::mem::replace(&mut self.held, true) {
-            lines.push("Starting handler".to_owned());
-            if passes_stdin {
-                lines.push("Stdin passed to handler process".to_owned());
-            }
+        if snapshot.role == Role::Active {
+            lines.extend(self.start(passes_stdin));
         }
         if let Workload::Running { pid, .. } = snapshot.workload {
             self.pid = Some(pid);
         }
         if snapshot.role == Role::Stopping && self.held && !std::mem::replace(&mut self.is_ending, true) {
             lines.extend(self.end(&snapshot.reason));
+        }
+        lines
+    }
+
+    fn start(&mut self, passes_stdin: bool) -> Vec<String> {
+        if std::mem::replace(&mut self.held, true) {
+            return Vec::new();
+        }
+        let stdin = passes_stdin.then_some("Stdin passed to handler process");
+        ["Starting handler"].into_iter().chain(stdin).map(str::to_owned).collect()
+    }
+
+    /// The lock was held, and the command has ended.
+    fn rest(&mut self, passes_stdin: bool) -> Vec<String> {
+        let mut lines = self.start(passes_stdin);
+        if !std::mem::replace(&mut self.is_ending, true) {
+            lines.push(ENDED.to_owned());
         }
         lines
     }
@@ -94,3 +111,17 @@ impl State {
 }
 
 const ENDED: &str = "Child terminated, releasing lock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_ends_before_anybody_looks_is_told_of_all_the_same() {
+        let mut state = State::default();
+        assert_eq!(state.rest(true), ["Starting handler", "Stdin passed to handler process", ENDED]);
+        assert!(state.rest(true).is_empty(), "nothing is said twice");
+        let mut state = State { held: true, ..State::default() };
+        assert_eq!(state.rest(false), [ENDED]);
+    }
+}
