@@ -46,6 +46,8 @@ fn logs(pods: &Pods, app: &str) -> String {
 
 fn next(pods: &Pods, app: &str, old: &Span) -> Result<(Span, Duration)> {
     let next = pods.wait_active_after(old.token, LIMIT).with_context(|| logs(pods, app))?;
+    let stamps_on = || pods.history().spans.iter().any(|span| span.token == next.token && span.last > next.last);
+    wait_until("it to stamp on", LIMIT, stamps_on)?;
     let history = pods.history();
     let gap = history.gaps().into_iter().find(|gap| gap.to == next.token).context("no gap")?;
     Ok((next, gap.length))
