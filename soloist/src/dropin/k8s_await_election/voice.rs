@@ -51,7 +51,7 @@ impl Voice {
             self.leader = Some(name.clone());
         }
         if let Some(tenure) = snapshot.tenure
-            && snapshot.workload == Workload::Starting
+            && snapshot.workload != Workload::None
             && self.started != Some(tenure.token.0)
         {
             lines.push(self.start.clone());
