@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use election::{Activation, Attempt, Claim, Holder, Member, Nonce, Proof, Record, Release, Token, Version, Write};
 use soloist::lock::Lock;
-use soloist::lock::kubernetes::{Access, KubernetesLock, LeaseName};
+use soloist::lock::kubernetes::{Access, KubernetesLock, ObjectName};
 use testkit::cluster::Cluster;
 use testkit::stamp;
 use tokio::runtime::Runtime;
@@ -47,7 +47,7 @@ impl Raw {
         cluster.initial_lease(namespace, name)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let open = || {
-            let place = LeaseName { namespace: namespace.into(), name: name.into() };
+            let place = ObjectName::lease(namespace, name);
             runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD, false))
         };
         let (from, to) = (open()?, open()?);
