@@ -166,7 +166,7 @@ fn work(options: Options) -> Result<i32, String> {
     if exit == Exit::StoodBy {
         return Err("Shutdown triggered or timeout during lock acquisition".to_owned());
     }
-    voice.conclude();
+    voice.conclude(exit);
     let code = judge(exit).map_or(0, |why| {
         eprint(&format!("Error running handler: {why}"));
         child_failed
