@@ -169,7 +169,7 @@ fn work(options: Options) -> Result<i32, String> {
     voice.conclude(exit);
     let code = judge(exit).map_or(0, |why| {
         eprint(&format!("Error running handler: {why}"));
-        child_failed
+        if voice.made_it_end() { 0 } else { child_failed }
     });
     match block_on(async { clean_up(access, keys).await.map_err(unanswered) }) {
         Ok(Cleanup::Done) => voice.say("Cleanup succeeded"),

@@ -58,6 +58,11 @@ impl Voice {
             self.say(&line);
         }
     }
+
+    /// Whether the command was made to end.
+    pub(super) fn made_it_end(&self) -> bool {
+        matches!(self.state().end, Some(End::Made(_)))
+    }
 }
 
 /// What was said already.
@@ -104,8 +109,11 @@ impl State {
     /// The lock was held, and the command has ended.
     fn rest(&mut self, exit: Exit, passes_stdin: bool) -> Vec<String> {
         let mut lines = self.start(passes_stdin);
-        match self.end.replace(End::ByItself) {
-            None => lines.push(ENDED.to_owned()),
+        match self.end {
+            None => {
+                self.end = Some(End::ByItself);
+                lines.push(ENDED.to_owned());
+            }
             Some(End::Made(Some(pid))) if exit == KILLED => {
                 lines.push(format!("Child did not exit after grace period of {GRACE}"));
                 lines.push(format!("Killing child pid {pid}"));
