@@ -1,16 +1,14 @@
-//! Groups on Leases side by side, whose active member is cut off from the API server again and again: bytes are held,
-//! connections stay. Needs the testbed: `testbed/run control-plane -- campaign --lock kubernetes`.
+//! Groups side by side, whose active member is cut off from the store again and again: bytes are held, connections stay.
+//! Needs the testbed, such as `testbed/run control-plane -- campaign --lock kubernetes`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use election::Timing;
-use testkit::cluster::Cluster;
 use testkit::history::History;
-use testkit::lease_group::{AHEAD, BEYOND, LeaseGroup};
-use testkit::member::Member;
 use testkit::process::Process;
+use testkit::relayed::{AHEAD, BEYOND, Placed, View};
 use testkit::sim::random::Random;
 use testkit::stamp;
 use testkit::wait::{holds_for, wait_for, wait_until};
@@ -61,26 +59,26 @@ pub struct Outcome {
 }
 
 /// Cuts the active members of `groups` groups off until `rounds` were, all in all.
-pub fn run(rounds: usize, groups: usize, timing: &Timing, seed: u64) -> Result<Vec<Outcome>> {
-    let cluster = Cluster::connect()?;
+pub fn run<P: Placed>(rounds: usize, groups: usize, timing: &Timing, seed: u64) -> Result<Vec<Outcome>> {
     let left = AtomicUsize::new(rounds);
     let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).ok();
     let run_one = |number: usize| -> Result<Outcome> {
-        let mut site = Site::start(&cluster, timing).with_context(|| format!("failed to start group {number}"))?;
+        let pair = P::with_lease(timing.lease()).with_context(|| format!("failed to start group {number}"))?;
+        let mut site = Site { pair: pair.view(), last: 0, left_behind: Vec::new() };
         let (mut holes, mut random) = (Vec::new(), Random::stream(seed, number as u64));
         while let Some(left) = take() {
             // Anywhere between two renewals.
             let phase_us = random.below(u64::try_from(timing.period().as_micros() * 2).unwrap_or(0));
             let hole = site
                 .hole(Duration::from_micros(phase_us))
-                .with_context(|| format!("failed in group {number}\n{}", site.group.group.logs()))?;
+                .with_context(|| format!("failed in group {number}\n{}", site.pair.relayed.group.logs()))?;
             eprintln!("group {number}: black hole, {left} to go");
             if hole.is_late(timing.lease()) {
-                eprintln!("group {number}: the next one came late: {hole:?}\n{}", site.group.group.logs());
+                eprintln!("group {number}: the next one came late: {hole:?}\n{}", site.pair.relayed.group.logs());
             }
             holes.push(hole);
         }
-        Ok(Outcome { holes, history: site.group.group.history(), left_behind: site.left_behind })
+        Ok(Outcome { holes, history: site.pair.relayed.group.history(), left_behind: site.left_behind })
     };
     std::thread::scope(|scope| {
         let run_one = &run_one;
@@ -90,36 +88,30 @@ pub fn run(rounds: usize, groups: usize, timing: &Timing, seed: u64) -> Result<V
 }
 
 /// One group at work.
-struct Site {
-    group: LeaseGroup,
-    members: Vec<Member>,
+struct Site<'a> {
+    pair: View<'a>,
     last: u64,
     left_behind: Vec<String>,
 }
 
-impl Site {
-    fn start(cluster: &Cluster, timing: &Timing) -> Result<Self> {
-        let mut group = LeaseGroup::with_lease(cluster, &format!("{}ms", timing.lease().as_millis()))?;
-        let (members, _) = group.start(cluster, &["a", "b"])?;
-        Ok(Self { group, members, last: 0, left_behind: Vec::new() })
-    }
-
+impl Site<'_> {
     /// After `phase` of quiet, cuts the active one off, waits for the next, and lets the old one come back.
     fn hole(&mut self, phase: Duration) -> Result<Hole> {
-        let group = &self.group.group;
+        let View { relayed, members, .. } = self.pair;
+        let group = &relayed.group;
         let active = group.wait_active_after(self.last, LIMIT)?;
         let stays = || group.history().spans.last().is_some_and(|span| span.token == active.token);
         holds_for("nobody else becomes active", phase, stays)?;
-        let relay = self.group.relay(&active.member)?;
+        let relay = relayed.relay(&active.member)?;
         relay.black_hole();
         let at = stamp::now();
         let next = group.wait_active_after(active.token, LIMIT)?;
-        let old = self.members.iter().find(|member| member.name() == active.member).context("no such member")?;
+        let old = members.iter().find(|member| member.name() == active.member).context("no such member")?;
         for pid in old.workload_pids(&active) {
             let what = Process::read(pid).map(|process| process.command.join(" ")).unwrap_or_default();
             self.left_behind.push(format!("{pid} of token {}: {what}", active.token));
         }
-        let last_sight = relay.last_renewed(&active.member).context("the old one has never renewed")?;
+        let last_sight = relayed.last_sight(&active.member)?;
         relay.heal();
         wait_until("the old one to stand by", LIMIT, || old.is_standby())?;
         let ended = || group.history().spans.into_iter().find(|span| span.token == active.token);
