@@ -178,7 +178,7 @@ consul: testbed ## Tests on a real Consul; needs root
 
 .PHONY: $(CONSUL_PARTS)
 consul-lock:
-	testbed/run consul -- cargo test --locked -p soloist --lib -- --ignored lock::consul::testbed
+	testbed/run consul -- cargo test --locked -p soloist --lib -- --ignored lock::consul::testbed route::consul_service
 
 $(filter-out consul-lock,$(CONSUL_PARTS)): consul-%:
 	$(if $(filter consul_acl_%,$*),TESTBED_CONSUL_ACL=1) testbed/run $(if $(filter consul_three_%,$*),consul-three,consul) -- \

@@ -17,6 +17,7 @@ pub mod lock;
 pub mod log;
 pub mod member;
 pub mod metrics;
+pub mod patience;
 pub mod route;
 pub mod serve;
 pub mod settings;

@@ -24,6 +24,7 @@ use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
 use crate::lock::kubernetes::{KubernetesLock, LeaseName};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
+use crate::patience::within;
 use crate::route::Route;
 use crate::settings::{ConsulPlace, FilePlace, Place, Settings};
 use crate::snapshot::{Health, Publisher, Snapshot};
@@ -414,12 +415,10 @@ fn contain() -> Option<Base> {
 }
 
 async fn first_look(lock: &impl Lock) -> Result<(), Failure> {
-    let result = match tokio::time::timeout(FIRST_LOOK, lock.read()).await {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {FIRST_LOOK:?}"),
+    let unavailable = |error: LockError| {
+        Failure::new(Code::Unavailable, error.to_string()).hint("without --fail-fast soloist would wait for it")
     };
-    Err(Failure::new(Code::Unavailable, result).hint("without --fail-fast soloist would wait for it"))
+    within(FIRST_LOOK, lock.read()).await.map(drop).map_err(unavailable)
 }
 
 /// Credentials that cannot be used.

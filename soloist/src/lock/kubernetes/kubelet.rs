@@ -11,15 +11,16 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::access::Access;
 use super::events::Lines;
 use super::rule::{Verb, missing_beside};
 use super::session::{Sessions, request};
-use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS, jittered};
+use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS};
 use crate::elector::KernelEntropy;
 use crate::error::chain;
+use crate::patience::{jittered, within};
 
 /// One object that is watched, and what it costs not to be allowed to.
 #[derive(Clone, Debug)]
@@ -151,10 +152,7 @@ impl Task {
 
     async fn watch<T>(&mut self, judge: &impl Fn(&Value) -> Option<T>) -> Result<T, End> {
         let seconds = WATCH_SECONDS + KernelEntropy.bits() % WATCH_SECONDS;
-        let response = match timeout(START_LIMIT, self.begin(seconds)).await {
-            Ok(begun) => begun.map_err(End::Broken)?,
-            Err(_) => return Err(End::Broken(format!("no answer within {START_LIMIT:?}"))),
-        };
+        let response = within(START_LIMIT, self.begin(seconds)).await.map_err(End::Broken)?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::FORBIDDEN => return Err(End::Forbidden),
