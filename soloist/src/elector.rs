@@ -480,7 +480,8 @@ async fn pending_or<T>(slot: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T
     }
 }
 
-async fn let_others_go_first() {
+/// Lets other tasks begin what they have to, and send it.
+pub async fn let_others_go_first() {
     for _ in 0..TURNS_TO_SEND {
         tokio::task::yield_now().await;
     }

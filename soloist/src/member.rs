@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
-use crate::elector::{Command, Elector, KernelEntropy, Order};
+use crate::elector::{Command, Elector, KernelEntropy, Order, let_others_go_first};
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::consul::{ConsulLock, Keys};
@@ -133,10 +133,14 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
 }
 
 async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Result<Exit, Failure> {
-    let mut member = Member::start(settings, front)?;
-    let (access, period) = (member.settings.access.clone(), member.settings.timing.period());
-    let asks_kubelet = member.settings.asks_kubelet;
-    let lock = KubernetesLock::open(access, place, period, asks_kubelet).await.map_err(misconfigured)?;
+    let listening = Listening::start(settings, front)?;
+    let Settings { access, timing, asks_kubelet, .. } = &listening.settings;
+    let opened = KubernetesLock::open(access.clone(), place, timing.period(), *asks_kubelet).await;
+    let lock = opened.map_err(misconfigured)?;
+    // Handshake and answer are under way while the guard is started: a container that runs anew has no time to lose.
+    lock.look_ahead();
+    let_others_go_first().await;
+    let mut member = Member::of(listening)?;
     // Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
     member.keeper.set_patience(member.settings.timing.lateness());
     let commands = member.commands.clone();
@@ -226,14 +230,36 @@ struct Member {
     commands: Commands,
 }
 
-impl Member {
-    /// Starts the guard, and what listens. Nothing has asked the lock yet.
+/// What listens already, before there is a guard.
+struct Listening {
+    settings: Settings,
+    front: Front,
+    http: Option<serve::Bound>,
+    around: Around,
+    sender: mpsc::Sender<Order>,
+    orders: mpsc::Receiver<Order>,
+}
+
+impl Listening {
+    /// An address that is in use is refused before anything is started.
     fn start(settings: Settings, front: Front) -> Result<Self, Failure> {
-        // An address that is in use is refused before anything is started.
         let http = settings.http.as_ref().map(serve::bind).transpose()?;
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         let mut around = Around::default();
         around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
+        Ok(Self { settings, front, http, around, sender, orders })
+    }
+}
+
+impl Member {
+    /// Starts what listens, and the guard. Nothing has asked the lock yet.
+    fn start(settings: Settings, front: Front) -> Result<Self, Failure> {
+        Self::of(Listening::start(settings, front)?)
+    }
+
+    /// Starts the guard.
+    fn of(listening: Listening) -> Result<Self, Failure> {
+        let Listening { settings, front, http, around, sender, orders } = listening;
         let clock = BootClock::new().map_err(internal("make a timer"))?;
         let base = contain();
         let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;

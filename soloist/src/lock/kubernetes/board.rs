@@ -249,14 +249,18 @@ impl Board for LeaseBoard {
         if let Some(watcher) = &self.watcher {
             watcher.get_or_init(|| Watcher::start(&self.calls, Version::ABSENT));
         }
+        let over = |_| LockError::Unavailable("nothing more is heard of the Lease".into());
         let mut newest = hub.newest();
+        if self.has_a_lock() {
+            // What the lock asks first is not to be disturbed by the same question.
+            newest.wait_for(Newest::is_known).await.map_err(over)?;
+        }
         loop {
             let now = Parts::of(newest.borrow_and_update().lease().map(|lease| &**lease));
             let changes = self.take(now);
             if changes.any() {
                 return Ok(changes);
             }
-            let over = |_| LockError::Unavailable("nothing more is heard of the Lease".into());
             newest.changed().await.map_err(over)?;
         }
     }

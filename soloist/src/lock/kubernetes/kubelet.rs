@@ -22,6 +22,10 @@ use crate::elector::KernelEntropy;
 use crate::error::chain;
 use crate::patience::{jittered, within};
 
+/// What is watched from the start of a member on waits so long: the member may have to acquire the lock, and another
+/// handshake with the API server would be in its way.
+pub const GIVE_WAY: Duration = Duration::from_millis(100);
+
 /// One object that is watched, and what it costs not to be allowed to.
 #[derive(Clone, Debug)]
 pub struct Watched {
@@ -63,9 +67,21 @@ impl<T: Clone + Send + Sync + 'static> Waiting<T> {
         is_told: Arc<AtomicBool>,
         judge: impl Fn(&Value) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
+        Self::start_after(Duration::ZERO, access, watched, is_told, judge)
+    }
+
+    /// The same a little later, where something else is more urgent.
+    pub fn start_after(
+        delay: Duration,
+        access: Access,
+        watched: Watched,
+        is_told: Arc<AtomicBool>,
+        judge: impl Fn(&Value) -> Option<T> + Send + Sync + 'static,
+    ) -> Self {
         let (sender, word) = watch::channel(None);
         let task = Task { watched, is_told, sessions: Sessions::new(access) };
         let task = tokio::spawn(async move {
+            sleep(delay).await;
             let said = task.run(judge).await;
             // Fails only if nobody listens any more.
             let _ = sender.send(Some(said));
