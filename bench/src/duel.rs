@@ -16,9 +16,6 @@ use anyhow::{Result, bail};
 use self::arena::Arena;
 use self::round::{Event, Outcome, Pair};
 
-/// So many pairs wait for their leases side by side. Handovers of milliseconds are measured one by one.
-const SIDE_BY_SIDE: usize = 12;
-
 /// Lets `event` happen to so many pairs, as many at once as there are `players`.
 fn play<A: Arena>(
     arena: &A,

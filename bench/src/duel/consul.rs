@@ -17,7 +17,7 @@ use super::arena::{Arena, Contender as _, Seat, Start};
 use super::cost::{Cost, Requests};
 use super::round::{Event, Outcome, Pair};
 use super::table::{Row, Table};
-use super::{SIDE_BY_SIDE, fresh_name, one_round, play};
+use super::{fresh_name, one_round, play};
 use crate::beat;
 use crate::register::{self, Parts, Raw, released, written};
 use crate::report::Host;
@@ -25,7 +25,9 @@ use crate::report::Host;
 pub use self::contender::Contender;
 
 /// What waits for a lease is slow, and differs little from one time to the next.
-const SLOW_ROUNDS_MAX: usize = 24;
+const SLOW_ROUNDS_MAX: usize = 16;
+/// So many pairs of one contender wait side by side: Consul takes 200 connections from one address.
+const SIDE_BY_SIDE: usize = 8;
 /// The real program takes most of a minute then.
 const REAL_SLOW_ROUNDS_MAX: usize = 6;
 /// How often a lock looks to which nothing is told: never here.

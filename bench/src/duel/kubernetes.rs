@@ -17,7 +17,7 @@ use super::arena::{Arena, Contender as _, Seat, Start};
 use super::cost::Cost;
 use super::round::{Event, Pair};
 use super::table::{Row, Table};
-use super::{SIDE_BY_SIDE, fresh_name, play};
+use super::{fresh_name, play};
 use crate::beat;
 use crate::lease::{QUIET, raw_limit};
 use crate::report::{Host, Target};
@@ -26,6 +26,9 @@ pub use self::contender::Peer;
 
 /// Where programs that run in a cluster look for their credentials.
 const CREDENTIALS: &str = "/run/secrets/kubernetes.io/serviceaccount";
+
+/// So many pairs wait for their leases side by side. Handovers of milliseconds are measured one by one.
+const SIDE_BY_SIDE: usize = 12;
 
 /// Plays everything, `rounds` times each.
 pub fn measure(rounds: usize, quick: bool, peers: Vec<Peer>) -> Result<Table<Contender>> {
