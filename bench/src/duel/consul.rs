@@ -4,6 +4,7 @@ mod contender;
 mod targets;
 
 use std::fs;
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -32,6 +33,8 @@ const SIDE_BY_SIDE: usize = 8;
 const REAL_SLOW_ROUNDS_MAX: usize = 6;
 /// How often a lock looks to which nothing is told: never here.
 const PERIOD: Duration = Duration::from_secs(2);
+/// Until nothing is left to do of a pair that was ended.
+const CALM: Duration = Duration::from_millis(500);
 /// The sessions of the raw limit live for twice as long, unattended between two of its rounds.
 const RAW_LEASE: Duration = Duration::from_secs(60);
 
@@ -61,8 +64,11 @@ fn by_turns(arena: &Server, rounds: usize) -> Result<(Vec<Row<Contender>>, Vec<c
     let (mut limit, mut parts) = (raw_limit()?, Vec::<Parts>::new());
     for round in 1..=rounds {
         eprintln!("handovers on Consul, round {round} of {rounds}");
-        for (event, contender, outcomes) in &mut played {
-            outcomes.push(one_round(arena, contender, *event)?);
+        for turn in played.chunks_mut(Contender::ALL.len()) {
+            for (event, contender, outcomes) in turn {
+                outcomes.push(one_round(arena, contender, *event)?);
+            }
+            sleep(CALM);
             parts.push(limit.round()?);
         }
     }
