@@ -5,7 +5,7 @@ mod pods;
 mod proofs;
 pub mod requests;
 pub mod team;
-mod visible;
+pub mod visible;
 
 use std::fmt;
 use std::thread::sleep;
@@ -202,7 +202,8 @@ fn targets(
     targets
 }
 
-fn route_target([route, raw]: &[Row; 2]) -> Target {
+/// What a route has to reach beside its raw write.
+pub fn route_target([route, raw]: &[Row; 2]) -> Target {
     let got = ratio(route.gap.p50_us, raw.gap.p50_us);
     Target::new(format!("{}: p50 / raw p50", route.name), got, ROUTE_RATIO_MAX)
 }
