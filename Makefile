@@ -114,6 +114,11 @@ duel: testbed ## Beside what people use instead on one API server, half an hour;
 	TESTBED_AUDIT=audited testbed/run control-plane -- \
 		target/release/bench --rounds $${ROUNDS:-20} --json out/duel.json duel $${PEERS:-}
 
+.PHONY: bench-consul
+bench-consul: testbed ## Beside the real consul lock and the raw limit on one Consul, twenty minutes; fails when a target is missed
+	cargo build --locked --release -p soloist -p bench
+	testbed/run consul -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-consul.json consul
+
 .PHONY: growth
 growth: testbed ## 1 to 200 groups on one API server: requests a second and handovers; needs root
 	cargo build --locked --release -p soloist -p bench

@@ -31,7 +31,7 @@ use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{attend, countdown, handover, health, hooks, serve, signals};
+use crate::{attend, countdown, handover, health, hooks, notify, serve, signals};
 
 use self::routes::Opened;
 
@@ -307,6 +307,10 @@ impl Member {
         if let Some(wanted) = settings.hooks.clone() {
             let hooks = hooks::run(wanted, commands.clone(), publisher.subscribe());
             around.add_lingering("the hooks", hooks, &mut farewells);
+        }
+        for listener in settings.listeners.clone() {
+            let telling = notify::run(listener, publisher.subscribe());
+            around.add_lingering("a notice", telling, &mut farewells);
         }
         let metrics = Metrics::default();
         if let Some(http) = http {
