@@ -24,7 +24,9 @@ pub struct Hole {
     /// When it began, in nanoseconds of CLOCK_BOOTTIME.
     pub at: u64,
     /// When the last renewal of the old active member was stored.
-    pub last_sight: u64,
+    pub last_renewal: u64,
+    /// Since when at the latest the other one watched it: who starts later sees an older renewal later.
+    pub watched: u64,
     /// The last stamp of the old activation.
     pub old_last: u64,
     /// The first stamp of the next one.
@@ -34,16 +36,21 @@ pub struct Hole {
 impl Hole {
     /// Whether the next one came later than a lease and a bit after the last sight of the old one.
     pub fn is_late(&self, lease: Duration) -> bool {
-        self.waited() > lease + BEYOND
+        self.since(self.last_sight()) > lease + BEYOND
     }
 
     /// Whether it came before that lease was over; the watch may tell of a write before its writer's answer is here.
     pub fn is_early(&self, lease: Duration) -> bool {
-        !self.is_released && self.waited() + AHEAD < lease
+        !self.is_released && self.since(self.last_renewal) + AHEAD < lease
     }
 
-    fn waited(&self) -> Duration {
-        Duration::from_nanos(self.new_first.saturating_sub(self.last_sight))
+    /// When the other one saw the last renewal, at the latest.
+    pub fn last_sight(&self) -> u64 {
+        self.last_renewal.max(self.watched)
+    }
+
+    fn since(&self, instant: u64) -> Duration {
+        Duration::from_nanos(self.new_first.saturating_sub(instant))
     }
 }
 
@@ -64,7 +71,7 @@ pub fn run<P: Placed>(rounds: usize, groups: usize, timing: &Timing, seed: u64) 
     let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).ok();
     let run_one = |number: usize| -> Result<Outcome> {
         let pair = P::with_lease(timing.lease()).with_context(|| format!("failed to start group {number}"))?;
-        let mut site = Site { pair: pair.view(), last: 0, left_behind: Vec::new() };
+        let mut site = Site { pair: pair.view(), watched: stamp::now(), last: 0, left_behind: Vec::new() };
         let (mut holes, mut random) = (Vec::new(), Random::stream(seed, number as u64));
         while let Some(left) = take() {
             // Anywhere between two renewals.
@@ -90,6 +97,7 @@ pub fn run<P: Placed>(rounds: usize, groups: usize, timing: &Timing, seed: u64) 
 /// One group at work.
 struct Site<'a> {
     pair: View<'a>,
+    watched: u64,
     last: u64,
     left_behind: Vec<String>,
 }
@@ -111,14 +119,16 @@ impl Site<'_> {
             let what = Process::read(pid).map(|process| process.command.join(" ")).unwrap_or_default();
             self.left_behind.push(format!("{pid} of token {}: {what}", active.token));
         }
-        let last_sight = relayed.last_sight(&active.member)?;
+        let (last_renewal, watched) = (relayed.last_sight(&active.member)?, self.watched);
         relay.heal();
         wait_until("the old one to stand by", LIMIT, || old.is_standby())?;
+        self.watched = stamp::now();
         let ended = || group.history().spans.into_iter().find(|span| span.token == active.token);
         let old_last = wait_for("the old activation", LIMIT, ended)?.last;
         let why = wait_for("the reason of the next one", LIMIT, || group.reason_of(&next))?;
         group.archive_before(active.token)?;
         self.last = active.token;
-        Ok(Hole { is_released: why.contains(" released ("), at, last_sight, old_last, new_first: next.first })
+        let is_released = why.contains(" released (");
+        Ok(Hole { is_released, at, last_renewal, watched, old_last, new_first: next.first })
     }
 }

@@ -72,7 +72,7 @@ impl HolesReport {
             late: count(Hole::is_late),
             early: count(Hole::is_early),
             released: count(|hole, _| hole.is_released),
-            from_last_sight: Quantiles::of(times(|hole| hole.last_sight)),
+            from_last_sight: Quantiles::of(times(Hole::last_sight)),
             from_event: Quantiles::of(times(|hole| hole.at)),
             closest_us: times(|hole| hole.old_last).into_iter().min().unwrap_or(0) / 1000,
             from_last_stamp: Quantiles::of(times(|hole| hole.old_last)),
@@ -137,8 +137,14 @@ mod tests {
     }
 
     fn outcome(new_first: u64) -> Outcome {
-        let hole =
-            Hole { is_released: false, at: 11 * SECOND, last_sight: 10 * SECOND, old_last: 12 * SECOND, new_first };
+        let hole = Hole {
+            is_released: false,
+            at: 11 * SECOND,
+            last_renewal: 10 * SECOND,
+            watched: 0,
+            old_last: 12 * SECOND,
+            new_first,
+        };
         let slots = vec![slot(1, SECOND, 12 * SECOND), slot(2, new_first, 30 * SECOND)];
         Outcome { holes: vec![hole], history: History::of(slots), left_behind: Vec::new() }
     }
@@ -153,6 +159,14 @@ mod tests {
         assert!(report.is_clean(), "{report}");
         assert_eq!((report.n, report.activations, report.from_last_sight.max_us), (2, 4, 4_000_000));
         assert_eq!((report.from_event.p50_us, report.closest_us), (3_000_000, 2_000_000));
+    }
+
+    #[test]
+    fn who_watches_only_after_the_last_renewal_waits_from_then_on() {
+        let mut late = outcome(15 * SECOND);
+        late.holes[0].watched = 11 * SECOND;
+        let report = report(&[late]);
+        assert_eq!((report.late, report.early, report.from_last_sight.max_us), (0, 0, 4_000_000));
     }
 
     #[test]
