@@ -15,7 +15,7 @@ names = $(foreach file,$(1),--test $(basename $(notdir $(file))))
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## See it work: three members, and everything that can happen to the active one
@@ -82,12 +82,20 @@ campaign: ## A thousand rounds over all kinds of end, and a thousand of the demo
 
 .PHONY: campaign-lease
 campaign-lease: testbed ## Black holes between members and a real API server, short leases and default ones; needs root
+	$(call black_holes,control-plane,kubernetes)
+
+.PHONY: campaign-consul
+campaign-consul: testbed ## The same between members and a real Consul; needs root
+	$(call black_holes,consul,consul)
+
+define black_holes
 	@mkdir -p out
 	cargo build --locked --release --workspace --bins
 	for lease in "4s --rounds 208" "15s --rounds 16"; do \
-		SOLOIST_BIN=$(CURDIR)/target/release/soloist testbed/run control-plane -- \
-			target/release/campaign --lock kubernetes --groups 8 --lease $$lease --json out/holes-$${lease%% *}.json || exit 1; \
+		SOLOIST_BIN=$(CURDIR)/target/release/soloist testbed/run $(1) -- target/release/campaign --lock $(2) \
+			--groups 8 --lease $$lease --json out/holes-$(2)-$${lease%% *}.json || exit 1; \
 	done
+endef
 
 .PHONY: bench
 bench: ## Handovers beside flock and the raw limit, memory, size, wake-ups; fails when a target is missed
@@ -105,6 +113,11 @@ duel: testbed ## Beside what people use instead on one API server, half an hour;
 	cargo build --locked --release -p soloist -p bench
 	TESTBED_AUDIT=audited testbed/run control-plane -- \
 		target/release/bench --rounds $${ROUNDS:-20} --json out/duel.json duel $${PEERS:-}
+
+.PHONY: bench-consul
+bench-consul: testbed ## Beside the real consul lock and the raw limit on one Consul, twenty minutes; fails when a target is missed
+	cargo build --locked --release -p soloist -p bench
+	testbed/run consul -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-consul.json consul
 
 .PHONY: growth
 growth: testbed ## 1 to 200 groups on one API server: requests a second and handovers; needs root
@@ -173,7 +186,7 @@ consul: testbed ## Tests on a real Consul; needs root
 
 .PHONY: $(CONSUL_PARTS)
 consul-lock:
-	testbed/run consul -- cargo test --locked -p soloist --lib -- --ignored lock::consul::testbed
+	testbed/run consul -- cargo test --locked -p soloist --lib -- --ignored lock::consul::testbed route::consul_service
 
 $(filter-out consul-lock,$(CONSUL_PARTS)): consul-%:
 	$(if $(filter consul_acl_%,$*),TESTBED_CONSUL_ACL=1) testbed/run $(if $(filter consul_three_%,$*),consul-three,consul) -- \

@@ -1,67 +1,34 @@
-//! soloist beside what people use instead, on one real API server and in one run: how long nobody is active after each
-//! kind of event, how long two are, what each costs. Within `testbed/run control-plane`.
+//! soloist beside what people use instead, on one real store and in one run: how long nobody is active after each kind of
+//! event, how long two are, what each costs.
 
-mod access;
-mod contender;
+mod arena;
+pub mod consul;
 mod cost;
+pub mod kubernetes;
 mod member;
 mod round;
 mod table;
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Result, bail};
-use serde_json::json;
-use testkit::audit::AUDITED;
-use testkit::cluster::Cluster;
 
-use self::contender::Contender;
-use self::cost::Cost;
+use self::arena::Arena;
 use self::round::{Event, Outcome, Pair};
-use self::table::{Row, Table};
-use crate::lease::QUIET;
-use crate::report::Host;
 
-pub use self::contender::Peer;
-
-/// So many pairs wait for their leases side by side. Handovers of milliseconds are measured one by one.
-const SIDE_BY_SIDE: usize = 12;
-
-/// Plays everything, `rounds` times each.
-pub fn measure(rounds: usize, quick: bool, peers: Vec<Peer>) -> Result<Table> {
-    let cluster = Cluster::connect()?;
-    cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AUDITED}}))?;
-    let before = Host::load_now();
-    let mut contenders = vec![Contender::Soloist, Contender::StandIn, Contender::ClientGo, Contender::Deaf];
-    contenders.extend(peers.into_iter().map(Contender::Peer));
-    let mut rows = Vec::new();
-    let raw = crate::lease::raw_limit(&cluster, rounds)?;
-    for event in Event::ALL {
-        for contender in &contenders {
-            eprintln!("{event}: {contender}, {rounds} rounds");
-            let outcomes = play(&cluster, contender, event, rounds)?;
-            rows.push(Row::of(event, contender, &outcomes));
-        }
-    }
-    let watch = Duration::from_secs(if quick { 10 } else { 60 });
-    let mut costs = Vec::new();
-    for contender in &contenders {
-        eprintln!("what {contender} costs in {} s", watch.as_secs());
-        costs.push(Cost::measure(&cluster, contender, watch)?);
-    }
-    Ok(Table { host: Host::here("a Lease".to_owned(), before), raw: (raw, rounds), rows, costs })
-}
-
-fn play(cluster: &Cluster, contender: &Contender, event: Event, rounds: usize) -> Result<Vec<Outcome>> {
-    let players = if contender.is_quick() && event.leaves_a_chance() { 1 } else { SIDE_BY_SIDE };
-    let token = account(cluster, QUIET)?.token;
+/// Lets `event` happen to so many pairs, as many at once as there are `players`.
+fn play<A: Arena>(
+    arena: &A,
+    contender: &A::Contender,
+    event: Event,
+    rounds: usize,
+    players: usize,
+) -> Result<Vec<Outcome>> {
     let left = AtomicUsize::new(rounds);
     let play_some = || -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::new();
         while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            let pair = Pair::start(cluster, contender, QUIET, [&token, &token], event == Event::BlackHole)?;
-            outcomes.push(pair.round(event)?);
+            outcomes.push(one_round(arena, contender, event)?);
         }
         Ok(outcomes)
     };
@@ -72,19 +39,9 @@ fn play(cluster: &Cluster, contender: &Contender, event: Event, rounds: usize) -
     Ok(all?.concat())
 }
 
-/// A service account that may do with Leases what any contender does.
-struct Account {
-    name: String,
-    token: String,
-}
-
-fn account(cluster: &Cluster, namespace: &str) -> Result<Account> {
-    let name = fresh_name();
-    let rule = json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-        "verbs": ["get", "watch", "create", "update"]});
-    cluster.grant(namespace, &name, &json!([rule]))?;
-    let token = cluster.token(namespace, &name)?;
-    Ok(Account { name, token })
+/// Lets `event` happen to one pair.
+fn one_round<A: Arena>(arena: &A, contender: &A::Contender, event: Event) -> Result<Outcome> {
+    Pair::start(arena, contender, event.pace(), event == Event::BlackHole)?.round(event)
 }
 
 /// A name that nothing else has in this run.

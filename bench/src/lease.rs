@@ -3,10 +3,9 @@
 
 mod pods;
 mod proofs;
-mod raw;
 pub mod requests;
 pub mod team;
-mod visible;
+pub mod visible;
 
 use std::fmt;
 use std::thread::sleep;
@@ -15,19 +14,19 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
+use soloist::lock::kubernetes::{Access, KubernetesLock, ObjectName};
 use testkit::audit::AUDITED;
 use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::binary;
-use testkit::quantiles::Quantiles;
 
 use self::proofs::{Restart, Word};
-use self::raw::{Parts, Raw};
 use self::requests::{Footprint, PER_MINUTE_MAX};
 use self::team::Team;
 use self::visible::Visible;
-use crate::beat;
-use crate::report::{BINARY_MAX_BYTES, Host, PSS_MAX_KB, Row, Target, heads};
+use crate::register::Raw;
+use crate::report::{AFTER_LEASE_MAX, BINARY_MAX_BYTES, Host, P50_RATIO_MAX, PSS_MAX_KB, Row, Target, heads, ratio};
+use crate::{beat, register};
 
 /// The namespace for everything that is not counted.
 pub const QUIET: &str = "default";
@@ -42,11 +41,11 @@ const SIZE: usize = 3;
 const SHORT_LEASE: Duration = Duration::from_secs(4);
 const KILLED_ROUNDS_MAX: usize = 20;
 
-const P50_RATIO_MAX: f64 = 1.5;
 const P99_RATIO_MAX: f64 = 3.0;
 /// Of a PUT and its notice.
 const ROUTE_RATIO_MAX: f64 = 1.5;
-const AFTER_LEASE_MAX: Duration = Duration::from_millis(500);
+/// How often a lock looks that may not watch: never here.
+const PERIOD: Duration = Duration::from_secs(2);
 
 /// A whole run.
 #[derive(Debug, Serialize)]
@@ -116,7 +115,7 @@ impl Turns {
     fn take(cluster: &Cluster, rounds: usize) -> Result<Self> {
         let mut team = Team::start(cluster, "bench-15", Duration::from_secs(15), SIZE, beat::PACE)?;
         let (mut restart, mut word) = (Restart::start(cluster)?, Word::start(cluster)?);
-        let mut limit = Raw::start(cluster)?;
+        let mut limit = raw(cluster)?;
         let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
         let (mut restarted, mut told, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=rounds {
@@ -136,28 +135,30 @@ impl Turns {
         Ok(Self {
             gaps: ENDS.iter().zip(&soloist).map(|(end, gaps)| Row::of(format!("soloist: {end}"), gaps)).collect(),
             proofs,
-            raw: raw_rows(&parts),
+            raw: register::rows(&parts, "PUT"),
             violations: [team.violations(), restart.violations(), word.violations()].concat(),
         })
     }
 }
 
-/// The raw limit alone: from the begin of the first PUT to the answer to the second.
-pub fn raw_limit(cluster: &Cluster, rounds: usize) -> Result<Quantiles> {
-    let mut limit = Raw::start(cluster)?;
-    let times: Result<Vec<u64>> = (0..rounds).map(|_| Ok(limit.round()?.total_ns)).collect();
-    Ok(Quantiles::of(times?))
+/// What the raw limit is measured with.
+fn raw(cluster: &Cluster) -> Result<Raw<KubernetesLock>> {
+    let (namespace, name) = (QUIET, "raw");
+    cluster.initial_lease(namespace, name)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let open = || {
+        let place = ObjectName::lease(namespace, name);
+        runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD, false))
+    };
+    let two = [open()?, open()?];
+    Raw::start(runtime, two)
 }
 
-fn raw_rows(parts: &[Parts]) -> Vec<Row> {
-    type Part = fn(&Parts) -> u64;
-    let columns: [(&str, Part); 4] = [
-        ("raw limit: PUT, notice, PUT", |part| part.total_ns),
-        ("  the first PUT", |part| part.release_ns),
-        ("  its notice, from the answer on", |part| part.notice_ns),
-        ("  the second PUT", |part| part.acquire_ns),
-    ];
-    columns.map(|(name, of)| Row::of_times(name, parts.iter().map(of).collect())).into()
+/// The raw limit alone.
+pub fn raw_limit(cluster: &Cluster, rounds: usize) -> Result<Vec<Row>> {
+    let mut limit = raw(cluster)?;
+    let parts: Result<Vec<_>> = (0..rounds).map(|_| limit.round()).collect();
+    Ok(register::rows(&parts?, "PUT"))
 }
 
 fn targets(
@@ -168,7 +169,7 @@ fn targets(
     binary_bytes: u64,
     violations: &[String],
 ) -> Vec<Target> {
-    let limit = raw.first().map(|row| row.gap).unwrap_or_default();
+    let limit = register::limit(raw);
     let mut targets = Vec::new();
     for (end, row) in ENDS.iter().zip(gaps) {
         targets.push(Target::new(format!("{end}: p50 / raw p50"), ratio(row.gap.p50_us, limit.p50_us), P50_RATIO_MAX));
@@ -201,11 +202,8 @@ fn targets(
     targets
 }
 
-fn ratio(us: u64, limit_us: u64) -> f64 {
-    us as f64 / limit_us.max(1) as f64
-}
-
-fn route_target([route, raw]: &[Row; 2]) -> Target {
+/// What a route has to reach beside its raw write.
+pub fn route_target([route, raw]: &[Row; 2]) -> Target {
     let got = ratio(route.gap.p50_us, raw.gap.p50_us);
     Target::new(format!("{}: p50 / raw p50", route.name), got, ROUTE_RATIO_MAX)
 }

@@ -1,6 +1,6 @@
 //! Measures soloist on a lock file: how long nobody is active after each kind of end, beside util-linux `flock` and
 //! the raw limit in the same run, what a member costs, and how soon it answers over HTTP. `bench --json out/bench.json`; exit code 1 when a target is
-//! missed. `bench lease` does as much on a Lease, inside the testbed.
+//! missed. `bench lease` does as much on a Lease, `bench consul` on a key of Consul, inside the testbed.
 #![forbid(unsafe_code)]
 
 mod beat;
@@ -13,6 +13,7 @@ mod handover;
 mod http;
 mod lease;
 mod raw;
+mod register;
 mod report;
 mod steps;
 
@@ -29,6 +30,9 @@ use crate::contain::Contain;
 
 /// How many rounds of each kind a duel has: most of them wait for a lease.
 const DUEL_ROUNDS: usize = 20;
+
+/// The same on Consul for what takes milliseconds: what waits for a lease has fewer.
+const CONSUL_ROUNDS: usize = 50;
 
 /// How many handovers are measured beside so many groups.
 const GROWTH_ROUNDS: usize = 50;
@@ -58,8 +62,10 @@ enum Role {
     Duel {
         /// Another program that takes what k8s-await-election takes, as NAME=PATH; may be given again.
         #[arg(long = "peer")]
-        peers: Vec<duel::Peer>,
+        peers: Vec<duel::kubernetes::Peer>,
     },
+    /// Beside the real `consul lock`, on one Consul: inside `testbed/run consul`
+    Consul,
     /// Waits for a lock, writes what an acquiring write writes, and starts the workload.
     #[command(hide = true)]
     Queue {
@@ -81,7 +87,11 @@ fn main() -> Result<ExitCode> {
         Some(Role::Queue { lock, page }) => raw::queue(&lock, &page).map(|()| ExitCode::SUCCESS),
         Some(Role::Contain(contained)) => contained.execute(),
         Some(Role::Duel { peers }) => {
-            let table = duel::measure(arguments.rounds.unwrap_or(DUEL_ROUNDS), arguments.quick, peers)?;
+            let table = duel::kubernetes::measure(arguments.rounds.unwrap_or(DUEL_ROUNDS), arguments.quick, peers)?;
+            tell(&table, arguments.json.as_deref(), table.is_met())
+        }
+        Some(Role::Consul) => {
+            let table = duel::consul::measure(arguments.rounds.unwrap_or(CONSUL_ROUNDS), arguments.quick)?;
             tell(&table, arguments.json.as_deref(), table.is_met())
         }
         Some(Role::Growth) => {

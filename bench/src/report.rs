@@ -28,6 +28,10 @@ const KEEPER_KILLED_MAX_US: u64 = 20_000;
 pub const PSS_MAX_KB: u64 = 12_000;
 /// What the release binary may take.
 pub const BINARY_MAX_BYTES: u64 = 8_000_000;
+/// How much longer than the raw limit a handover over a store may take at p50.
+pub const P50_RATIO_MAX: f64 = 1.5;
+/// How much longer than a lease the next one may take where only that tells.
+pub const AFTER_LEASE_MAX: Duration = Duration::from_millis(500);
 const WAKEUPS_MAX: f64 = 60.0;
 const ANSWER_MAX_US: u64 = 1_000;
 const VERB_MAX_US: u64 = 50_000;
@@ -96,6 +100,11 @@ impl Target {
     pub fn new(what: impl Into<String>, got: f64, at_most: f64) -> Self {
         Self { what: what.into(), got, at_most, met: got <= at_most }
     }
+}
+
+/// How many times as long.
+pub fn ratio(us: u64, limit_us: u64) -> f64 {
+    us as f64 / limit_us.max(1) as f64
 }
 
 impl Report {
@@ -279,7 +288,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.met { "ok" } else { "MISSED" };
         let digits = if self.at_most < 100.0 { 2 } else { 0 };
-        write!(f, "{:<48}{:>10.digits$}  at most {:>9}  {verdict}", self.what, self.got, self.at_most)
+        write!(f, "{:<64}{:>10.digits$}  at most {:>9}  {verdict}", self.what, self.got, self.at_most)
     }
 }
 

@@ -17,18 +17,17 @@ use crate::clock::unix_us;
 use crate::elector::{KernelEntropy, Order, Petition};
 use crate::lock::LockError;
 use crate::lock::board::{
-    ANNOUNCEMENT_LIFE, ANNOUNCEMENT_PERIOD, Answer, Asked, Board, Changes, REQUEST_LIFE, Refused,
+    ANNOUNCEMENT_LIFE, ANNOUNCEMENT_PERIOD, Answer, Asked, Board, CALL_LIMIT, Changes, REQUEST_LIFE, Refused,
 };
 use crate::lock::history::sentence;
+use crate::patience::within;
 use crate::snapshot::{Announcement, Snapshot};
 
-/// How long one call to the board may take.
-const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// How long the elector may take to answer a request. It does at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// How long a member that leaves tries to take its announcement down. One that stays is named as a successor for up to
-/// two minutes, and costs the others their courtesy.
-const WITHDRAW_LIMIT: Duration = Duration::from_secs(2);
+/// How long a member that leaves tries to take its announcement down, while the board answers. One that stays is named
+/// as a successor for up to two minutes, and costs the others their courtesy.
+const WITHDRAW_LIMIT: Duration = Duration::from_secs(10);
 /// A change is announced when it has stood for so long: a handover passes through several roles, and is not to be
 /// disturbed.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -70,10 +69,9 @@ pub async fn attend<B: Board>(
 
 /// Takes the announcement of a member that has ended down, as far as that is possible soon.
 async fn withdraw<B: Board>(board: &B, nonce: Nonce) {
-    let result = timeout(WITHDRAW_LIMIT, board.withdraw(&nonce.to_string())).await;
-    if !matches!(result, Ok(Ok(()))) {
+    if let Err(error) = within(WITHDRAW_LIMIT, board.withdraw(&nonce.to_string())).await {
         // Its process ends, which the others see as well.
-        tracing::debug!("failed to withdraw the announcement: {result:?}");
+        tracing::debug!("failed to withdraw the announcement: {error}");
     }
 }
 
@@ -355,11 +353,6 @@ fn says_the_same(one: &Announcement, other: &Announcement) -> bool {
 fn life_left(member: &Announcement) -> Duration {
     let age = Duration::from_millis((unix_us() / 1000).saturating_sub(member.at_unix_ms));
     ANNOUNCEMENT_LIFE.saturating_sub(age)
-}
-
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, LockError>>) -> Result<T, LockError> {
-    let late = || LockError::Unavailable(format!("no answer within {limit:?}"));
-    timeout(limit, call).await.unwrap_or_else(|_| Err(late()))
 }
 
 #[cfg(test)]

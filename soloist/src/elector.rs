@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
+use crate::patience::within;
 use crate::route::Route;
 use crate::snapshot::{Announcement, Health, Publisher};
 use crate::workload::{Event, Launch, Preparation, Workload};
@@ -479,20 +480,15 @@ async fn pending_or<T>(slot: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T
     }
 }
 
-async fn let_others_go_first() {
+/// Lets other tasks begin what they have to, and send it.
+pub async fn let_others_go_first() {
     for _ in 0..TURNS_TO_SEND {
         tokio::task::yield_now().await;
     }
 }
 
 fn read<L: Lock + 'static>(lock: Rc<L>, limit: Duration) -> Operation {
-    Box::pin(async move {
-        let result = match timeout(limit, lock.read()).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {limit:?}")),
-        };
-        Input::Read(result)
-    })
+    Box::pin(async move { Input::Read(within(limit, lock.read()).await.map_err(|error| error.to_string())) })
 }
 
 // docs/safety.md R12: no answer in time is an unknown outcome.

@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicBool;
 use election::{Activation, Request, Role};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
 
 use crate::elector::{Order, Petition};
 use crate::lock::kubernetes::Access;
-use crate::lock::kubernetes::kubelet::{Waiting, Watched};
+use crate::lock::kubernetes::kubelet::{GIVE_WAY, Waiting, Watched};
 use crate::snapshot::Snapshot;
 
 /// Where this member is.
@@ -38,6 +39,7 @@ pub async fn run(
     mut snapshots: watch::Receiver<Snapshot>,
     orders: mpsc::Sender<Order>,
 ) -> anyhow::Result<()> {
+    sleep(GIVE_WAY).await;
     let pod = watch_pod(&access, &place);
     let mut deleted = pod.listen();
     let mut node = place.node.as_deref().map(|name| Node::new(&access, name));

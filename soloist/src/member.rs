@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
-use crate::elector::{Command, Elector, KernelEntropy, Order};
+use crate::elector::{Command, Elector, KernelEntropy, Order, let_others_go_first};
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::consul::{ConsulLock, Keys};
@@ -24,6 +24,7 @@ use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
 use crate::lock::kubernetes::{KubernetesLock, ObjectName};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
+use crate::patience::within;
 use crate::route::Route;
 use crate::settings::{ConsulPlace, FilePlace, Place, Settings};
 use crate::snapshot::{Health, Publisher, Snapshot};
@@ -32,7 +33,7 @@ use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::nothing::Nothing;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{attend, countdown, handover, health, hooks, serve, signals};
+use crate::{attend, countdown, handover, health, hooks, notify, serve, signals};
 
 use self::routes::Opened;
 
@@ -134,18 +135,22 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
 }
 
 async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Result<Exit, Failure> {
-    if settings.command.is_none() {
-        return at_the_lease(Member::start(settings, front, nothing)?, place).await;
+    let listening = Listening::start(settings, front)?;
+    let Settings { access, timing, asks_kubelet, .. } = &listening.settings;
+    let opened = KubernetesLock::open(access.clone(), place, timing.period(), *asks_kubelet).await;
+    let lock = opened.map_err(misconfigured)?;
+    // Handshake and answer are under way while the guard is started: a container that runs anew has no time to lose.
+    lock.look_ahead();
+    let_others_go_first().await;
+    if listening.settings.command.is_none() {
+        return at_the_lease(Member::of(listening, nothing)?, lock).await;
     }
-    let mut member = Member::start(settings, front, guarded)?;
+    let mut member = Member::of(listening, guarded)?;
     member.watch_the_guard();
-    at_the_lease(member, place).await
+    at_the_lease(member, lock).await
 }
 
-async fn at_the_lease<W: Workload>(member: Member<W>, place: ObjectName) -> Result<Exit, Failure> {
-    let (access, period) = (member.settings.access.clone(), member.settings.timing.period());
-    let asks_kubelet = member.settings.asks_kubelet;
-    let lock = KubernetesLock::open(access, place, period, asks_kubelet).await.map_err(misconfigured)?;
+async fn at_the_lease<W: Workload>(member: Member<W>, lock: KubernetesLock) -> Result<Exit, Failure> {
     let recorder = lock.recorder(member.settings.name.clone());
     let around_the_lock = AroundTheLock {
         board: lock.board(),
@@ -257,18 +262,39 @@ impl Member<Keeper> {
     }
 }
 
-impl<W: Workload> Member<W> {
-    /// Starts what listens, and what `charge` needs. Nothing has asked the lock yet.
-    fn start(
-        settings: Settings,
-        front: Front,
-        charge: impl FnOnce() -> Result<Charge<W>, Failure>,
-    ) -> Result<Self, Failure> {
-        // An address that is in use is refused before anything is started.
+/// What listens already, before there is a guard.
+struct Listening {
+    settings: Settings,
+    front: Front,
+    http: Option<serve::Bound>,
+    around: Around,
+    sender: mpsc::Sender<Order>,
+    orders: mpsc::Receiver<Order>,
+}
+
+impl Listening {
+    /// An address that is in use is refused before anything is started.
+    fn start(settings: Settings, front: Front) -> Result<Self, Failure> {
         let http = settings.http.as_ref().map(serve::bind).transpose()?;
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         let mut around = Around::default();
         around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
+        Ok(Self { settings, front, http, around, sender, orders })
+    }
+}
+
+/// How what belongs to a member is started.
+type Charged<W> = fn() -> Result<Charge<W>, Failure>;
+
+impl<W: Workload> Member<W> {
+    /// Starts what listens, and what `charge` needs. Nothing has asked the lock yet.
+    fn start(settings: Settings, front: Front, charge: Charged<W>) -> Result<Self, Failure> {
+        Self::of(Listening::start(settings, front)?, charge)
+    }
+
+    /// Starts what `charge` needs.
+    fn of(listening: Listening, charge: Charged<W>) -> Result<Self, Failure> {
+        let Listening { settings, front, http, around, sender, orders } = listening;
         let clock = BootClock::new().map_err(internal("make a timer"))?;
         let Charge { workload, base, commands } = charge()?;
         Ok(Self { settings, front, http, around, sender, orders, clock, base, workload, commands })
@@ -315,6 +341,10 @@ impl<W: Workload> Member<W> {
         if let Some(wanted) = settings.hooks.clone() {
             let hooks = hooks::run(wanted, commands.clone(), publisher.subscribe());
             around.add_lingering("the hooks", hooks, &mut farewells);
+        }
+        for listener in settings.listeners.clone() {
+            let telling = notify::run(listener, publisher.subscribe());
+            around.add_lingering("a notice", telling, &mut farewells);
         }
         let metrics = Metrics::default();
         if let Some(http) = http {
@@ -449,12 +479,10 @@ fn contain() -> Option<Base> {
 }
 
 async fn first_look(lock: &impl Lock) -> Result<(), Failure> {
-    let result = match tokio::time::timeout(FIRST_LOOK, lock.read()).await {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {FIRST_LOOK:?}"),
+    let unavailable = |error: LockError| {
+        Failure::new(Code::Unavailable, error.to_string()).hint("without --fail-fast soloist would wait for it")
     };
-    Err(Failure::new(Code::Unavailable, result).hint("without --fail-fast soloist would wait for it"))
+    within(FIRST_LOOK, lock.read()).await.map(drop).map_err(unavailable)
 }
 
 /// Credentials that cannot be used.

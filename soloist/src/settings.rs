@@ -7,7 +7,9 @@ pub mod hooks;
 mod http;
 mod lock_url;
 mod name;
+pub mod notify;
 mod route;
+pub mod target;
 mod variables;
 
 use std::ffi::OsString;
@@ -66,6 +68,8 @@ pub struct Raw {
     pub health: health::Raw,
     /// `--on-active` and so on.
     pub hooks: hooks::Raw,
+    /// `--notify` and `--notify-token-file`.
+    pub notify: notify::Raw,
 }
 
 /// What a member does, without contradictions.
@@ -105,6 +109,8 @@ pub struct Settings {
     pub health: Option<health::Health>,
     /// The hooks, if there are any.
     pub hooks: Option<hooks::Hooks>,
+    /// Who is told which part this member plays.
+    pub listeners: Vec<notify::Listener>,
 }
 
 impl Settings {
@@ -149,6 +155,7 @@ impl Settings {
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
         let health = health::health(raw.health)?;
         let hooks = hooks::hooks(raw.hooks)?;
+        let listeners = notify::listeners(&raw.notify)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
         let variable = |name: &str| std::env::var(name).ok();
         let instance =
@@ -176,6 +183,7 @@ impl Settings {
             on_loss,
             health,
             hooks,
+            listeners,
         })
     }
 }

@@ -27,10 +27,13 @@ fn install(pods: &Pods) -> Result<Span> {
     Ok(active)
 }
 
+/// The longest gap from `old` to `new`: a rolling update may pass through a pod that is replaced in its turn.
 fn gap(pods: &Pods, old: &Span, new: &Span) -> Result<Duration> {
-    let history = pods.history();
-    let find = |token| history.spans.iter().find(|span| span.token == token).context("an activation is lost");
-    Ok(Duration::from_nanos(find(new.token)?.first.saturating_sub(find(old.token)?.last)))
+    let mut between = pods.history().spans;
+    between.retain(|span| (old.token..=new.token).contains(&span.token));
+    between.sort_by_key(|span| span.token);
+    let gaps = between.windows(2).map(|pair| pair[1].first.saturating_sub(pair[0].last));
+    gaps.max().map(Duration::from_nanos).context("an activation is lost")
 }
 
 /// Who is active after `old`, and that it came without waiting for a lease.

@@ -1,5 +1,6 @@
 //! One member of a contender, as PID 1 of namespaces of its own.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,12 +11,8 @@ use testkit::lease_group;
 use testkit::process::{self, Process};
 use testkit::wait::wait_for;
 
-use super::contender::{Contender, Start};
 use crate::footprint::pss_of;
 use crate::steps::LIMIT;
-
-/// Where programs that run in a cluster look for their credentials.
-const CREDENTIALS: &str = "/run/secrets/kubernetes.io/serviceaccount";
 
 /// A member at work; everything of it ends when it is dropped.
 pub struct Member {
@@ -25,21 +22,18 @@ pub struct Member {
 
 impl Member {
     /// Starts it. What it says goes to `log`.
-    pub fn start(contender: &Contender, start: &Start<'_>, log: &Path) -> Result<Self> {
+    pub fn start(words: &[OsString], log: &Path) -> Result<Self> {
         let [program, arguments @ ..] = lease_group::NAMESPACE;
-        let own = std::env::current_exe().context("failed to find this program")?;
-        let (log, began) = (File::create(log)?, start.access.mounted().join("began"));
+        let log = File::create(log)?;
         let outer = Command::new(program)
             .args(arguments)
             .arg("--kill-child")
-            .args([own.as_os_str(), "contain".as_ref(), "--below".as_ref(), "/run".as_ref()])
-            .args([start.access.mounted(), CREDENTIALS.as_ref(), &began])
-            .args(contender.words(start)?)
+            .args(words)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("failed to start {contender}"))?;
+            .context("failed to start a member")?;
         Ok(Self { outer })
     }
 

@@ -10,15 +10,12 @@ use rustix::process::Signal;
 use serde::Serialize;
 use soloist::elector::KernelEntropy;
 use tempfile::TempDir;
-use testkit::cluster::Cluster;
 use testkit::history::{History, Span};
 use testkit::relay::Relay;
 use testkit::stamp;
 use testkit::wait::wait_for;
 
-use super::access::Access;
-use super::contender::{Contender, Start};
-use super::fresh_name;
+use super::arena::{Arena, Contender, NAMES, Seat, Start};
 use super::member::Member;
 use crate::beat;
 
@@ -46,6 +43,11 @@ impl Event {
         matches!(self, Self::Term | Self::Crash)
     }
 
+    /// How often the commands stamp.
+    pub fn pace(self) -> Duration {
+        if self.leaves_a_chance() { beat::PACE } else { SLOW_PACE }
+    }
+
     /// How long both are watched after the next one has begun.
     fn watched(self) -> Duration {
         match self {
@@ -67,10 +69,10 @@ impl std::fmt::Display for Event {
     }
 }
 
+/// Between two stamps while somebody waits for a lease: many do side by side, and milliseconds do not count.
+const SLOW_PACE: Duration = Duration::from_millis(1);
 /// An overlap that lasts for this long has no end as far as this goes.
 pub const OVERLAP_WATCHED: Duration = Duration::from_secs(10);
-/// Until the second member has found out who leads: more than its retry period.
-const SETTLE: Duration = Duration::from_millis(2_500);
 /// The phase of the event between two renewals is any.
 const RETRY_PERIOD_MS: u64 = 2_000;
 /// Longer than any of them waits for.
@@ -92,44 +94,43 @@ pub struct Outcome {
 /// Two members.
 pub struct Pair {
     folder: TempDir,
-    members: Vec<(String, Member, Option<Relay>)>,
+    /// The members go before what they need.
+    seats: Vec<(Member, Seat)>,
     workload: Vec<String>,
-    _accesses: Vec<Access>,
 }
 
 impl Pair {
-    /// The first one active, the second one standing by. `tokens` are those of their accounts.
-    pub fn start(
-        cluster: &Cluster,
-        contender: &Contender,
-        namespace: &str,
-        tokens: [&str; 2],
-        is_relayed: bool,
-    ) -> Result<Self> {
-        let (lease, folder) = (fresh_name(), tempfile::tempdir_in("/dev/shm")?);
-        cluster.initial_lease(namespace, &lease)?;
-        let mut workload = beat::command(folder.path())?;
+    /// The first one active, the second one standing by.
+    pub fn start<A: Arena>(arena: &A, contender: &A::Contender, pace: Duration, is_relayed: bool) -> Result<Self> {
+        let (lock, folder) = (arena.free_lock()?, tempfile::tempdir_in("/dev/shm")?);
+        let mut workload = beat::paced(folder.path(), pace)?;
         workload.extend((!contender.tells_a_token()).then(|| "--untold".to_owned()));
-        let (mut members, mut accesses) = (Vec::new(), Vec::new());
-        for (name, token) in ["a", "b"].into_iter().zip(tokens) {
-            let (access, relay) = match is_relayed {
-                true => Access::relayed(cluster, namespace, token).map(|(access, relay)| (access, Some(relay)))?,
-                false => (Access::direct(namespace, token)?, None),
-            };
-            let start = Start { place: (namespace, &lease), name, access: &access, workload: &workload };
-            let member = Member::start(contender, &start, &folder.path().join(format!("{name}.log")))?;
-            members.push((name.to_owned(), member, relay));
-            accesses.push(access);
-            let pair = wait_for("the first one to be active", LIMIT, || newest(folder.path()));
-            pair.with_context(|| log(folder.path(), name))?;
+        let mut seats = Vec::new();
+        for (index, name) in NAMES.iter().enumerate() {
+            let start = Start { index, lock: &lock, workload: &workload, is_relayed };
+            let seat = arena.seat(contender, &start)?;
+            let member = Member::start(&seat.words, &folder.path().join(format!("{name}.log")))?;
+            seats.push((member, seat));
+            let first = wait_for("the first one to be active", LIMIT, || newest(folder.path()));
+            first.with_context(|| format!("{contender}: {}", log(folder.path(), name)))?;
         }
-        sleep(SETTLE);
-        Ok(Self { folder, members, workload, _accesses: accesses })
+        sleep(A::SETTLE);
+        Ok(Self { folder, seats, workload })
     }
 
     /// The one that was started first, which is active, or the other one.
+    fn seat(&self, is_active: bool) -> Result<&(Member, Seat)> {
+        self.seats.get(usize::from(!is_active)).context("no such member")
+    }
+
+    /// The same without what it needs.
     pub fn member(&self, is_active: bool) -> Result<&Member> {
-        self.members.get(usize::from(!is_active)).map(|(_, member, _)| member).context("no such member")
+        self.seat(is_active).map(|(member, _)| member)
+    }
+
+    /// What it reaches the store by.
+    pub fn relay(&self, is_active: bool) -> Result<&Relay> {
+        self.seat(is_active)?.1.relay.as_ref().context("no relay")
     }
 
     /// The program of its command.
@@ -141,13 +142,13 @@ impl Pair {
     pub fn round(&self, event: Event) -> Result<Outcome> {
         sleep(Duration::from_millis(KernelEntropy.bits() % RETRY_PERIOD_MS));
         let old = newest(self.folder.path()).context("nobody is active")?;
-        let (_, member, relay) = self.members.first().context("no member")?;
+        let member = self.member(true)?;
         match event {
             Event::Term => member.signal(Signal::TERM)?,
             Event::Crash => member.crash_command(self.workload())?,
             Event::Killed => member.signal(Signal::KILL)?,
             Event::Stopped => member.signal(Signal::STOP)?,
-            Event::BlackHole => relay.as_ref().context("no relay")?.black_hole(),
+            Event::BlackHole => self.relay(true)?.black_hole(),
         }
         let is_next = |span: &Span| span.activation != old.activation;
         let find = || newest(self.folder.path()).filter(is_next);

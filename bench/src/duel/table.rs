@@ -5,54 +5,57 @@ use std::fmt;
 use serde::Serialize;
 use testkit::quantiles::Quantiles;
 
-use super::contender::Contender;
+use super::arena::Contender;
 use super::cost::Cost;
 use super::round::{Event, OVERLAP_WATCHED, Outcome};
-use crate::report::Host;
+use crate::report::{self, Host, Target};
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
-pub struct Table {
+pub struct Table<C> {
     /// Where it ran.
     pub host: Host,
-    /// Two PUTs and one watch delivery, and how often that was measured.
-    pub raw: (Quantiles, usize),
+    /// The raw limit and its parts.
+    pub raw: Vec<report::Row>,
+    /// What routes take from the decision until they are seen, where the store has any, beside a raw write each.
+    pub routes: Vec<report::Row>,
     /// One for each event and contender.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Row<C>>,
     /// What each costs.
-    pub costs: Vec<Cost>,
+    pub costs: Vec<Cost<C>>,
+    /// What had to be reached.
+    pub targets: Vec<Target>,
 }
 
 /// One event that happened to one contender again and again.
 #[derive(Debug, Serialize)]
-pub struct Row {
+pub struct Row<C> {
     /// What happened.
     pub event: Event,
     /// To whom.
-    pub contender: Contender,
+    pub contender: C,
     /// How often.
     pub n: usize,
     /// How long nobody was active.
     pub gap: Quantiles,
     /// How often two were at once.
     pub overlaps: usize,
-    /// For how long at most.
-    pub overlap_max_us: u64,
+    /// For how long.
+    pub overlap: Quantiles,
     /// How often they still were when nobody looked any longer.
     pub endless: usize,
 }
 
-impl Row {
+impl<C: Contender> Row<C> {
     /// Sums outcomes up.
-    pub fn of(event: Event, contender: &Contender, outcomes: &[Outcome]) -> Self {
-        let longest = outcomes.iter().map(|outcome| outcome.overlap_ns).max().unwrap_or(0);
+    pub fn of(event: Event, contender: &C, outcomes: &[Outcome]) -> Self {
         Self {
             event,
             contender: contender.clone(),
             n: outcomes.len(),
             gap: Quantiles::of(outcomes.iter().map(|outcome| outcome.gap_ns).collect()),
             overlaps: outcomes.iter().filter(|outcome| outcome.overlap_ns > 0).count(),
-            overlap_max_us: longest / 1000,
+            overlap: Quantiles::of(outcomes.iter().map(|outcome| outcome.overlap_ns).collect()),
             endless: outcomes.iter().filter(|outcome| outcome.is_endless).count(),
         }
     }
@@ -60,35 +63,31 @@ impl Row {
     fn overlap(&self) -> String {
         match (self.overlaps, self.endless) {
             (0, _) => "none".to_owned(),
-            (count, 0) => format!("{count}, up to {} s", seconds(self.overlap_max_us)),
+            (count, 0) => format!("{count}, up to {} s", seconds(self.overlap.max_us)),
             (count, endless) => format!("{count}, {endless} longer than {} s", OVERLAP_WATCHED.as_secs()),
         }
     }
 }
 
-impl Table {
-    /// Whether soloist never had two at once.
+impl<C> Table<C> {
+    /// Whether everything was reached.
     pub fn is_met(&self) -> bool {
-        self.rows.iter().filter(|row| row.contender.is_quick()).all(|row| row.overlaps == 0)
+        self.targets.iter().all(|target| target.met)
     }
 }
 
-impl fmt::Display for Table {
+impl<C: Contender> fmt::Display for Table<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (raw, n) = &self.raw;
         writeln!(f, "{}\n", self.host)?;
-        writeln!(
-            f,
-            "Raw limit, two PUTs and one watch delivery: p50 {} s, p99 {} s, max {} s, n={n}.\n",
-            seconds(raw.p50_us),
-            seconds(raw.p99_us),
-            seconds(raw.max_us)
-        )?;
+        for (what, rows) in [("raw limit", &self.raw), ("route", &self.routes)] {
+            if !rows.is_empty() {
+                write_times(f, what, rows)?;
+            }
+        }
         writeln!(f, "| event | who | n | nobody active, s: p50 | p99 | max | two at once |")?;
         writeln!(f, "|---|---|---|---|---|---|---|")?;
         for row in &self.rows {
-            let Quantiles { p50_us, p99_us, max_us } = row.gap;
-            let [p50, p99, max] = [p50_us, p99_us, max_us].map(seconds);
+            let [p50, p99, max] = all_seconds(&row.gap);
             writeln!(
                 f,
                 "| {} | {} | {} | {p50} | {p99} | {max} | {} |",
@@ -102,8 +101,10 @@ impl fmt::Display for Table {
         writeln!(f, "|---|---|---|---|---|")?;
         for cost in &self.costs {
             let megabytes = |kb: u64| format!("{:.1}", kb as f64 / 1000.0);
-            let minute = |count: u64| format!("{:.0}", count as f64 * 60.0 / cost.watched_seconds.max(1) as f64);
-            let [active, standby] = [&cost.active, &cost.standby].map(|requests| minute(requests.all()));
+            let [active, standby] = [&cost.active, &cost.standby].map(|requests| {
+                let kinds = requests.iter().map(|(kind, count)| format!("{:.0} {kind}", cost.per_minute(*count)));
+                kinds.collect::<Vec<_>>().join(", ")
+            });
             writeln!(
                 f,
                 "| {} | {} | {} | {active} | {standby} |",
@@ -112,8 +113,26 @@ impl fmt::Display for Table {
                 megabytes(cost.pss_standby_kb)
             )?;
         }
+        writeln!(f)?;
+        for target in &self.targets {
+            writeln!(f, "{target}")?;
+        }
         Ok(())
     }
+}
+
+fn write_times(f: &mut fmt::Formatter<'_>, what: &str, rows: &[report::Row]) -> fmt::Result {
+    writeln!(f, "| {what} | n | s: p50 | p99 | max |\n|---|---|---|---|---|")?;
+    for row in rows {
+        let [p50, p99, max] = all_seconds(&row.gap);
+        writeln!(f, "| {} | {} | {p50} | {p99} | {max} |", row.name.trim(), row.n)?;
+    }
+    writeln!(f)
+}
+
+fn all_seconds(quantiles: &Quantiles) -> [String; 3] {
+    let Quantiles { p50_us, p99_us, max_us } = *quantiles;
+    [p50_us, p99_us, max_us].map(seconds)
 }
 
 /// With as many digits as mean something.
@@ -127,6 +146,7 @@ fn seconds(microseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::duel::consul::Contender;
 
     fn outcome(gap_ns: u64, overlap_ns: u64, is_endless: bool) -> Outcome {
         Outcome { gap_ns, overlap_ns, is_endless }

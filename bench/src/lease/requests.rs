@@ -21,7 +21,7 @@ const LEASE: &str = "footprint";
 /// After this, what a start needed once is given back, and everybody has announced what there is to announce.
 const CALM: Duration = Duration::from_secs(5);
 /// What the default lease comes to, with the shortest jitter.
-const RENEWAL_PERIOD_MIN: Duration = Duration::from_millis(1800);
+pub const RENEWAL_PERIOD_MIN: Duration = Duration::from_millis(1800);
 /// Requests in a minute for which there is no need.
 pub const PER_MINUTE_MAX: f64 = 1.0;
 

@@ -8,7 +8,7 @@ use crate::lock::contract::{held, written};
 use crate::lock::memory::{MemoryBoard, MemoryStore};
 use crate::snapshot::{Health, Publisher, Tenure};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// One attended member, and both ends of what it hears and says.
 struct Scene {

@@ -13,6 +13,7 @@ use election::{Activation, Instant, Proof};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::patience::within;
 use crate::route::{Pending, Route, Turn};
 use crate::workload::{Ending, Event, Launch};
 
@@ -151,8 +152,4 @@ fn publish(route: Rc<dyn Route>, preparation: Option<Pending>, turn: Turn) -> Pe
         }
         within(PUBLISH_LIMIT, route.publish(turn)).await
     })
-}
-
-async fn within(limit: Duration, operation: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    timeout(limit, operation).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
 }

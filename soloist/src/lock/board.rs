@@ -18,6 +18,8 @@ use crate::clock::unix_us;
 use crate::settings::is_member_name;
 use crate::snapshot::Announcement;
 
+/// How long one call to the board may take.
+pub const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// How long an announcement counts without a new one.
 pub const ANNOUNCEMENT_LIFE: Duration = Duration::from_secs(120);
 /// How often a member announces itself at most while nothing changes.
@@ -211,7 +213,8 @@ impl Changes {
 pub trait Board {
     /// Puts up the own announcement, or replaces it.
     fn announce(&self, own: &Announcement) -> impl Future<Output = Result<(), LockError>> + Send;
-    /// Takes the announcement of the member with this nonce down.
+    /// Takes the announcement of the member with this nonce down. Others who write at the same time may cost it many
+    /// calls; where one of them is not answered within [`CALL_LIMIT`], it gives up.
     fn withdraw(&self, nonce: &str) -> impl Future<Output = Result<(), LockError>> + Send;
     /// Lock, history, and the members whose announcement is fresh.
     fn look(&self) -> impl Future<Output = Result<Look, LockError>> + Send;

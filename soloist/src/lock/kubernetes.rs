@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use election::{Claim, Evidence, Record, Seen, Version, Write};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use self::calls::Calls;
 use self::hub::LeaseNews;
@@ -69,6 +70,8 @@ pub struct KubernetesLock {
     witness: Witness,
     /// Whether the kubelet's word is what was woken for, and nothing was asked since.
     woke_for_kubelet: Cell<bool>,
+    /// The look that was begun before anybody asked; one that is not waited for to its end is broken off.
+    ahead: RefCell<JoinSet<Result<(Version, Value), Failed>>>,
 }
 
 impl KubernetesLock {
@@ -94,6 +97,7 @@ impl KubernetesLock {
             told: Cell::new(None),
             witness,
             woke_for_kubelet: Cell::new(false),
+            ahead: RefCell::default(),
         })
     }
 
@@ -153,8 +157,18 @@ impl KubernetesLock {
         Seen { version, record: Some(record), evidence }
     }
 
+    /// Begins the first look already. What it shows is as old as its answer, not as the question.
+    pub fn look_ahead(&self) {
+        let calls = self.calls.beside();
+        self.ahead.borrow_mut().spawn(async move { calls.get().await });
+    }
+
     async fn get(&self) -> Result<(Version, Value), Failed> {
-        self.heard(self.calls.get().await)
+        let mut ahead = self.ahead.take();
+        match ahead.join_next().await {
+            Some(Ok(answer)) => self.heard(answer),
+            _ => self.heard(self.calls.get().await),
+        }
     }
 
     /// The Lease at `expected`, from memory where it is the last one seen; nothing for a lock that is absent.

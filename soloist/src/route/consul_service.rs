@@ -2,8 +2,9 @@
 //!
 //! The instance is registered with the agent, which checks it. Its tags are changed in the catalog, all of them in one
 //! transaction that checks what each instance was: the tag of the active one goes from one instance to another at one
-//! instant, also from one whose member is dead. Agents put back what they know better, except the tags of instances that
-//! allow it (`EnableTagOverride`), so the token is a tag as well.
+//! instant, also from one whose member is dead. Each publication marks every instance of the group with its token, so
+//! that what an older activation sent finds its own instance changed, however late it arrives. Agents put back what they
+//! know better, except the tags of instances that allow it (`EnableTagOverride`), so the token is a tag as well.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -125,8 +126,9 @@ impl Instance {
         self.tags.iter().flatten().find_map(|tag| tag.strip_prefix(TOKEN)?.parse().ok())
     }
 
-    /// The operation that gives it these tags, unless it has changed meanwhile.
-    fn with_tags(&self, service: &str, tags: &[String]) -> Value {
+    /// The operation that marks it with `token` and as what it is, unless it has changed meanwhile.
+    fn marked(&self, service: &str, role: &str, token: u64) -> Value {
+        let tags = [role.to_owned(), format!("{TOKEN}{token}")];
         json!({"Service": {"Verb": "cas", "Node": self.node, "Service": {
             "ID": self.id, "Service": service, "Tags": tags, "Meta": self.meta, "Address": self.address,
             "Port": self.port, "EnableTagOverride": true, "ModifyIndex": self.modify_index,
@@ -156,8 +158,8 @@ impl ConsulService {
     pub async fn enter(&self) -> Result<(), Obstacle> {
         let shared = &self.0;
         let instances = shared.instances().await?;
-        let own = instances.iter().find(|instance| instance.id == shared.definition.id());
-        if let Some(stranger) = own.filter(|instance| instance.meta[LOCK] != shared.lock.as_str()) {
+        let is_stranger = |instance: &&Instance| instance.meta[LOCK] != shared.lock.as_str();
+        if let Some(stranger) = shared.own(&instances).filter(is_stranger) {
             let what = format!("the instance {:?} on node {:?} is not of this group", stranger.id, stranger.node);
             return Err(Failure::new(Code::Configuration, what).hint("choose another name for the service").into());
         }
@@ -209,24 +211,31 @@ impl Shared {
         answer::transaction(&answered, &self.definition.rule()).map(drop)
     }
 
+    /// What makes the own instance the active one and all others of the group stand by.
+    fn operations(&self, instances: &[Instance], token: u64) -> Vec<Value> {
+        let role = |one: &Instance| if one.id == self.definition.id() { ACTIVE } else { STANDBY };
+        self.group(instances).map(|one| one.marked(&self.definition.service, role(one), token)).collect()
+    }
+
+    fn group<'a>(&'a self, instances: &'a [Instance]) -> impl Iterator<Item = &'a Instance> {
+        instances.iter().filter(|one| one.meta[LOCK] == self.lock.as_str())
+    }
+
     async fn publish(&self, turn: Turn) -> Result<(), String> {
         let service = &self.definition.service;
         for _ in 0..TRIES {
             let instances = self.instances().await.map_err(sentence)?;
-            let group: Vec<_> = instances.iter().filter(|one| one.meta[LOCK] == self.lock.as_str()).collect();
-            if let Some(newer) = group.iter().filter_map(|one| one.token()).find(|token| *token > turn.token.0) {
+            if let Some(newer) = self.group(&instances).filter_map(Instance::token).find(|token| *token > turn.token.0)
+            {
                 return Err(format!("the service {service} has token {newer}, which is newer"));
             }
-            let Some(own) = self.own(&instances) else {
+            if self.own(&instances).is_none() {
                 // Its agent was restarted, or somebody took it away.
                 self.register().await.map_err(sentence)?;
                 sleep(CATALOG_PACE).await;
                 continue;
-            };
-            let others = group.iter().filter(|one| one.id != own.id && one.has(ACTIVE));
-            let mut operations: Vec<_> = others.map(|one| one.with_tags(service, &[STANDBY.to_owned()])).collect();
-            operations.push(own.with_tags(service, &[ACTIVE.to_owned(), format!("{TOKEN}{}", turn.token)]));
-            match self.transact(operations).await {
+            }
+            match self.transact(self.operations(&instances, turn.token.0)).await {
                 Err(Failed::Conflict | Failed::Absent) => {}
                 done => return done.map_err(sentence),
             }
@@ -239,7 +248,7 @@ impl Shared {
             let instances = self.instances().await.map_err(sentence)?;
             let is_meant = |own: &&Instance| own.has(ACTIVE) && own.token() == Some(turn.token.0);
             let Some(own) = self.own(&instances).filter(is_meant) else { return Ok(()) };
-            let operation = own.with_tags(&self.definition.service, &[STANDBY.to_owned()]);
+            let operation = own.marked(&self.definition.service, STANDBY, turn.token.0);
             match self.transact(vec![operation]).await {
                 Err(Failed::Conflict | Failed::Absent) => {}
                 done => return done.map_err(sentence),
@@ -315,9 +324,38 @@ mod tests {
             "ModifyIndex": 12});
         let instance: Instance = serde_json::from_value(shown).unwrap();
         assert!(instance.has(ACTIVE) && instance.token() == Some(7));
-        let operation = instance.with_tags("capi-drs", &["standby".into()]);
+        let operation = instance.marked("capi-drs", STANDBY, 8);
         let service = &operation["Service"]["Service"];
-        assert_eq!((&service["Meta"]["x"], &service["Tags"]), (&json!("y"), &json!(["standby"])));
+        assert_eq!((&service["Meta"]["x"], &service["Tags"]), (&json!("y"), &json!(["standby", "soloist-token=8"])));
         assert_eq!((&service["ModifyIndex"], &operation["Service"]["Verb"]), (&json!(12), &json!("cas")));
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a real Consul: make consul"]
+    async fn what_an_older_activation_sent_never_lands_after_a_newer_one() {
+        let access = Access::new(&Server::default(), &|name| std::env::var(name).ok()).unwrap();
+        let service = format!("late-{}", std::process::id());
+        let member = |name: &str| {
+            let definition =
+                Definition { access: access.clone(), service: service.clone(), check: None, ..definition() };
+            ConsulService::new(Definition { member: name.into(), ..definition }, "l".into())
+        };
+        let (old, new) = (member("a"), member("b"));
+        old.enter().await.unwrap();
+        new.enter().await.unwrap();
+        // Both stand by, and the older one's transaction is held up on its way.
+        let held_up = old.0.operations(&old.0.instances().await.unwrap(), 5);
+        let turn = |token| Turn { activation: election::Activation(7), token: election::Token(token), before: None };
+        new.publish(turn(6)).await.unwrap();
+        assert_eq!(old.0.transact(held_up).await, Err(Failed::Conflict));
+        assert!(old.publish(turn(5)).await.unwrap_err().contains("newer"));
+        let active: Vec<_> = new.0.instances().await.unwrap().into_iter().filter(|one| one.has(ACTIVE)).collect();
+        assert_eq!((active.len(), active[0].token()), (1, Some(6)));
+        // Also after that one has withdrawn.
+        new.withdraw(turn(6)).await.unwrap();
+        assert!(old.publish(turn(5)).await.unwrap_err().contains("newer"));
+        for route in [&old, &new] {
+            route.close().await.unwrap();
+        }
     }
 }

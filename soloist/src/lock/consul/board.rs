@@ -16,9 +16,10 @@ use super::another_use;
 use super::calls::{Calls, Keys, Operation};
 use super::entry::Entry;
 use super::watch::{Hub, Posted, Watcher};
-use crate::lock::board::{self, Answer, Asked, Asking, Board, Changes, Look};
+use crate::lock::board::{self, Answer, Asked, Asking, Board, CALL_LIMIT, Changes, Look};
 use crate::lock::codec::fingerprint;
 use crate::lock::{Failed, LockError};
+use crate::patience::within;
 use crate::snapshot::Announcement;
 
 /// As many bytes may a post take.
@@ -177,9 +178,9 @@ impl Board for ConsulBoard {
             return Ok(());
         }
         let key = self.member_key(nonce);
-        let (_, keys) = self.calls.list(&key).await?;
+        let (_, keys) = within(CALL_LIMIT, self.calls.list(&key)).await?;
         let Some(entry) = keys.iter().find(|entry| entry.key == key) else { return Ok(()) };
-        self.calls.transact(&[Operation::delete(&key, entry.modify_index)]).await?;
+        within(CALL_LIMIT, self.calls.transact(&[Operation::delete(&key, entry.modify_index)])).await?;
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use super::board::ConsulBoard;
 use super::calls::{Calls, Keys, Operation};
 use crate::lock::board::Board;
 use crate::lock::{Failed, LockError};
+use crate::patience::within;
 
 /// How long whoever waits for the lock is given to take it: the release is the proof that nobody is active, and a key
 /// that is deleted under it proves nothing.
@@ -30,8 +31,7 @@ pub enum Cleanup {
 /// # Errors
 /// Consul did not answer, or does not allow it.
 pub async fn clean_up(access: Access, keys: Keys) -> Result<Cleanup, LockError> {
-    let late = |_| LockError::Unavailable(format!("no answer within {LIMIT:?}"));
-    tokio::time::timeout(LIMIT, try_to_clean_up(access, keys)).await.map_err(late)?
+    within(LIMIT, try_to_clean_up(access, keys)).await
 }
 
 /// Whether the key can be a lock: it is one, or there is none.
@@ -39,9 +39,8 @@ pub async fn clean_up(access: Access, keys: Keys) -> Result<Cleanup, LockError> 
 /// # Errors
 /// Consul did not answer, or does not allow it.
 pub async fn is_usable(access: Access, keys: Keys) -> Result<bool, LockError> {
-    let late = |_| LockError::Unavailable(format!("no answer within {LIMIT:?}"));
     let calls = Calls::new(access, keys);
-    let (_, entry) = tokio::time::timeout(LIMIT, calls.get()).await.map_err(late)??;
+    let (_, entry) = within(LIMIT, calls.get()).await?;
     Ok(entry.is_none_or(|entry| !entry.is_of_another_use()))
 }
 
@@ -57,9 +56,8 @@ async fn try_to_clean_up(access: Access, keys: Keys) -> Result<Cleanup, LockErro
     if entry.holder().is_some() || !matches!(entry.record().claim, Claim::Released(_)) {
         return Ok(Cleanup::InUse);
     }
-    let index = entry.modify_index;
-    match calls.transact(&[Operation::check_index(&key, index), Operation::delete(&key, index)]).await {
-        Ok(_) | Err(Failed::Absent) => Ok(Cleanup::Done),
+    match calls.transact(&[Operation::delete(&key, entry.modify_index)]).await {
+        Ok(_) => Ok(Cleanup::Done),
         Err(Failed::Conflict) => Ok(Cleanup::InUse),
         Err(failed) => Err(failed.into()),
     }

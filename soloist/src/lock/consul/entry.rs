@@ -74,7 +74,7 @@ impl Entry {
         let recorded = document.backend.get(SESSION).and_then(Value::as_str);
         match (&document.record.claim, self.holder()) {
             (Claim::Foreign(unreadable), _) => self.foreign(&unreadable.why),
-            (Claim::Held(_), None) | (_, None) => document.record,
+            (_, None) => document.record,
             (Claim::Held(_), Some(session)) if Some(session) == recorded => document.record,
             (_, Some(_)) => self.foreign("its session is not the one in the record: something else took it"),
         }

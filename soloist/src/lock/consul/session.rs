@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::calls::Calls;
 use crate::lock::Failed;
+use crate::patience::within;
 
 /// What Consul allows.
 pub const TTL_MIN: Duration = Duration::from_secs(10);
@@ -153,7 +154,7 @@ impl Session {
         let mut is_reported = false;
         loop {
             let sent = Instant::now();
-            match limited(calls.create_session(&terms.wanted())).await {
+            match within(CALL_LIMIT, calls.create_session(&terms.wanted())).await {
                 Ok(id) => {
                     tracing::debug!(id, "a session");
                     (backoff, is_reported) = (BACKOFF_MIN, false);
@@ -200,7 +201,7 @@ impl Session {
                 }
             }
             let sent = Instant::now();
-            match limited(calls.renew_session(id)).await {
+            match within(CALL_LIMIT, calls.renew_session(id)).await {
                 Ok(()) => (confirmed, pause) = (sent, terms.ttl / 2),
                 Err(Failed::Absent) => self.is_gone(id),
                 Err(failed) => {
@@ -214,11 +215,6 @@ impl Session {
             }
         }
     }
-}
-
-async fn limited<T>(call: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
-    let late = |_| Failed::Unknown(format!("no answer within {CALL_LIMIT:?}"));
-    timeout(CALL_LIMIT, call).await.map_err(late).flatten()
 }
 
 #[cfg(test)]

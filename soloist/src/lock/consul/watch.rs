@@ -6,13 +6,14 @@ use std::time::Duration;
 use election::{Entropy, Version};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
 use super::entry::Entry;
 use crate::elector::KernelEntropy;
 use crate::lock::news::News;
 use crate::lock::{Failed, LockError};
+use crate::patience::{jittered, within};
 
 /// A query is answered after this at the latest, and up to as much again: not all members' at once.
 const WAIT_SECONDS: u64 = 30;
@@ -157,11 +158,11 @@ impl Task {
         let keys = self.calls.keys();
         let prefix = if scope == Scope::All { keys.all() } else { keys.posts() };
         if self.index == 0 {
-            return limited(FIRST_LIMIT, self.calls.list(&prefix)).await;
+            return within(FIRST_LIMIT, self.calls.list(&prefix)).await;
         }
         let wait = Duration::from_secs(WAIT_SECONDS + KernelEntropy.bits() % WAIT_SECONDS);
         let limit = wait + wait / 16 + LATE_MAX;
-        limited(limit, self.calls.list_after(&prefix, self.index, wait)).await
+        within(limit, self.calls.list_after(&prefix, self.index, wait)).await
     }
 
     /// Tells what an answer shows; whether it was another one than the last.
@@ -206,15 +207,4 @@ impl Task {
             tracing::warn!("the query for changes failed and is begun anew: {}", LockError::from(failed));
         }
     }
-}
-
-async fn limited<T>(limit: Duration, call: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
-    let late = |_| Failed::Unknown(format!("no answer within {limit:?}"));
-    timeout(limit, call).await.map_err(late).flatten()
-}
-
-/// Between half of it and all of it.
-fn jittered(pause: Duration) -> Duration {
-    let thousandths = 500 + u32::try_from(KernelEntropy.bits() % 501).unwrap_or(0);
-    pause * thousandths / 1000
 }

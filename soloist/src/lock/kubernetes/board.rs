@@ -9,7 +9,7 @@ mod posts;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use election::{Claim, Entropy, Evidence, Nonce, Seen, Version};
+use election::{Claim, Evidence, Nonce, Seen, Version};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
@@ -18,10 +18,10 @@ use super::calls::Calls;
 use super::hub::Newest;
 use super::watch::Watcher;
 use super::{Access, ObjectName, lease};
-use crate::elector::KernelEntropy;
-use crate::lock::board::{Answer, Asked, Asking, Board, Changes, Look};
+use crate::lock::board::{Answer, Asked, Asking, Board, CALL_LIMIT, Changes, Look};
 use crate::lock::codec::fingerprint;
 use crate::lock::{Failed, LockError};
+use crate::patience::{jittered, within};
 use crate::snapshot::Announcement;
 
 /// How often a change is tried while others write the Lease as well.
@@ -29,10 +29,10 @@ const TRIES: u32 = 6;
 /// How often who leaves tries: others may leave at the same moment, and nobody comes back to it. Its caller's limit is
 /// reached before.
 const TRIES_TO_LEAVE: u32 = 30;
-/// Before the second try, from half of this to half as much again: a renewal is to come first. As much longer before
-/// each further one, up to [`RETRY_PAUSE_MAX`]: of many, each finds a moment.
-const RETRY_PAUSE: Duration = Duration::from_millis(40);
-const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Before the second try, from half of this to all of it: a renewal is to come first. As much longer before each further
+/// one, up to [`RETRY_PAUSE_MAX`]: of many, each finds a moment.
+const RETRY_PAUSE: Duration = Duration::from_millis(60);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(300);
 /// How long a member waits for a Lease that takes announcements: the lock makes or fills it meanwhile.
 const LEASE_WAIT: Duration = Duration::from_millis(1_500);
 /// A handover is under way: what can wait gets out of its way.
@@ -88,7 +88,7 @@ impl LeaseBoard {
                 return Ok(newest.lease().cloned());
             }
         }
-        match self.calls.get().await {
+        match within(CALL_LIMIT, self.calls.get()).await {
             Ok((_, lease)) => Ok(Some(Arc::new(lease))),
             Err(Failed::Absent) => Ok(None),
             Err(failed) => Err(failed.into()),
@@ -134,7 +134,8 @@ impl LeaseBoard {
                 Edit::Leave(result) => return Ok(result),
                 Edit::Write(result) => result,
             };
-            match self.calls.put(&posts.put_on(&lease).map_err(too_long)?).await {
+            let changed = posts.put_on(&lease).map_err(too_long)?;
+            match within(CALL_LIMIT, self.calls.put(&changed)).await {
                 Ok(_) => return Ok(result),
                 Err(Failed::Conflict) => lease = self.what_came_before(&lease, conflicts).await?,
                 Err(failed) => return Err(failed.into()),
@@ -145,8 +146,7 @@ impl LeaseBoard {
 
     /// What somebody else has made of `lease`. The watch of a member tells it in a moment.
     async fn what_came_before(&self, lease: &Value, conflicts: u32) -> Result<Arc<Value>, LockError> {
-        let thousandths = u32::try_from(KernelEntropy.bits() % 1_000).unwrap_or(0);
-        sleep((RETRY_PAUSE * conflicts).min(RETRY_PAUSE_MAX) * (500 + thousandths) / 1_000).await;
+        sleep(jittered((RETRY_PAUSE * conflicts).min(RETRY_PAUSE_MAX))).await;
         let quoted = lease::version(lease).map_err(LockError::Unavailable)?.number;
         let newest = self.calls.hub().newest().borrow().clone();
         match newest.lease() {
@@ -157,7 +157,7 @@ impl LeaseBoard {
 
     /// The Lease as it is now, whatever was heard of it.
     async fn corrected(&self) -> Result<Arc<Value>, LockError> {
-        let (version, lease) = self.calls.get().await?;
+        let (version, lease) = within(CALL_LIMIT, self.calls.get()).await?;
         self.calls.hub().correct(version.number, &lease);
         Ok(Arc::new(lease))
     }
@@ -251,14 +251,18 @@ impl Board for LeaseBoard {
         if let Some(watcher) = &self.watcher {
             watcher.get_or_init(|| Watcher::start(&self.calls, Version::ABSENT));
         }
+        let over = |_| LockError::Unavailable("nothing more is heard of the Lease".into());
         let mut newest = hub.newest();
+        if self.has_a_lock() {
+            // What the lock asks first is not to be disturbed by the same question.
+            newest.wait_for(Newest::is_known).await.map_err(over)?;
+        }
         loop {
             let now = Parts::of(newest.borrow_and_update().lease().map(|lease| &**lease));
             let changes = self.take(now);
             if changes.any() {
                 return Ok(changes);
             }
-            let over = |_| LockError::Unavailable("nothing more is heard of the Lease".into());
             newest.changed().await.map_err(over)?;
         }
     }

@@ -11,15 +11,20 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::access::Access;
 use super::events::Lines;
 use super::rule::{Verb, missing_beside};
 use super::session::{Sessions, request};
-use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS, jittered};
+use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS};
 use crate::elector::KernelEntropy;
 use crate::error::chain;
+use crate::patience::{jittered, within};
+
+/// What is watched from the start of a member on waits so long: the member may have to acquire the lock, and another
+/// handshake with the API server would be in its way.
+pub const GIVE_WAY: Duration = Duration::from_millis(100);
 
 /// One object that is watched, and what it costs not to be allowed to.
 #[derive(Clone, Debug)]
@@ -62,9 +67,21 @@ impl<T: Clone + Send + Sync + 'static> Waiting<T> {
         is_told: Arc<AtomicBool>,
         judge: impl Fn(&Value) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
+        Self::start_after(Duration::ZERO, access, watched, is_told, judge)
+    }
+
+    /// The same a little later, where something else is more urgent.
+    pub fn start_after(
+        delay: Duration,
+        access: Access,
+        watched: Watched,
+        is_told: Arc<AtomicBool>,
+        judge: impl Fn(&Value) -> Option<T> + Send + Sync + 'static,
+    ) -> Self {
         let (sender, word) = watch::channel(None);
         let task = Task { watched, is_told, sessions: Sessions::new(access) };
         let task = tokio::spawn(async move {
+            sleep(delay).await;
             let said = task.run(judge).await;
             // Fails only if nobody listens any more.
             let _ = sender.send(Some(said));
@@ -151,10 +168,7 @@ impl Task {
 
     async fn watch<T>(&mut self, judge: &impl Fn(&Value) -> Option<T>) -> Result<T, End> {
         let seconds = WATCH_SECONDS + KernelEntropy.bits() % WATCH_SECONDS;
-        let response = match timeout(START_LIMIT, self.begin(seconds)).await {
-            Ok(begun) => begun.map_err(End::Broken)?,
-            Err(_) => return Err(End::Broken(format!("no answer within {START_LIMIT:?}"))),
-        };
+        let response = within(START_LIMIT, self.begin(seconds)).await.map_err(End::Broken)?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::FORBIDDEN => return Err(End::Forbidden),

@@ -22,6 +22,7 @@ use super::rule::Verb;
 use super::session::{BODY_MAX, Sessions, request};
 use crate::elector::KernelEntropy;
 use crate::error::chain;
+use crate::patience::{jittered, within};
 
 /// The server ends a watch after this, and up to as much again: not all members' at once.
 pub const WATCH_SECONDS: u64 = 30;
@@ -166,10 +167,9 @@ impl Task {
     /// One watch from its request to its end.
     async fn watch(&mut self) -> End {
         let seconds = WATCH_SECONDS + KernelEntropy.bits() % WATCH_SECONDS;
-        let response = match timeout(START_LIMIT, self.begin(seconds)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(why)) => return End::Broken(why),
-            Err(_) => return End::Broken(format!("no answer within {START_LIMIT:?}")),
+        let response = match within(START_LIMIT, self.begin(seconds)).await {
+            Ok(response) => response,
+            Err(why) => return End::Broken(why),
         };
         if response.status() != StatusCode::OK {
             return self.refusal(response).await;
@@ -250,10 +250,4 @@ impl Task {
             Ok(Event::Failed(why)) | Err(why) => Some(End::Gap(why)),
         }
     }
-}
-
-/// Between half of it and all of it.
-pub fn jittered(pause: Duration) -> Duration {
-    let thousandths = 500 + u32::try_from(KernelEntropy.bits() % 501).unwrap_or(0);
-    pause * thousandths / 1000
 }

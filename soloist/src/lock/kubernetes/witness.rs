@@ -13,7 +13,7 @@ use super::access::Access;
 use super::container::Container;
 use super::evidence::{Recorded, WhyNot, restarted, shown_id, terminated};
 use super::instance::InstanceLock;
-use super::kubelet::{Waiting, Watched};
+use super::kubelet::{GIVE_WAY, Waiting, Watched};
 use crate::clock::unix_us;
 use crate::workload::process::ProcessId;
 
@@ -149,7 +149,7 @@ impl Kubelet {
             let started = started()?;
             let container = own.clone();
             let judge = move |pod: &Value| shown_id(&container, started, pod).ok();
-            Some(Waiting::start(access.clone(), watched(own), Arc::clone(&is_told), judge))
+            Some(Waiting::start_after(GIVE_WAY, access.clone(), watched(own), Arc::clone(&is_told), judge))
         });
         Self { access, is_told, own_id, holder: RefCell::new(None) }
     }

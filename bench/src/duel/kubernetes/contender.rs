@@ -9,6 +9,7 @@ use serde::Serialize;
 use testkit::group::binary;
 
 use super::access::Access;
+use crate::duel::arena::{self, Start};
 
 /// A program that runs a command while it leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,70 +66,57 @@ impl From<Contender> for String {
     }
 }
 
-/// One member that is to be started.
-pub struct Start<'a> {
-    /// Its namespace and Lease.
-    pub place: (&'a str, &'a str),
-    /// What it calls itself.
-    pub name: &'a str,
-    /// How it reaches the API server.
-    pub access: &'a Access,
-    /// What it runs while it leads.
-    pub workload: &'a [String],
-}
-
-impl Contender {
-    /// Whether a handover takes milliseconds: measured alone then, so that nothing else is in its way.
-    pub fn is_quick(&self) -> bool {
+impl arena::Contender for Contender {
+    fn is_ours(&self) -> bool {
         matches!(self, Self::Soloist | Self::StandIn)
     }
 
+    fn tells_a_token(&self) -> bool {
+        !matches!(self, Self::Peer(_))
+    }
+}
+
+impl Contender {
     /// The variables and the command line of a member.
-    pub fn words(&self, start: &Start<'_>) -> Result<Vec<OsString>> {
-        let (namespace, lease) = start.place;
+    pub fn words(&self, namespace: &str, start: &Start<'_>, access: &Access) -> Result<Vec<OsString>> {
+        let (lease, name) = (start.lock, start.name());
         let mut words: Vec<OsString> = vec!["env".into()];
         match self {
             Self::Soloist => {
-                words.extend([binary("soloist")?.into_os_string(), "run".into(), "--name".into(), start.name.into()]);
+                words.extend([binary("soloist")?.into_os_string(), "run".into(), "--name".into(), name.into()]);
                 words.extend(["--lock".into(), format!("kubernetes://{namespace}/{lease}").into()]);
-                words.extend(["--kubeconfig".into(), start.access.kubeconfig().into(), "--".into()]);
+                words.extend(["--kubeconfig".into(), access.kubeconfig().into(), "--".into()]);
             }
             Self::StandIn => {
-                words.extend(variables(start));
+                words.extend(variables(namespace, start, access));
                 words.extend([binary("soloist")?.into_os_string(), "k8s-await-election".into()]);
             }
             Self::ClientGo | Self::Deaf => {
                 let programs = std::env::var_os("TESTBED_BIN").context("TESTBED_BIN is not set")?;
                 words.push(PathBuf::from(programs).join("client-go-member").into());
-                words.extend(["-kubeconfig".into(), start.access.kubeconfig().into(), "-release-on-cancel".into()]);
-                words.extend(["-namespace", namespace, "-name", lease, "-identity", start.name].map(Into::into));
+                words.extend(["-kubeconfig".into(), access.kubeconfig().into(), "-release-on-cancel".into()]);
+                words.extend(["-namespace", namespace, "-name", lease, "-identity", name].map(Into::into));
                 words.extend((*self == Self::Deaf).then(|| "-deaf".into()));
             }
             Self::Peer(peer) => {
-                words.extend(variables(start));
+                words.extend(variables(namespace, start, access));
                 words.push(peer.path.clone().into());
             }
         }
         words.extend(start.workload.iter().map(Into::into));
         Ok(words)
     }
-
-    /// Whether its command is told a fencing token.
-    pub fn tells_a_token(&self) -> bool {
-        !matches!(self, Self::Peer(_))
-    }
 }
 
 /// What k8s-await-election is told, and what a container is told of its API server.
-fn variables(start: &Start<'_>) -> Vec<OsString> {
-    let (namespace, lease) = start.place;
-    let address = start.access.address();
+fn variables(namespace: &str, start: &Start<'_>, access: &Access) -> Vec<OsString> {
+    let (lease, address) = (start.lock, access.address());
     let settings = [
         ("ENABLED", "1"),
         ("NAME", lease),
         ("LOCK_NAME", lease),
         ("LOCK_NAMESPACE", namespace),
-        ("IDENTITY", start.name),
+        ("IDENTITY", start.name()),
     ];
     let mut words: Vec<OsString> =
         settings.map(|(name, value)| format!("K8S_AWAIT_ELECTION_{name}={value}").into()).into();

@@ -57,4 +57,8 @@ impl Access {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+    /// What must stay as long as somebody reads it.
+    pub fn into_folder(self) -> TempDir {
+        self.folder
+    }
 }

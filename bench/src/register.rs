@@ -1,56 +1,44 @@
-//! The raw limit: a PUT, its notice to somebody who watches, and a PUT of theirs. The same client stack and records as
-//! soloist's, in one process, with nothing to stop, to prove or to start.
+//! The raw limit of a store: a write, its notice to somebody who listens, and a write of theirs. The same client stack and
+//! records as soloist's, in one process, with nothing to stop, to prove or to start.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use election::{Activation, Attempt, Claim, Holder, Member, Nonce, Proof, Record, Release, Token, Version, Write};
 use soloist::lock::Lock;
-use soloist::lock::kubernetes::{Access, KubernetesLock, ObjectName};
-use testkit::cluster::Cluster;
+use testkit::quantiles::Quantiles;
 use testkit::stamp;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-use super::QUIET;
+use crate::report::Row;
 use crate::steps::{LIMIT, SETTLE};
-
-/// How often a lock looks that may not watch: never here.
-const PERIOD: Duration = Duration::from_secs(2);
 
 /// One raw handover, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts {
-    /// The first PUT.
+    /// The first write.
     pub release_ns: u64,
     /// From its answer to the notice of it; nothing if the notice was there first.
     pub notice_ns: u64,
-    /// The second PUT.
+    /// The second write.
     pub acquire_ns: u64,
-    /// From the begin of the first PUT to the answer to the second.
+    /// From the begin of the first write to the answer to the second.
     pub total_ns: u64,
 }
 
-/// Two who hand a Lease of their own to and fro.
-pub struct Raw {
-    from: KubernetesLock,
-    to: KubernetesLock,
+/// Two who hand a lock of their own to and fro.
+pub struct Raw<L> {
+    from: L,
+    to: L,
     version: Version,
     round: u64,
     runtime: Runtime,
 }
 
-impl Raw {
-    /// Connects both.
-    pub fn start(cluster: &Cluster) -> Result<Self> {
-        let (namespace, name) = (QUIET, "raw");
-        cluster.initial_lease(namespace, name)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let open = || {
-            let place = ObjectName::lease(namespace, name);
-            runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD, false))
-        };
-        let (from, to) = (open()?, open()?);
+impl<L: Lock> Raw<L> {
+    /// The first of two has it, which nobody has held before. Both live in `runtime`.
+    pub fn start(runtime: Runtime, [from, to]: [L; 2]) -> Result<Self> {
         let version = runtime.block_on(async {
             let seen = from.read().await?;
             written(from.write(seen.version, &held(0), "raw").await)
@@ -91,7 +79,25 @@ impl Raw {
     }
 }
 
-fn written(outcome: Write) -> Result<Version> {
+/// What was measured and its parts; `request` is what a write is called.
+pub fn rows(parts: &[Parts], request: &str) -> Vec<Row> {
+    type Part = fn(&Parts) -> u64;
+    let columns: [(String, Part); 4] = [
+        (format!("raw limit: {request}, notice, {request}"), |part| part.total_ns),
+        (format!("  the first {request}"), |part| part.release_ns),
+        ("  its notice, from the answer on".to_owned(), |part| part.notice_ns),
+        (format!("  the second {request}"), |part| part.acquire_ns),
+    ];
+    columns.map(|(name, of)| Row::of_times(&name, parts.iter().map(of).collect())).into()
+}
+
+/// What the raw limit alone comes to.
+pub fn limit(raw: &[Row]) -> Quantiles {
+    raw.first().map(|row| row.gap).unwrap_or_default()
+}
+
+/// The version that a write has led to.
+pub fn written(outcome: Write) -> Result<Version> {
     match outcome {
         Write::Written(version) => Ok(version),
         other => bail!("a raw write failed: {other:?}"),
@@ -115,7 +121,8 @@ fn held(round: u64) -> Record {
     }))
 }
 
-fn released(round: u64) -> Record {
+/// What is left of the holder of a round that has let go.
+pub fn released(round: u64) -> Record {
     record(Claim::Released(Release {
         member: member(round),
         activation: Activation(round.into()),
