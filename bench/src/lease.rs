@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
-use soloist::lock::kubernetes::{Access, KubernetesLock, LeaseName};
+use soloist::lock::kubernetes::{Access, KubernetesLock, ObjectName};
 use testkit::audit::AUDITED;
 use testkit::cluster::Cluster;
 use testkit::ends::End;
@@ -153,7 +153,7 @@ fn raw(cluster: &Cluster) -> Result<Raw<KubernetesLock>> {
     cluster.initial_lease(namespace, name)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let open = || {
-        let place = LeaseName { namespace: namespace.into(), name: name.into() };
+        let place = ObjectName::lease(namespace, name);
         runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD, false))
     };
     let two = [open()?, open()?];

@@ -167,7 +167,7 @@ impl Arguments {
                 port: self.consul_service_port,
                 address: self.consul_service_address,
             },
-            command: self.command,
+            command: Some(self.command),
             health: self.health.raw(),
             hooks: self.hooks.raw(),
             notify: self.notify.raw(self.access.allow_plaintext),

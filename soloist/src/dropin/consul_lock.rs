@@ -215,7 +215,7 @@ fn settings(options: &Options, place: ConsulPlace) -> Result<Settings, Failure> 
         stop_grace: GRACE.to_owned(),
         // As consul lock does; the log warns.
         allow_plaintext: true,
-        command: command(options),
+        command: Some(command(options)),
         ..Raw::default()
     };
     Settings::at(Place::Consul(Box::new(place)), None, raw, OnExit::Exit, OnLoss::Exit)
