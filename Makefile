@@ -15,7 +15,7 @@ names = $(foreach file,$(1),--test $(basename $(notdir $(file))))
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## See it work: three members, and everything that can happen to the active one
@@ -82,12 +82,20 @@ campaign: ## A thousand rounds over all kinds of end, and a thousand of the demo
 
 .PHONY: campaign-lease
 campaign-lease: testbed ## Black holes between members and a real API server, short leases and default ones; needs root
+	$(call black_holes,control-plane,kubernetes)
+
+.PHONY: campaign-consul
+campaign-consul: testbed ## The same between members and a real Consul; needs root
+	$(call black_holes,consul,consul)
+
+define black_holes
 	@mkdir -p out
 	cargo build --locked --release --workspace --bins
 	for lease in "4s --rounds 208" "15s --rounds 16"; do \
-		SOLOIST_BIN=$(CURDIR)/target/release/soloist testbed/run control-plane -- \
-			target/release/campaign --lock kubernetes --groups 8 --lease $$lease --json out/holes-$${lease%% *}.json || exit 1; \
+		SOLOIST_BIN=$(CURDIR)/target/release/soloist testbed/run $(1) -- target/release/campaign --lock $(2) \
+			--groups 8 --lease $$lease --json out/holes-$(2)-$${lease%% *}.json || exit 1; \
 	done
+endef
 
 .PHONY: bench
 bench: ## Handovers beside flock and the raw limit, memory, size, wake-ups; fails when a target is missed

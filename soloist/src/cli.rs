@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::dropin::{consul_lock, k8s_await_election};
+use crate::dropin::{consul_lock, k8s_await_election, leader_elector};
 use crate::error::{Code, Failure};
 
 /// Keeps exactly one member of a group active and the others ready.
@@ -80,6 +80,13 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
         arguments: Vec<OsString>,
     },
+    /// Stand in for leader-elector: take part in an election and tell over HTTP who leads
+    #[command(disable_help_flag = true)]
+    LeaderElector {
+        /// The flags of leader-elector
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<OsString>,
+    },
     /// Print a completion script
     Completions {
         /// For which shell
@@ -111,6 +118,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::DemoServer(arguments) => demo::serve(&arguments),
         Verb::K8sAwaitElection { command } => Ok(k8s_await_election::main(command)),
         Verb::ConsulLock { arguments } => Ok(consul_lock::lock(arguments)),
+        Verb::LeaderElector { flags } => Ok(leader_elector::main(flags)),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "soloist", &mut std::io::stdout());
             Ok(0)

@@ -89,8 +89,8 @@ pub struct Commands(Arc<Mutex<Family>>);
 
 #[derive(Debug)]
 struct Family {
-    /// The keeper waits for this one.
-    guard: i32,
+    /// The keeper waits for this one, if there is one.
+    guard: Option<i32>,
     /// Commands that are waited for by who asked.
     running: HashSet<i32>,
 }
@@ -98,13 +98,14 @@ struct Family {
 impl Commands {
     /// For a member with this guard. Commands must be run on the main thread of a current_thread runtime: the kernel
     /// ends them with the thread that started them.
-    pub fn new(guard: ProcessId) -> Self {
-        Self(Arc::new(Mutex::new(Family { guard: guard.pid, running: HashSet::new() })))
+    pub fn new(guard: Option<ProcessId>) -> Self {
+        let guard = guard.map(|guard| guard.pid);
+        Self(Arc::new(Mutex::new(Family { guard, running: HashSet::new() })))
     }
 
     /// Takes in that the guard was replaced.
     pub fn set_guard(&self, guard: ProcessId) {
-        self.family().guard = guard.pid;
+        self.family().guard = Some(guard.pid);
     }
 
     fn family(&self) -> MutexGuard<'_, Family> {
@@ -128,7 +129,7 @@ impl Commands {
 
     fn reap_strays(&self) {
         let family = self.family();
-        let is_stray = |pid: &i32| *pid != family.guard && !family.running.contains(pid);
+        let is_stray = |pid: &i32| Some(*pid) != family.guard && !family.running.contains(pid);
         for pid in children_of(getpid().as_raw()).into_iter().filter(is_stray).filter_map(Pid::from_raw) {
             // Nothing happens to one that lives.
             let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);

@@ -4,6 +4,7 @@
 pub mod consul_lock;
 mod go;
 pub mod k8s_await_election;
+pub mod leader_elector;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -13,8 +14,12 @@ pub type Door = fn(Vec<OsString>) -> i32;
 
 /// The front door that this binary is called as, if it is one: by a link, or under its name in another image.
 pub fn called_as(name: &OsStr) -> Option<Door> {
-    let doors: [(&str, Door); 2] =
-        [(k8s_await_election::NAME, k8s_await_election::main), (consul_lock::NAME, consul_lock::main)];
+    let doors: [(&str, Door); 4] = [
+        (k8s_await_election::NAME, k8s_await_election::main),
+        (consul_lock::NAME, consul_lock::main),
+        (leader_elector::NAME, leader_elector::main),
+        (leader_elector::SERVER, leader_elector::main),
+    ];
     let called = Path::new(name).file_name()?;
     doors.into_iter().find(|(name, _)| called == *name).map(|(_, door)| door)
 }
@@ -25,7 +30,9 @@ mod tests {
 
     #[test]
     fn the_name_alone_decides_wherever_the_link_is() {
-        for name in ["k8s-await-election", "/k8s-await-election", "./bin/k8s-await-election", "/usr/bin/consul"] {
+        for name in
+            ["k8s-await-election", "/k8s-await-election", "./bin/k8s-await-election", "/usr/bin/consul", "/server"]
+        {
             assert!(called_as(OsStr::new(name)).is_some(), "{name}");
         }
         for name in ["", "/", "soloist", "k8s-await-election/soloist", "k8s-await-election-x"] {

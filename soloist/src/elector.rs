@@ -458,7 +458,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
 
     fn depart(&mut self, departure: Option<Departure>) {
         if let Some((launch, descriptor)) = departure {
-            self.runs = true;
+            self.runs = self.workload.has_processes();
             self.workload.start(launch, descriptor);
         }
     }

@@ -144,12 +144,11 @@ mod tests {
 
     use super::*;
     use crate::health::without_check;
-    use crate::workload::process::ProcessId;
 
     #[tokio::test]
     async fn the_oldest_of_too_many_is_dropped_and_the_one_that_runs_is_not() {
         let standby = Snapshot::new("g", "a", Duration::from_secs(15), without_check(), 0);
-        let commands = Commands::new(ProcessId { pid: 0, start_ticks: 0 });
+        let commands = Commands::new(None);
         let line = || Some("true".to_owned());
         let hooks = Settings { on_active: line(), on_standby: line(), on_stop: None, timeout: Duration::from_secs(20) };
         let mut runner = Runner::new(hooks, commands);

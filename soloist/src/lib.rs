@@ -1,5 +1,6 @@
 //! The library behind the `soloist` binary.
 
+pub mod ask;
 pub mod attend;
 pub mod cli;
 pub mod clock;
@@ -17,8 +18,10 @@ pub mod lock;
 pub mod log;
 pub mod member;
 pub mod metrics;
+pub mod notify;
 pub mod patience;
 pub mod route;
+pub mod secret;
 pub mod serve;
 pub mod settings;
 pub mod signals;

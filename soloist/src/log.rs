@@ -1,5 +1,7 @@
 //! Logs: one line a change, to stderr, never in the way.
 
+mod fields;
+pub mod klog;
 pub mod logrus;
 
 use std::io::IsTerminal;
@@ -8,6 +10,7 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 
+use self::klog::Klog;
 use self::logrus::Logrus;
 
 /// How a line looks.
@@ -21,6 +24,9 @@ pub enum Format {
     /// As logrus writes it: for the front doors of programs that use it.
     #[value(skip)]
     Logrus,
+    /// As glog and klog write it: for the same reason.
+    #[value(skip)]
+    Klog,
 }
 
 /// Lines that wait for a reader who does not read; more are dropped.
@@ -47,6 +53,7 @@ fn start_at(format: Format, default: &str) -> WorkerGuard {
         Format::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
         Format::Json => builder.json().flatten_event(true).init(),
         Format::Logrus => builder.with_ansi(false).event_format(Logrus).init(),
+        Format::Klog => builder.with_ansi(false).event_format(Klog).init(),
     }
     guard
 }

@@ -21,22 +21,24 @@ use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::consul::{ConsulLock, Keys};
 use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
-use crate::lock::kubernetes::{KubernetesLock, LeaseName};
+use crate::lock::kubernetes::{KubernetesLock, ObjectName};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::patience::within;
 use crate::route::Route;
 use crate::settings::{ConsulPlace, FilePlace, Place, Settings};
 use crate::snapshot::{Health, Publisher, Snapshot};
+use crate::workload::Workload;
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
+use crate::workload::nothing::Nothing;
 use crate::workload::process::{ProcessId, boot_id};
-use crate::{attend, countdown, handover, health, hooks, serve, signals};
+use crate::{attend, countdown, handover, health, hooks, notify, serve, signals};
 
 use self::routes::Opened;
 
 /// How long the first look at the lock may take with `--fail-fast`.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
+pub const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Orders that wait for the elector. It takes them at once; a burst of signals is all that can queue.
 const ORDERS_MAX: usize = 16;
@@ -48,7 +50,7 @@ const ORDERS_MAX: usize = 16;
 pub fn check(settings: &Settings) -> Result<(), Failure> {
     match &settings.lock {
         Place::File(file) => file::check(&file.path, settings.allow_remote_fs).map_err(refused),
-        Place::Lease(_) | Place::Consul(_) => Ok(()),
+        Place::Kubernetes(_) | Place::Consul(_) => Ok(()),
     }
 }
 
@@ -77,7 +79,7 @@ pub fn run(settings: Settings, front: Front) -> Result<Exit, Failure> {
 pub async fn take_part(settings: Settings, front: Front) -> Result<Exit, Failure> {
     match settings.lock.clone() {
         Place::File(place) => on_a_file(settings, front, place).await,
-        Place::Lease(place) => on_a_lease(settings, front, place).await,
+        Place::Kubernetes(place) => on_a_lease(settings, front, place).await,
         Place::Consul(place) => on_consul(settings, front, *place).await,
     }
 }
@@ -103,18 +105,18 @@ pub type Reading = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 type Lingering = Box<dyn FnOnce(watch::Receiver<Snapshot>) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result<Exit, Failure> {
-    let mut member = Member::start(settings, front)?;
+    let mut member = Member::start(settings, front, guarded)?;
     let keepers = Keepers {
         elector: ProcessId::own().map_err(internal("read the own start time"))?,
-        guard: member.keeper.guard(),
+        guard: member.workload.guard(),
         boot_id: boot_id().map_err(internal("read the boot id"))?,
         cgroup: member.base.clone(),
     };
     let allow_remote_fs = member.settings.allow_remote_fs;
     let lock = FileLock::open(file::Settings { path: place.path, allow_remote_fs, keepers }).map_err(refused)?;
-    lock.set_announce(Arc::new(member.keeper.announcer()));
+    lock.set_announce(Arc::new(member.workload.announcer()));
     let (lock_knows, commands_know) = (lock.guard_setter(), member.commands.clone());
-    member.keeper.on_replaced(move |guard| {
+    member.workload.on_replaced(move |guard| {
         lock_knows(guard);
         commands_know.set_guard(guard);
     });
@@ -132,7 +134,7 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
     member.elect(lock, around_the_lock).await
 }
 
-async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Result<Exit, Failure> {
+async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Result<Exit, Failure> {
     let listening = Listening::start(settings, front)?;
     let Settings { access, timing, asks_kubelet, .. } = &listening.settings;
     let opened = KubernetesLock::open(access.clone(), place, timing.period(), *asks_kubelet).await;
@@ -140,11 +142,15 @@ async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Resul
     // Handshake and answer are under way while the guard is started: a container that runs anew has no time to lose.
     lock.look_ahead();
     let_others_go_first().await;
-    let mut member = Member::of(listening)?;
-    // Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
-    member.keeper.set_patience(member.settings.timing.lateness());
-    let commands = member.commands.clone();
-    member.keeper.on_replaced(move |guard| commands.set_guard(guard));
+    if listening.settings.command.is_none() {
+        return at_the_lease(Member::of(listening, nothing)?, lock).await;
+    }
+    let mut member = Member::of(listening, guarded)?;
+    member.watch_the_guard();
+    at_the_lease(member, lock).await
+}
+
+async fn at_the_lease<W: Workload>(member: Member<W>, lock: KubernetesLock) -> Result<Exit, Failure> {
     let recorder = lock.recorder(member.settings.name.clone());
     let around_the_lock = AroundTheLock {
         board: lock.board(),
@@ -158,7 +164,8 @@ async fn on_a_lease(settings: Settings, front: Front, place: LeaseName) -> Resul
 }
 
 async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Result<Exit, Failure> {
-    let mut member = Member::start(settings, front)?;
+    let mut member = Member::start(settings, front, guarded)?;
+    member.watch_the_guard();
     let ConsulPlace { access, prefix, consul_lock_session, .. } = place;
     let mimics_consul_lock = consul_lock_session.is_some();
     if access.is_plaintext() {
@@ -168,10 +175,6 @@ async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Resu
     let timing = member.settings.timing;
     let session = consul_lock_session.unwrap_or_else(|| format!("soloist {} at '{prefix}'", member.settings.name));
     let lock = ConsulLock::new(access, Keys::of(&prefix), session, timing.lease(), timing.period());
-    // Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
-    member.keeper.set_patience(timing.lateness());
-    let commands = member.commands.clone();
-    member.keeper.on_replaced(move |guard| commands.set_guard(guard));
     let session = lock.session_keeper();
     let around_the_lock = AroundTheLock {
         board: if mimics_consul_lock { lock.silent_board() } else { lock.board() },
@@ -216,8 +219,28 @@ struct AroundTheLock<B> {
     lingering: Vec<(&'static str, Lingering)>,
 }
 
+/// What a member is active for, and what belongs to it.
+struct Charge<W> {
+    workload: W,
+    base: Option<Base>,
+    commands: Commands,
+}
+
+/// A workload behind a guard, which is started here.
+fn guarded() -> Result<Charge<Keeper>, Failure> {
+    let base = contain();
+    let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
+    let commands = Commands::new(Some(keeper.guard()));
+    Ok(Charge { workload: keeper, base, commands })
+}
+
+/// No workload, and no guard.
+fn nothing() -> Result<Charge<Nothing>, Failure> {
+    Ok(Charge { workload: Nothing::default(), base: None, commands: Commands::new(None) })
+}
+
 /// What every member has, whatever its lock is.
-struct Member {
+struct Member<W> {
     settings: Settings,
     front: Front,
     http: Option<serve::Bound>,
@@ -226,8 +249,17 @@ struct Member {
     orders: mpsc::Receiver<Order>,
     clock: BootClock,
     base: Option<Base>,
-    keeper: Keeper,
+    workload: W,
     commands: Commands,
+}
+
+impl Member<Keeper> {
+    /// Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
+    fn watch_the_guard(&mut self) {
+        self.workload.set_patience(self.settings.timing.lateness());
+        let commands = self.commands.clone();
+        self.workload.on_replaced(move |guard| commands.set_guard(guard));
+    }
 }
 
 /// What listens already, before there is a guard.
@@ -251,20 +283,21 @@ impl Listening {
     }
 }
 
-impl Member {
-    /// Starts what listens, and the guard. Nothing has asked the lock yet.
-    fn start(settings: Settings, front: Front) -> Result<Self, Failure> {
-        Self::of(Listening::start(settings, front)?)
+/// How what belongs to a member is started.
+type Charged<W> = fn() -> Result<Charge<W>, Failure>;
+
+impl<W: Workload> Member<W> {
+    /// Starts what listens, and what `charge` needs. Nothing has asked the lock yet.
+    fn start(settings: Settings, front: Front, charge: Charged<W>) -> Result<Self, Failure> {
+        Self::of(Listening::start(settings, front)?, charge)
     }
 
-    /// Starts the guard.
-    fn of(listening: Listening) -> Result<Self, Failure> {
+    /// Starts what `charge` needs.
+    fn of(listening: Listening, charge: Charged<W>) -> Result<Self, Failure> {
         let Listening { settings, front, http, around, sender, orders } = listening;
         let clock = BootClock::new().map_err(internal("make a timer"))?;
-        let base = contain();
-        let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
-        let commands = Commands::new(keeper.guard());
-        Ok(Self { settings, front, http, around, sender, orders, clock, base, keeper, commands })
+        let Charge { workload, base, commands } = charge()?;
+        Ok(Self { settings, front, http, around, sender, orders, clock, base, workload, commands })
     }
 
     /// Takes part in the election over `lock` until the machine decides to leave.
@@ -273,7 +306,7 @@ impl Member {
         lock: L,
         around_the_lock: AroundTheLock<B>,
     ) -> Result<Exit, Failure> {
-        let Self { settings, front, http, mut around, sender, mut orders, clock, base, keeper, commands } = self;
+        let Self { settings, front, http, mut around, sender, mut orders, clock, base, workload, commands } = self;
         let AroundTheLock { board, name, absence, can_pause, local_lock, lingering } = around_the_lock;
         if settings.fail_fast {
             first_look(&lock).await?;
@@ -281,12 +314,13 @@ impl Member {
         let routes = match routes::open_all(&settings, &name, &mut orders).await {
             Ok(Opened::Ready(routes)) => routes,
             other => {
-                drop(keeper);
+                drop(workload);
                 base.inspect(Base::remove);
                 return other.map(|_| Exit::StoodBy);
             }
         };
-        let command = Command { argv: settings.command.clone(), stop_grace: settings.stop_grace, local_lock };
+        let command =
+            Command { argv: settings.command.clone().unwrap_or_default(), stop_grace: settings.stop_grace, local_lock };
         let health = health::before_the_first(settings.health.as_ref());
         let machine = Machine::new(machine_settings(&settings, absence, can_pause, &health), KernelEntropy);
         let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
@@ -308,6 +342,10 @@ impl Member {
             let hooks = hooks::run(wanted, commands.clone(), publisher.subscribe());
             around.add_lingering("the hooks", hooks, &mut farewells);
         }
+        for listener in settings.listeners.clone() {
+            let telling = notify::run(listener, publisher.subscribe());
+            around.add_lingering("a notice", telling, &mut farewells);
+        }
         let metrics = Metrics::default();
         if let Some(http) = http {
             let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
@@ -320,7 +358,7 @@ impl Member {
             around.add(name, reader(publisher.subscribe()).map_err(internal("start what reads snapshots"))?);
         }
 
-        let mut elector = Elector::new(machine, lock, keeper, clock, command, orders, publisher).counting(metrics);
+        let mut elector = Elector::new(machine, lock, workload, clock, command, orders, publisher).counting(metrics);
         if let Some(route) = front.route.or(routes) {
             elector = elector.routed(route);
         }

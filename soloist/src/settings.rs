@@ -7,7 +7,9 @@ pub mod hooks;
 mod http;
 mod lock_url;
 mod name;
+pub mod notify;
 mod route;
+pub mod target;
 mod variables;
 
 use std::ffi::OsString;
@@ -60,12 +62,14 @@ pub struct Raw {
     pub routes: Vec<String>,
     /// `--consul-check-http` and so on.
     pub consul_service: consul_service::Raw,
-    /// What follows `--`.
-    pub command: Vec<OsString>,
+    /// What follows `--`; nothing for a member without a workload.
+    pub command: Option<Vec<OsString>>,
     /// `--health-...`
     pub health: health::Raw,
     /// `--on-active` and so on.
     pub hooks: hooks::Raw,
+    /// `--notify` and `--notify-token-file`.
+    pub notify: notify::Raw,
 }
 
 /// What a member does, without contradictions.
@@ -95,8 +99,8 @@ pub struct Settings {
     pub handover: Option<handover::Place>,
     /// Who gets the group's traffic.
     pub routes: Vec<Wanted>,
-    /// The workload.
-    pub command: Vec<OsString>,
+    /// The workload, if there is one.
+    pub command: Option<Vec<OsString>>,
     /// After the workload's own end.
     pub on_exit: OnExit,
     /// After a loss.
@@ -105,6 +109,8 @@ pub struct Settings {
     pub health: Option<health::Health>,
     /// The hooks, if there are any.
     pub hooks: Option<hooks::Hooks>,
+    /// Who is told which part this member plays.
+    pub listeners: Vec<notify::Listener>,
 }
 
 impl Settings {
@@ -133,7 +139,7 @@ impl Settings {
         let timing = timing(&raw.lease)?;
         let fits = match &place {
             Place::File(_) => Ok(()),
-            Place::Lease(_) => kubernetes::check_lease(timing.lease()),
+            Place::Kubernetes(_) => kubernetes::check_lease(timing.lease()),
             Place::Consul(consul) => {
                 consul.check_plaintext(raw.allow_plaintext)?;
                 consul::check_lease(timing.lease())
@@ -142,21 +148,22 @@ impl Settings {
         fits.map_err(|why| {
             Failure::new(Code::Configuration, format!("--lease {}: {why}", raw.lease)).hint("use --lease 15s")
         })?;
-        if raw.asks_kubelet && !matches!(place, Place::Lease(_)) {
+        if raw.asks_kubelet && !matches!(place, Place::Kubernetes(_)) {
             return Err(Failure::new(Code::Configuration, format!("--evidence pod: got the lock {place}"))
                 .hint("it is for --lock kubernetes://NAMESPACE/NAME"));
         }
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
         let health = health::health(raw.health)?;
         let hooks = hooks::hooks(raw.hooks)?;
+        let listeners = notify::listeners(&raw.notify)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
         let variable = |name: &str| std::env::var(name).ok();
         let instance =
             |service: &str| consul_service::definition(&raw.consul_service, service, &name, &place, &variable);
         let routes = route::routes(&raw.routes, &instance, &variable)?;
-        let watches_pod = raw.hands_over_on_eviction && matches!(place, Place::Lease(_));
+        let watches_pod = raw.hands_over_on_eviction && matches!(place, Place::Kubernetes(_));
         let handover = watches_pod.then(|| route::own_place(&variable)).flatten();
-        command::check(&raw.command)?;
+        check_workload(raw.command.as_deref(), &place)?;
         place.prepare()?;
         Ok(Self {
             group: group.unwrap_or_else(|| place.name()),
@@ -176,7 +183,20 @@ impl Settings {
             on_loss,
             health,
             hooks,
+            listeners,
         })
+    }
+}
+
+/// A lock file is held by the workload itself, and so far nobody takes part on Consul without one.
+fn check_workload(command: Option<&[OsString]>, place: &Place) -> Result<(), Failure> {
+    match (command, place) {
+        (Some(command), _) => command::check(command),
+        (None, Place::Kubernetes(_)) => Ok(()),
+        (None, Place::File(_) | Place::Consul(_)) => {
+            let what = format!("a member without a workload cannot use the lock {place}");
+            Err(Failure::new(Code::Configuration, what).hint("kubernetes://NAMESPACE/NAME"))
+        }
     }
 }
 
@@ -241,7 +261,7 @@ mod tests {
             name: Some("a".to_owned()),
             lease: "15s".to_owned(),
             stop_grace: "10s".to_owned(),
-            command: vec!["/bin/true".into()],
+            command: Some(vec!["/bin/true".into()]),
             ..Raw::default()
         }
     }
@@ -274,6 +294,14 @@ mod tests {
         }
         let settings = Settings::new(Raw { lock, ..raw() }, OnExit::Exit, OnLoss::Standby).unwrap();
         assert_eq!((settings.group.as_str(), settings.lock.to_string()), ("app", "kubernetes://prod/app".to_owned()));
+    }
+
+    #[test]
+    fn only_on_kubernetes_a_member_needs_no_workload() {
+        let raw = || Raw { command: None, ..raw() };
+        assert_eq!(refusal(raw()).code, Code::Configuration);
+        let lock = Some("kubernetes://prod/app".to_owned());
+        assert!(Settings::new(Raw { lock, ..raw() }, OnExit::Exit, OnLoss::Standby).is_ok());
     }
 
     #[test]

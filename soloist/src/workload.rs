@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod guard;
 pub mod keeper;
+pub mod nothing;
 pub mod process;
 mod protocol;
 mod run;
@@ -130,6 +131,10 @@ pub enum Event {
 ///
 /// Orders never block. Every started activation ends with exactly one [`Event::Gone`].
 pub trait Workload {
+    /// Whether there is ever a process of it.
+    fn has_processes(&self) -> bool {
+        true
+    }
     /// An activation may be granted soon: whatever can be done for it, without running a single instruction of the
     /// command, may be done now. Who makes nothing ready has nothing to do here.
     fn prepare(&mut self, _preparation: Preparation) {}

@@ -24,7 +24,7 @@ fn id(child: &Child) -> ProcessId {
 #[tokio::test]
 async fn the_reaper_collects_strays_and_neither_the_guard_nor_a_command() {
     let (mut guard, mut stray) = (child(), child());
-    let commands = Commands::new(id(&guard));
+    let commands = Commands::new(Some(id(&guard)));
     let reaper = tokio::spawn(commands.reaper().unwrap());
     for child in [&mut guard, &mut stray] {
         let id = id(child);

@@ -1,6 +1,6 @@
 //! The Consul of the testbed, as whoever may do everything there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -23,6 +23,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Consul {
     program: PathBuf,
+    url: String,
     upstream: Upstream,
     token: Option<String>,
 }
@@ -64,10 +65,20 @@ impl Answer {
 impl Consul {
     /// The one that the environment names.
     pub fn connect() -> Result<Self> {
+        Self::at("CONSUL_HTTP_ADDR")
+    }
+
+    /// The one whose address this variable of the environment holds.
+    pub fn at(variable: &str) -> Result<Self> {
         let program = std::env::var_os("CONSUL").context("this test needs a real Consul: make consul")?;
-        let url = std::env::var("CONSUL_HTTP_ADDR").context("no CONSUL_HTTP_ADDR")?;
+        let url = std::env::var(variable).with_context(|| format!("no {variable}"))?;
         let token = std::env::var("TESTBED_CONSUL_ROOT_TOKEN").ok();
-        Ok(Self { program: program.into(), upstream: upstream(&url)?, token })
+        Ok(Self { program: program.into(), upstream: upstream(&url)?, url, token })
+    }
+
+    /// Consul's own program.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// The beginning of keys that nobody has used in this run.
@@ -79,11 +90,17 @@ impl Consul {
     /// What Consul's own program prints; fails if it does.
     pub fn run(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
-        let output = command.args(words).envs(self.token.iter().map(|token| ("CONSUL_HTTP_TOKEN", token))).output();
+        command.args(words).env("CONSUL_HTTP_ADDR", &self.url);
+        let output = command.envs(self.token.iter().map(|token| ("CONSUL_HTTP_TOKEN", token))).output();
         let output = output.with_context(|| format!("failed to run {}", self.program.display()))?;
         let message = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "consul {} failed: {}", words.join(" "), message.trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Does `save` or `restore` with all that is stored, and this file.
+    pub fn snapshot(&self, verb: &str, file: &Path) -> Result<()> {
+        self.run(&["snapshot", verb, file.to_str().context("a name that is no text")?]).map(drop)
     }
 
     /// One call, whatever comes of it.

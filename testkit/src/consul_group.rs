@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -11,7 +11,7 @@ use crate::group::Group;
 use crate::history::Span;
 use crate::member::Member;
 use crate::outage::Store;
-use crate::relayed::{NAMESPACE, Placed, Relayed, View, settle};
+use crate::relayed::{LEASE, NAMESPACE, Placed, Relayed, View, settle};
 
 /// Members that share a key.
 #[derive(Debug)]
@@ -53,16 +53,14 @@ pub struct Choice<'a> {
 }
 
 impl ConsulGroup {
-    /// A group with a lease of 4 s and a key that nobody has used.
+    /// A group with a short lease and a key that nobody has used.
     pub fn new(consul: &Consul) -> Result<Self> {
-        Self::with_lease(consul, "4s")
+        Self::with_lease(consul, LEASE)
     }
 
     /// A group with another lease.
-    pub fn with_lease(consul: &Consul, lease: &str) -> Result<Self> {
-        let mut group = Group::new()?;
-        group.set("--lease", lease);
-        Ok(Self { prefix: consul.prefix(), relayed: Relayed::new(group) })
+    pub fn with_lease(consul: &Consul, lease: Duration) -> Result<Self> {
+        Ok(Self { prefix: consul.prefix(), relayed: Relayed::new(lease)? })
     }
 
     /// Makes the relay of a member that is not started yet.
@@ -71,11 +69,6 @@ impl ConsulGroup {
         fs::write(self.authority(name), relay.authority()).context("failed to write an authority")?;
         self.insert(name, vec![relay]);
         Ok(())
-    }
-
-    /// The file with the authority that a member believes.
-    pub fn authority(&self, name: &str) -> PathBuf {
-        self.group.folder().join(format!("{name}.ca"))
     }
 
     /// Starts a member behind a relay of its own.
@@ -120,16 +113,24 @@ pub struct Pair {
 impl Pair {
     /// By `start`.
     pub fn by(start: impl FnOnce(&mut ConsulGroup, &Consul) -> Result<(Vec<Member>, Span)>) -> Result<Self> {
-        let consul = Consul::connect()?;
-        let mut group = ConsulGroup::new(&consul)?;
+        Self::on(Consul::connect()?, LEASE, start)
+    }
+
+    /// The same where the Consul is another one, and with this lease.
+    pub fn on(
+        consul: Consul,
+        lease: Duration,
+        start: impl FnOnce(&mut ConsulGroup, &Consul) -> Result<(Vec<Member>, Span)>,
+    ) -> Result<Self> {
+        let mut group = ConsulGroup::with_lease(&consul, lease)?;
         let (members, active) = start(&mut group, &consul)?;
         Ok(Self { consul, group, members, active })
     }
 }
 
 impl Placed for Pair {
-    fn placed() -> Result<Self> {
-        Self::by(|group, consul| group.start(consul, &["a", "b"]))
+    fn with_lease(lease: Duration) -> Result<Self> {
+        Self::on(Consul::connect()?, lease, |group, consul| group.start(consul, &["a", "b"]))
     }
 
     fn placed_pid1() -> Result<Self> {

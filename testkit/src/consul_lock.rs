@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 
+use crate::consul::Consul;
 use crate::group::{Group, MARK, binary};
 use crate::history::Span;
 use crate::lease_group::NAMESPACE;
@@ -41,6 +41,8 @@ pub enum Kind {
 /// One lock, and everybody who wants it.
 #[derive(Debug)]
 pub struct Site {
+    /// Where the lock is.
+    pub consul: Consul,
     /// What the lock's key begins with.
     pub prefix: String,
     /// Where they stamp; members of soloist run start here, too.
@@ -53,9 +55,9 @@ impl Site {
     /// # Errors
     /// There is no Consul.
     pub fn new() -> Result<Self> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self::at(&format!("site-{}-{count}", std::process::id()))
+        let consul = Consul::connect()?;
+        let prefix = consul.prefix();
+        Self::on(consul, prefix)
     }
 
     /// Another place for the same lock: its own folders, and its own stamps.
@@ -63,7 +65,10 @@ impl Site {
     /// # Errors
     /// There is no Consul.
     pub fn at(prefix: &str) -> Result<Self> {
-        ensure!(std::env::var_os("CONSUL").is_some(), "no real Consul is there: run this by make consul");
+        Self::on(Consul::connect()?, prefix.to_owned())
+    }
+
+    fn on(consul: Consul, prefix: String) -> Result<Self> {
         let mut group = Group::new()?;
         group.set_lock_url(&format!("consul:///{prefix}"));
         group.set("--lease", "4s");
@@ -72,28 +77,22 @@ impl Site {
         let script = group.folder().join("stamp");
         fs::write(&script, STAMP)?;
         fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        Ok(Self { prefix: prefix.to_owned(), group })
+        Ok(Self { consul, prefix, group })
     }
 
     /// The program.
-    ///
-    /// # Errors
-    /// There is no Consul.
-    pub fn program(&self, kind: Kind) -> Result<PathBuf> {
+    pub fn program(&self, kind: Kind) -> PathBuf {
         match kind {
-            Kind::Theirs => Ok(PathBuf::from(std::env::var_os("CONSUL").context("no CONSUL")?)),
-            Kind::Ours => Ok(self.group.folder().join("consul")),
+            Kind::Theirs => self.consul.program().to_owned(),
+            Kind::Ours => self.group.folder().join("consul"),
         }
     }
 
     /// `consul lock` with these words, marked as one of this group.
-    ///
-    /// # Errors
-    /// There is no Consul.
-    pub fn command(&self, kind: Kind, words: &[&str]) -> Result<Command> {
-        let mut command = Command::new(self.program(kind)?);
+    pub fn command(&self, kind: Kind, words: &[&str]) -> Command {
+        let mut command = Command::new(self.program(kind));
         self.mark(&mut command).arg("lock").args(words);
-        Ok(command)
+        command
     }
 
     fn mark<'a>(&self, command: &'a mut Command) -> &'a mut Command {
@@ -109,7 +108,7 @@ impl Site {
         let folder = self.group.folder();
         let (script, probe) = (folder.join("stamp"), self.group.binary("probe")?);
         let mut command = Command::new(NAMESPACE[0]);
-        self.mark(&mut command).args(&NAMESPACE[1..]).arg(self.program(kind)?).args([
+        self.mark(&mut command).args(&NAMESPACE[1..]).arg(self.program(kind)).args([
             "lock",
             "-verbose",
             "-shell=false",
@@ -136,7 +135,8 @@ impl Site {
     /// # Errors
     /// Consul does not answer.
     pub fn keys(&self) -> Result<Vec<String>> {
-        Ok(consul(&["kv", "get", "-keys", "-recurse", &self.prefix])?.lines().map(str::to_owned).collect())
+        let under = format!("{}/", self.prefix);
+        Ok(self.consul.run(&["kv", "get", "-keys", "-recurse", &under])?.lines().map(str::to_owned).collect())
     }
 
     /// Nothing overlapped, and there were so many activations.
@@ -206,16 +206,4 @@ impl Drop for Contender {
         // One that has ended is only to be reaped. The namespace ends with what is killed here.
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
-}
-
-/// Runs the real program, which must succeed; what it printed.
-///
-/// # Errors
-/// There is none, or it fails.
-pub fn consul(words: &[&str]) -> Result<String> {
-    let program = std::env::var_os("CONSUL").context("no real Consul is there: run this by make consul")?;
-    let output = Command::new(program).args(words).output().context("failed to run consul")?;
-    let message = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "consul {} failed: {}", words.join(" "), message.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -64,6 +64,11 @@ impl Server {
         Ok(Self(wait_for("a member to serve HTTP", LIMIT, said)?))
     }
 
+    /// One of another kind of member.
+    pub fn at(address: &str) -> Self {
+        Self(address.to_owned())
+    }
+
     /// A new connection.
     pub fn connect(&self) -> Result<Connection> {
         let limit = Some(LIMIT);

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -65,7 +66,7 @@ pub struct Pair {
 impl Pair {
     /// As the administrator.
     pub fn start() -> Result<Self> {
-        Self::by(|group, cluster| group.start(cluster, &["a", "b"]))
+        Self::placed()
     }
 
     /// Each in a PID namespace of its own.
@@ -75,8 +76,15 @@ impl Pair {
 
     /// By `start`.
     pub fn by(start: impl FnOnce(&mut LeaseGroup, &Cluster) -> Result<(Vec<Member>, Span)>) -> Result<Self> {
+        Self::with(LEASE, start)
+    }
+
+    fn with(
+        lease: Duration,
+        start: impl FnOnce(&mut LeaseGroup, &Cluster) -> Result<(Vec<Member>, Span)>,
+    ) -> Result<Self> {
         let cluster = Cluster::connect()?;
-        let mut group = LeaseGroup::new(&cluster)?;
+        let mut group = LeaseGroup::with_lease(&cluster, lease)?;
         let (members, active) = start(&mut group, &cluster)?;
         Ok(Self { cluster, group, members, active })
     }
@@ -85,17 +93,16 @@ impl Pair {
 impl LeaseGroup {
     /// A group with the shortest lease and a Lease that is free at first sight.
     pub fn new(cluster: &Cluster) -> Result<Self> {
-        Self::with_lease(cluster, "4s")
+        Self::with_lease(cluster, LEASE)
     }
 
     /// A group with another lease.
-    pub fn with_lease(cluster: &Cluster, lease: &str) -> Result<Self> {
+    pub fn with_lease(cluster: &Cluster, lease: Duration) -> Result<Self> {
         let (namespace, name) = (cluster.namespace()?, "app".to_owned());
         cluster.initial_lease(&namespace, &name)?;
-        let mut group = Group::new()?;
-        group.set("--lease", lease);
-        group.set_lock_url(&format!("kubernetes://{namespace}/{name}"));
-        Ok(Self { namespace, lease: name, relayed: Relayed::new(group) })
+        let mut relayed = Relayed::new(lease)?;
+        relayed.group.set_lock_url(&format!("kubernetes://{namespace}/{name}"));
+        Ok(Self { namespace, lease: name, relayed })
     }
 
     /// Starts a member as the administrator, behind a relay of its own.
@@ -157,7 +164,7 @@ impl LeaseGroup {
         self.group.folder().join(format!("{name}.hosts"))
     }
 
-    /// The kubeconfig of a member.
+    /// The kubeconfig of a member; its authority lies beside it, see [`Relayed::authority`].
     pub fn kubeconfig(&self, name: &str) -> PathBuf {
         self.group.folder().join(format!("{name}.kubeconfig"))
     }
@@ -196,8 +203,8 @@ impl LeaseGroup {
 }
 
 impl Placed for Pair {
-    fn placed() -> Result<Self> {
-        Self::start()
+    fn with_lease(lease: Duration) -> Result<Self> {
+        Self::with(lease, |group, cluster| group.start(cluster, &["a", "b"]))
     }
 
     fn placed_pid1() -> Result<Self> {

@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod audit;
+pub mod client_go;
 pub mod cluster;
 pub mod consul;
 pub mod consul_group;
@@ -16,6 +17,7 @@ pub mod history;
 pub mod http;
 pub mod kubeconfig;
 pub mod kubectl;
+pub mod leader_elector;
 pub mod lease_group;
 pub mod listener;
 pub mod member;

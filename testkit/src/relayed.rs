@@ -1,6 +1,7 @@
 //! A group whose members reach their store each through a relay of its own, and what holds for it whatever the store.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -36,8 +37,10 @@ pub struct Relayed {
 
 impl Relayed {
     /// Nobody has a relay yet.
-    pub fn new(group: Group) -> Self {
-        Self { relays: BTreeMap::new(), group }
+    pub fn new(lease: Duration) -> Result<Self> {
+        let mut group = Group::new()?;
+        group.set("--lease", &format!("{}ms", lease.as_millis()));
+        Ok(Self { relays: BTreeMap::new(), group })
     }
 
     /// Gives these to a member.
@@ -48,6 +51,11 @@ impl Relayed {
     /// Whether a member has one.
     pub fn has_relay(&self, name: &str) -> bool {
         self.relays.contains_key(name)
+    }
+
+    /// The file with the authority that a member believes.
+    pub fn authority(&self, name: &str) -> PathBuf {
+        self.group.folder().join(format!("{name}.ca"))
     }
 
     /// The relay of a member; the first one if there are several.
@@ -109,8 +117,13 @@ pub fn settle<G: AsRef<Group>>(
 
 /// Two members in their places on some store: `a` active, `b` standing by.
 pub trait Placed: Sized {
-    /// Starts them.
-    fn placed() -> Result<Self>;
+    /// Starts them with this lease.
+    fn with_lease(lease: Duration) -> Result<Self>;
+
+    /// Starts them with the lease of most groups.
+    fn placed() -> Result<Self> {
+        Self::with_lease(LEASE)
+    }
 
     /// Starts each in a PID namespace of its own.
     fn placed_pid1() -> Result<Self>;

@@ -1,12 +1,14 @@
 //! A group on a Lease whose members have routes: two Services without selectors, pods that nothing runs, and members
 //! that take themselves for those.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::history::Span;
-use crate::lease_group::{LeaseGroup, NAMESPACE};
+use crate::lease_group::{LEASE, LeaseGroup, NAMESPACE};
 use crate::member::Member;
 use crate::scenario::LIMIT;
 use crate::traffic::View;
@@ -46,11 +48,11 @@ pub fn address(name: &str) -> &'static str {
 impl Site {
     /// With the shortest lease.
     pub fn new() -> Result<Self> {
-        Self::with_lease("4s")
+        Self::with_lease(LEASE)
     }
 
     /// With another lease.
-    pub fn with_lease(lease: &str) -> Result<Self> {
+    pub fn with_lease(lease: Duration) -> Result<Self> {
         let cluster = Cluster::connect()?;
         let group = LeaseGroup::with_lease(&cluster, lease)?;
         let site = Self { cluster, group };

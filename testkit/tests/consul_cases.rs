@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use testkit::consul_lock::{Kind, Site, consul};
+use rustix::process::Signal;
+use testkit::consul_lock::{Kind, LIMIT, Site};
+use testkit::group::MARK;
+use testkit::process;
+use testkit::wait::wait_until;
 
 /// What an invocation left behind.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,16 +23,42 @@ struct Outcome {
     keys: Vec<String>,
 }
 
-/// Runs `consul lock` with `words`, in which `PREFIX` stands for the prefix. It reads `input`.
-fn run(site: &Site, kind: Kind, words: &[&str], variables: &BTreeMap<&str, &str>) -> Result<Outcome> {
+/// `consul lock` with `words`, in which `PREFIX` stands for the prefix.
+fn command(site: &Site, kind: Kind, words: &[&str]) -> Result<Command> {
     let words: Vec<String> = words.iter().map(|word| word.replace("PREFIX", &site.prefix)).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let input = std::fs::File::open("/proc/version")?;
-    let mut command = site.command(kind, &words)?;
-    let output = command.envs(variables).stdin(Stdio::from(input)).output().context("failed to run consul lock")?;
+    let mut command = site.command(kind, &words);
+    command.stdin(Stdio::from(input)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+fn run(site: &Site, kind: Kind, words: &[&str], variables: &BTreeMap<&str, &str>) -> Result<Outcome> {
+    let output = command(site, kind, words)?.envs(variables).output().context("failed to run consul lock")?;
+    outcome(site, &output)
+}
+
+/// Sends it SIGTERM once its command has made the file `running` beside the group's own.
+fn terminate(site: &Site, kind: Kind, words: &[&str]) -> Result<Outcome> {
+    let running = site.group.folder().join("running");
+    let child = command(site, kind, words)?.spawn().context("failed to start consul lock")?;
+    wait_until("the command to run", LIMIT, || std::fs::remove_file(&running).is_ok())?;
+    process::signal(child.id().try_into()?, Signal::TERM)?;
+    outcome(site, &child.wait_with_output()?)
+}
+
+/// The number of its command is another one each time.
+fn without_numbers(line: String) -> String {
+    match line.rsplit_once(" child pid ") {
+        Some((before, _)) => format!("{before} child pid N"),
+        None => line,
+    }
+}
+
+fn outcome(site: &Site, output: &Output) -> Result<Outcome> {
     let lines = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes).replace(&site.prefix, "PREFIX");
-        text.lines().map(str::to_owned).collect::<Vec<_>>()
+        text.lines().map(|line| without_numbers(line.to_owned())).collect::<Vec<_>>()
     };
     let code = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
     let keys = site.keys()?.iter().map(|key| key.replace(&site.prefix, "PREFIX")).collect();
@@ -95,6 +125,29 @@ fn its_end_is_told_as_it_was() -> Result<()> {
 }
 
 #[test]
+fn its_end_by_sigterm_is_told_as_it_was() -> Result<()> {
+    let site = Site::new()?;
+    // No shell: of the rest of a tree, which only soloist ends, a shell would tell.
+    let command =
+        |habit: &str| format!("$SIG{{TERM}} = {habit}; open F, '>', \"$ENV{{{MARK}}}/running\"; sleep 1 while 1");
+    let both = |script: &str| -> Result<(Outcome, Outcome)> {
+        let words = ["-verbose", "-child-exit-code", "-shell=false", "PREFIX", "perl", "-e", script];
+        Ok((terminate(&site, Kind::Theirs, &words)?, terminate(&site, Kind::Ours, &words)?))
+    };
+    for code in [0, 3] {
+        let obeys = format!("sub {{ select undef, undef, undef, 0.3; print \"bye\\n\"; exit {code} }}");
+        let (theirs, ours) = both(&command(&obeys))?;
+        ensure!(theirs == ours, "exit {code}: {theirs:#?} {ours:#?}");
+        ensure!(ours.out.iter().any(|line| line == "Child terminated"), "{ours:?}");
+    }
+    // The other program does not wait for the end of what it kills, and may say nothing of it.
+    let (theirs, ours) = both(&command("'IGNORE'"))?;
+    let told = |outcome: &Outcome| (outcome.code, outcome.out.clone(), outcome.keys.clone());
+    ensure!(told(&theirs) == told(&ours), "{theirs:#?} {ours:#?}");
+    Ok(())
+}
+
+#[test]
 fn arguments_that_make_no_sense_are_refused_in_the_same_words() -> Result<()> {
     for words in [
         &[][..],
@@ -125,14 +178,14 @@ fn arguments_that_make_no_sense_are_refused_in_the_same_words() -> Result<()> {
 #[test]
 fn a_key_of_another_use_and_a_lock_that_is_held_are_refused_in_the_same_words() -> Result<()> {
     let site = Site::new()?;
-    consul(&["kv", "put", &format!("{}/.lock", site.prefix), "precious"])?;
+    site.consul.run(&["kv", "put", &format!("{}/.lock", site.prefix), "precious"])?;
     let variables = BTreeMap::new();
     let [theirs, ours] = [Kind::Theirs, Kind::Ours].map(|kind| run(&site, kind, &["PREFIX", "true"], &variables));
     ensure!(theirs? == ours?, "a key of another use");
 
     let site = Site::new()?;
     let mut holder = site.contend(Kind::Theirs, "holder", &[])?;
-    site.wait_active("holder", testkit::consul_lock::LIMIT)?;
+    site.wait_active("holder", LIMIT)?;
     let words = ["-verbose", "-timeout", "1s", "PREFIX", "true"];
     let [theirs, ours] = [Kind::Theirs, Kind::Ours].map(|kind| run(&site, kind, &words, &variables));
     let (theirs, ours) = (theirs?, ours?);
@@ -165,7 +218,7 @@ fn an_unreachable_agent_and_a_limit_are_refused_in_own_words() -> Result<()> {
 #[test]
 fn other_verbs_of_consul_are_refused() -> Result<()> {
     let site = Site::new()?;
-    let mut command = std::process::Command::new(site.program(Kind::Ours)?);
+    let mut command = Command::new(site.program(Kind::Ours));
     let output = command.arg("members").output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1) && said.contains("consul members"), "{said}");

@@ -6,10 +6,11 @@ use anyhow::{Context, Result, ensure};
 use testkit::consul::Consul;
 use testkit::consul_group::{Choice, ConsulGroup, Pair};
 use testkit::group::Group;
-use testkit::relay::{Authority, NAME, Relay};
-use testkit::relayed::{LEASE, Placed};
+use testkit::relay::{Authority, NAME};
 use testkit::scenario::{LIMIT, check, follow};
 use testkit::stamp;
+
+testkit::state!(authority, Pair);
 
 /// What a member with these variables says with `--fail-fast`, once it has ended.
 fn refused(prepare: impl FnOnce(&ConsulGroup) -> Result<()>, variables: &[(&str, &str)]) -> Result<String> {
@@ -74,38 +75,4 @@ fn consuls_own_tls_is_spoken() -> Result<()> {
     a.signal(rustix::process::Signal::TERM)?;
     follow(&group, &active, stamp::now())?.was_proved()?;
     check(&group, 2, &active)
-}
-
-#[test]
-fn an_authority_that_is_replaced_stops_nobody_and_is_verified() -> Result<()> {
-    let Pair { group, members, active, .. } = &Pair::placed()?;
-    let new = Authority::new()?;
-    let trust = |name: &str, authorities: &[&str]| -> Result<()> {
-        let path = group.authority(name);
-        let next = path.with_extension("new");
-        fs::write(&next, authorities.concat())?;
-        fs::rename(next, path).context("failed to replace an authority")
-    };
-    for name in ["a", "b"] {
-        let relay = group.relay(name)?;
-        trust(name, &[relay.authority(), &new.pem()])?;
-        relay.certify_by(&new);
-        relay.end_connections();
-    }
-    group.stays(active.token, LEASE)?;
-    for name in ["a", "b"] {
-        trust(name, &[&new.pem()])?;
-        group.relay(name)?.end_connections();
-    }
-    group.stays(active.token, LEASE)?;
-    let relay: &Relay = group.relay("a")?;
-    let asked = relay.asked("PUT");
-    relay.certify_by(&Authority::new()?);
-    relay.end_connections();
-    let handover = follow(&group.group, active, stamp::now())?;
-    group.came_after_a_lease(&handover, LEASE)?;
-    ensure!(relay.asked("PUT") <= asked + 1, "asked a server that is not trusted");
-    relay.certify_by(&new);
-    members[0].wait_standby(LIMIT)?;
-    check(&group.group, 2, active)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use testkit::consul_lock::{LIMIT, Site, consul};
+use testkit::consul_lock::{LIMIT, Site};
 use testkit::history::Span;
 use testkit::member::Member;
 use testkit::wait::wait_until;
@@ -39,7 +39,7 @@ impl Service {
                 let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             }
         });
-        Ok(Self { name: format!("svc-{}", site.prefix), port, well, _server: server })
+        Ok(Self { name: format!("svc-{}", site.prefix.replace('/', "-")), port, well, _server: server })
     }
 
     fn options(&self) -> Vec<String> {
@@ -221,11 +221,11 @@ fn an_instance_is_checked_and_says_how_it_is() -> Result<()> {
 
 #[test]
 fn an_instance_that_its_agent_forgot_is_registered_anew_before_the_next_activation() -> Result<()> {
-    hands_over(|_, members, _| {
+    hands_over(|site, members, _| {
         let other = ask("/v1/agent/services")?;
         let services: serde_json::Map<String, Value> = serde_json::from_str(&other)?;
         let own = services.keys().find(|id| id.ends_with("-b")).context("no instance of b")?.clone();
-        consul(&["services", "deregister", "-id", &own])?;
+        site.consul.run(&["services", "deregister", "-id", &own])?;
         members[0].signal(Signal::TERM)
     })
 }
@@ -235,12 +235,12 @@ fn a_service_of_others_is_left_alone() -> Result<()> {
     let site = Site::new()?;
     let service = Service::start(&site)?;
     let id = format!("{}-a", service.name);
-    consul(&["services", "register", "-name", &service.name, "-id", &id, "-tag", "precious"])?;
+    site.consul.run(&["services", "register", "-name", &service.name, "-id", &id, "-tag", "precious"])?;
     let mut member = service.member(&site, "a")?;
     let status = member.wait_exit(LIMIT)?;
     ensure!(status.code() == Some(78), "{status:?}: {}", member.log());
     ensure!(service.instances()?.iter().any(|(_, tags)| tags == &["precious"]), "{:?}", service.instances());
-    let _ = consul(&["services", "deregister", "-id", &id]);
+    let _ = site.consul.run(&["services", "deregister", "-id", &id]);
     Ok(())
 }
 
@@ -251,7 +251,7 @@ fn an_agent_that_looks_at_the_catalog_anew_keeps_the_tags() -> Result<()> {
     let service = Service::start(&site)?;
     let (members, active) = pair(&site, &service)?;
     // Each registration makes the agent compare what it has with what the catalog has.
-    consul(&["services", "register", "-name", &format!("other-{}", service.name)])?;
+    site.consul.run(&["services", "register", "-name", &format!("other-{}", service.name)])?;
     testkit::wait::holds_for("the tag stays", Duration::from_secs(5), || {
         service.active().is_ok_and(|shown| shown == [active.member.clone()])
     })?;

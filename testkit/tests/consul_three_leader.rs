@@ -38,14 +38,14 @@ impl Scene {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let consul = Consul::connect()?;
         wait_until("a leader", BACK, || consul.takes_writes())?;
-        let start = |lease: &str| {
+        let start = |lease: Duration| {
             let mut group = ConsulGroup::with_lease(&consul, lease)?;
             let (members, active) = group.start(&consul, &["a", "b"])?;
             anyhow::Ok((group, members, active))
         };
         let (short, long) = std::thread::scope(|scope| {
-            let long = scope.spawn(|| start("15s"));
-            (start("4s"), long.join())
+            let long = scope.spawn(|| start(LONG));
+            (start(LEASE), long.join())
         });
         let long = long.map_err(|_| anyhow::anyhow!("a thread panicked"))??;
         Ok(Self { short: short?, long, consul, _turn: turn })

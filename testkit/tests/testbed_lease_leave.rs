@@ -28,7 +28,7 @@ fn wait_announced(cluster: &Cluster, group: &LeaseGroup, names: &[&str]) -> Resu
 #[test]
 fn of_many_that_leave_at_once_none_stays_announced() -> Result<()> {
     let cluster = Cluster::connect()?;
-    let mut group = LeaseGroup::with_lease(&cluster, "15s")?;
+    let mut group = LeaseGroup::with_lease(&cluster, Duration::from_secs(15))?;
     let (stays, _) = group.start(&cluster, &["a"])?;
     let names: Vec<String> = (10..10 + CROWD).map(|number| format!("m{number}")).collect();
     let mut crowd: Vec<Member> = names.iter().map(|name| group.spawn(&cluster, name, &[])).collect::<Result<_>>()?;
@@ -51,7 +51,7 @@ fn of_many_that_leave_at_once_none_stays_announced() -> Result<()> {
 fn an_announcement_under_way_does_not_outlive_who_leaves() -> Result<()> {
     let cluster = Cluster::connect()?;
     // Renewed so seldom that nothing else is written meanwhile.
-    let mut group = LeaseGroup::with_lease(&cluster, "60s")?;
+    let mut group = LeaseGroup::with_lease(&cluster, Duration::from_secs(60))?;
     let (_a, _) = group.start(&cluster, &["a"])?;
     wait_announced(&cluster, &group, &["a"])?;
     group.add_relay(&cluster, "b", &serde_json::json!({}))?;

@@ -10,25 +10,7 @@ use testkit::scenario::{LIMIT, check, follow};
 use testkit::stamp;
 use testkit::wait::wait_until;
 
-testkit::state!(network, Pair:
-    a_black_hole_of_the_active_one_costs_a_lease,
-    a_black_hole_of_the_standby_disturbs_nobody_and_it_takes_over_later,
-    a_black_hole_that_ends_soon_stops_nobody,
-    a_cut_that_lasts_costs_a_lease,
-    answers_that_never_come_extend_nothing,
-    answers_lost_with_their_connections_are_read_back,
-    answers_later_than_any_attempt_may_take_never_make_two,
-    everything_late_by_a_part_of_the_deadline_never_makes_two,
-    writes_answered_late_but_read_back_in_time_stop_nobody,
-    a_write_that_arrives_twice_is_one,
-    a_conflict_with_the_own_write_is_no_loss,
-    a_write_that_arrives_leases_later_changes_nothing,
-    a_renewal_that_was_held_up_and_overtaken_by_the_next_one_is_refused,
-    a_watch_that_falls_silent_costs_time_and_nothing_else,
-    throttling_within_the_lease_stops_nobody,
-    throttling_for_longer_than_the_lease_ends_the_holder_in_time,
-    thirty_percent_of_errors_make_no_two,
-);
+testkit::state!(network, Pair);
 
 #[test]
 fn changes_told_out_of_order_and_again_let_nobody_in_early() -> Result<()> {

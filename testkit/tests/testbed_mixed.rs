@@ -1,28 +1,19 @@
 //! Groups of soloist members and members of client-go's election on one Lease of a real API server.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use testkit::client_go::{self, ClientGo, LEASE, POLL_MAX, RETRY_PERIOD};
 use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::{Group, MARK};
 use testkit::history::{Span, Violation};
 use testkit::member::Member;
-use testkit::process::{self, Process};
 use testkit::relay::{Fault, Scope};
 use testkit::wait::{holds_for, wait_for, wait_until};
 
-/// The lease of both kinds, and what client-go derives nothing from.
-const LEASE: Duration = Duration::from_secs(4);
-const RENEW_DEADLINE: Duration = Duration::from_millis(2500);
-const RETRY_PERIOD: Duration = Duration::from_millis(500);
-/// The longest pause between two tries of a client-go standby: its jitter adds up to 1.2 periods.
-const POLL_MAX: Duration = Duration::from_millis(1100);
 /// What a soloist member waits for whoever is not.
 const FOREIGN_WAIT: Duration = Duration::from_secs(12);
 /// What a loaded machine adds to a moment, and the last renewal before an event takes from a wait.
@@ -75,24 +66,10 @@ impl Mixed {
     }
 
     fn client_go_with(&self, name: &str, options: &[&str]) -> Result<ClientGo> {
-        let log = self.group.folder().join(format!("{name}.log"));
-        let programs = PathBuf::from(std::env::var_os("TESTBED_BIN").context("no testbed")?);
-        let mut command = Command::new(programs.join("client-go-member"));
-        command.args(["-namespace", &self.namespace, "-name", NAME, "-identity", name]);
-        for (option, value) in
-            [("-lease-duration", LEASE), ("-renew-deadline", RENEW_DEADLINE), ("-retry-period", RETRY_PERIOD)]
-        {
-            command.args([option, &format!("{}ms", value.as_millis())]);
-        }
+        let mut command = client_go::command(&self.namespace, NAME, name)?;
         command.args(options).arg(self.group.binary("probe")?).arg("--dir").arg(self.group.probe_dir());
         command.args(["--pace-us", PROBE_PACE_US]).env(MARK, self.group.folder());
-        let file = File::create(&log)?;
-        let child =
-            command.stdout(file.try_clone()?).stderr(file).spawn().context("failed to start client-go-member")?;
-        let member = ClientGo { name: name.to_owned(), child, log };
-        wait_until("it to know who leads", LIMIT, || member.log().contains("the leader is"))
-            .with_context(|| member.log())?;
-        Ok(member)
+        ClientGo::start(name, self.group.folder(), command)
     }
 
     /// The activation of whoever is called so, once it is the active one.
@@ -138,62 +115,6 @@ impl Mixed {
 
     fn check(&self, activations: usize) -> Result<()> {
         self.group.history().check(activations, 2).with_context(|| self.group.logs())
-    }
-}
-
-/// A member of client-go's election.
-struct ClientGo {
-    name: String,
-    child: Child,
-    log: PathBuf,
-}
-
-impl ClientGo {
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    fn leads(&self) -> bool {
-        self.log().contains(&format!("the leader is \"{}\"", self.name))
-    }
-
-    fn pid(&self) -> Result<i32> {
-        Ok(self.child.id().try_into()?)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        process::signal(self.pid()?, signal)
-    }
-
-    /// The same to its command and all below it, last what is lowest. What has ended meanwhile, by what is above it, needs
-    /// no signal.
-    fn signal_all(&self, signal: Signal) -> Result<()> {
-        for one in process::tree(self.pid()?) {
-            let sent = process::signal(one.pid, signal);
-            if Process::read(one.pid).is_some_and(|process| process.is_alive()) {
-                sent?;
-            }
-        }
-        Ok(())
-    }
-
-    fn wait(&mut self) -> Result<ExitStatus> {
-        let log = self.log.clone();
-        wait_for("it to end", LIMIT, || self.child.try_wait().ok().flatten())
-            .with_context(|| fs::read_to_string(log).unwrap_or_default())
-    }
-
-    fn terminate(mut self) -> Result<()> {
-        self.signal(Signal::TERM)?;
-        ensure!(self.wait()?.success(), "{}", self.log());
-        Ok(())
-    }
-}
-
-impl Drop for ClientGo {
-    fn drop(&mut self) {
-        // One that has ended is only to be reaped.
-        let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 
@@ -251,7 +172,7 @@ fn a_silent_client_go_holder_is_waited_for_three_leases_and_counted_down() -> Re
     let old = mixed.active("c1")?;
     let s1 = mixed.soloist("s1")?;
     // Long enough for several renewals, each of which the member sees.
-    holds_for("client-go leads", LEASE, || c1.leads() && s1.elector_pid().is_ok())?;
+    holds_for("client-go leads", LEASE, || c1.has_led() && s1.elector_pid().is_ok())?;
     c1.signal_all(Signal::KILL)?;
     c1.wait()?;
     let new = mixed.next(&old)?;

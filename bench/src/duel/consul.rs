@@ -53,7 +53,8 @@ pub fn measure(rounds: usize, quick: bool) -> Result<Table<Contender>> {
         costs.push(cost(&arena, contender, watch)?);
     }
     let targets = targets::all(&rows, &raw, &costs);
-    Ok(Table { host: Host::here("a key of Consul".to_owned(), before), raw, rows, costs, targets })
+    let host = Host::here("a key of Consul".to_owned(), before);
+    Ok(Table { host, raw, routes: Vec::new(), rows, costs, targets })
 }
 
 /// What takes milliseconds, one after the other, by turns with the raw limit: what else the host does meets all alike.

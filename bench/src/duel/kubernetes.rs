@@ -19,7 +19,8 @@ use super::round::{Event, Pair};
 use super::table::{Row, Table};
 use super::{fresh_name, play};
 use crate::beat;
-use crate::lease::{QUIET, raw_limit};
+use crate::lease::visible::Visible;
+use crate::lease::{QUIET, raw_limit, route_target};
 use crate::report::{Host, Target};
 
 pub use self::contender::Peer;
@@ -48,6 +49,7 @@ pub fn measure(rounds: usize, quick: bool, peers: Vec<Peer>) -> Result<Table<Con
             rows.push(Row::of(event, contender, &outcomes));
         }
     }
+    let visible = Visible::measure(rounds)?;
     let watch = Duration::from_secs(if quick { 10 } else { 60 });
     let mut costs = Vec::new();
     for contender in contenders {
@@ -55,8 +57,11 @@ pub fn measure(rounds: usize, quick: bool, peers: Vec<Peer>) -> Result<Table<Con
         costs.push(cost(&cluster, contender, watch)?);
     }
     let overlaps: usize = rows.iter().filter(|row| row.contender.is_ours()).map(|row| row.overlaps).sum();
-    let targets = vec![Target::new("overlaps of soloist", overlaps as f64, 0.0)];
-    Ok(Table { host: Host::here("a Lease".to_owned(), before), raw, rows, costs, targets })
+    let violations = overlaps + visible.violations.len();
+    let mut targets = vec![Target::new("overlaps and other violations of soloist", violations as f64, 0.0)];
+    targets.extend(visible.rows.iter().map(route_target));
+    let host = Host::here("a Lease".to_owned(), before);
+    Ok(Table { host, raw, routes: visible.rows.into_iter().flatten().collect(), rows, costs, targets })
 }
 
 fn cost(cluster: &Cluster, contender: Contender, watch: Duration) -> Result<Cost<Contender>> {

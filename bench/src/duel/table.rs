@@ -17,6 +17,8 @@ pub struct Table<C> {
     pub host: Host,
     /// The raw limit and its parts.
     pub raw: Vec<report::Row>,
+    /// What routes take from the decision until they are seen, where the store has any, beside a raw write each.
+    pub routes: Vec<report::Row>,
     /// One for each event and contender.
     pub rows: Vec<Row<C>>,
     /// What each costs.
@@ -77,12 +79,11 @@ impl<C> Table<C> {
 impl<C: Contender> fmt::Display for Table<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", self.host)?;
-        writeln!(f, "| raw limit | n | s: p50 | p99 | max |\n|---|---|---|---|---|")?;
-        for row in &self.raw {
-            let [p50, p99, max] = all_seconds(&row.gap);
-            writeln!(f, "| {} | {} | {p50} | {p99} | {max} |", row.name.trim(), row.n)?;
+        for (what, rows) in [("raw limit", &self.raw), ("route", &self.routes)] {
+            if !rows.is_empty() {
+                write_times(f, what, rows)?;
+            }
         }
-        writeln!(f)?;
         writeln!(f, "| event | who | n | nobody active, s: p50 | p99 | max | two at once |")?;
         writeln!(f, "|---|---|---|---|---|---|---|")?;
         for row in &self.rows {
@@ -118,6 +119,15 @@ impl<C: Contender> fmt::Display for Table<C> {
         }
         Ok(())
     }
+}
+
+fn write_times(f: &mut fmt::Formatter<'_>, what: &str, rows: &[report::Row]) -> fmt::Result {
+    writeln!(f, "| {what} | n | s: p50 | p99 | max |\n|---|---|---|---|---|")?;
+    for row in rows {
+        let [p50, p99, max] = all_seconds(&row.gap);
+        writeln!(f, "| {} | {} | {p50} | {p99} | {max} |", row.name.trim(), row.n)?;
+    }
+    writeln!(f)
 }
 
 fn all_seconds(quantiles: &Quantiles) -> [String; 3] {

@@ -97,7 +97,7 @@ struct Group {
 
 impl Group {
     fn start(kind: Kind) -> Result<Self> {
-        let mut site = Site::with_lease("15s")?;
+        let mut site = Site::with_lease(Duration::from_secs(15))?;
         site.group.group.set_fresh(FRESH);
         let views = site.views()?;
         let view = match kind {

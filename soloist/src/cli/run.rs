@@ -2,6 +2,7 @@
 
 mod health;
 mod hooks;
+mod notify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -97,6 +98,8 @@ pub(super) struct Arguments {
     health: health::Arguments,
     #[command(flatten)]
     hooks: hooks::Arguments,
+    #[command(flatten)]
+    notify: notify::Arguments,
 }
 
 const EXAMPLES: &str = "\
@@ -152,7 +155,6 @@ impl Arguments {
             stop_grace: self.stop_grace,
             allow_remote_fs: self.allow_remote_fs,
             allow_plaintext: self.access.allow_plaintext,
-            access: self.access.into(),
             asks_kubelet: matches!(self.evidence, Some(EvidenceArgument::Pod)),
             fail_fast: self.fail_fast,
             http: self.http,
@@ -165,9 +167,11 @@ impl Arguments {
                 port: self.consul_service_port,
                 address: self.consul_service_address,
             },
-            command: self.command,
+            command: Some(self.command),
             health: self.health.raw(),
             hooks: self.hooks.raw(),
+            notify: self.notify.raw(self.access.allow_plaintext),
+            access: self.access.into(),
         };
         Settings::new(raw, on_exit, on_loss)
     }

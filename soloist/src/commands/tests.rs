@@ -3,7 +3,7 @@ use std::time::Instant;
 use super::*;
 
 fn commands() -> Commands {
-    Commands::new(ProcessId { pid: 0, start_ticks: 0 })
+    Commands::new(None)
 }
 
 fn call(line: &str) -> Call {

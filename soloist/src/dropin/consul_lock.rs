@@ -166,10 +166,10 @@ fn work(options: Options) -> Result<i32, String> {
     if exit == Exit::StoodBy {
         return Err("Shutdown triggered or timeout during lock acquisition".to_owned());
     }
-    voice.conclude();
+    voice.conclude(exit);
     let code = judge(exit).map_or(0, |why| {
         eprint(&format!("Error running handler: {why}"));
-        child_failed
+        if voice.made_it_end() { 0 } else { child_failed }
     });
     match block_on(async { clean_up(access, keys).await.map_err(unanswered) }) {
         Ok(Cleanup::Done) => voice.say("Cleanup succeeded"),
@@ -215,7 +215,7 @@ fn settings(options: &Options, place: ConsulPlace) -> Result<Settings, Failure> 
         stop_grace: GRACE.to_owned(),
         // As consul lock does; the log warns.
         allow_plaintext: true,
-        command: command(options),
+        command: Some(command(options)),
         ..Raw::default()
     };
     Settings::at(Place::Consul(Box::new(place)), None, raw, OnExit::Exit, OnLoss::Exit)

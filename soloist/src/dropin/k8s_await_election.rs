@@ -116,7 +116,7 @@ fn contend(wanted: Wanted, command: Vec<OsString>) -> Result<(), Fatal> {
 
 /// Takes the address at once, so that one that is in use is found out before anything is started.
 fn status(address: &str) -> Result<Reader, Fatal> {
-    let bound = status::bind(address).map_err(Fatal::run)?;
+    let bound = go::bind(address).map_err(Fatal::run)?;
     Ok(Box::new(move |snapshots: watch::Receiver<Snapshot>| {
         let serving = bound.start_probe(snapshots, status::judge)?;
         Ok(Box::pin(serving))

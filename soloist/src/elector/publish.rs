@@ -50,6 +50,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     pub(super) fn publish(&self, outputs: &[Output]) {
         let role = self.machine.role();
         let timing = self.machine.timing();
+        let has_processes = self.workload.has_processes();
         self.publisher.update(|snapshot| {
             if snapshot.role != role {
                 snapshot.role = role;
@@ -72,8 +73,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             }
             for Output { action, reason } in outputs {
                 match action {
-                    Action::Start { .. } => snapshot.workload = State::Starting,
-                    Action::Stop { .. } | Action::Kill => {
+                    Action::Start { .. } if has_processes => snapshot.workload = State::Starting,
+                    Action::Stop { .. } | Action::Kill if has_processes => {
                         snapshot.workload = State::Stopping { pid: snapshot.workload.pid() };
                     }
                     Action::Write { record, .. } => {

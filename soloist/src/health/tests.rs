@@ -4,7 +4,6 @@ use tokio::time::timeout;
 use super::*;
 use crate::settings::health::Rules;
 use crate::snapshot::{Announcement, Publisher, Tenure};
-use crate::workload::process::ProcessId;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -72,7 +71,7 @@ async fn who_gave_up_is_held_down_until_nobody_else_is_fit() {
     let first = Snapshot::new("g", "a", LIMIT, before_the_first(Some(&settings)), 0);
     let publisher = Publisher::new(first);
     let (sender, mut orders) = mpsc::channel(1);
-    let commands = Commands::new(ProcessId { pid: 0, start_ticks: 0 });
+    let commands = Commands::new(None);
     let task = tokio::spawn(run(settings, commands, publisher.subscribe(), sender));
     // As the elector does: what is ordered is published.
     let mut next = async || {

@@ -1,4 +1,4 @@
-//! A Lease of Kubernetes as a lock: compare-and-set by resource version, change notices by one watch.
+//! An object of Kubernetes, a Lease as a rule, as a lock: compare-and-set by resource version, change notices by one watch.
 
 mod access;
 pub(crate) mod answer;
@@ -11,6 +11,7 @@ mod hub;
 mod instance;
 pub(crate) mod kubelet;
 mod lease;
+mod object;
 mod recorder;
 mod rule;
 pub(crate) mod session;
@@ -36,29 +37,11 @@ use super::{Failed, Lock, LockError};
 
 pub use self::access::Access;
 pub use self::board::LeaseBoard;
+pub use self::object::{Kind, ObjectName};
 pub use self::recorder::Recorder;
 
 /// The smallest lease that is of use here: the native field holds whole seconds.
 pub const LEASE_MIN: Duration = Duration::from_secs(4);
-
-/// Which Lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseName {
-    /// The namespace; empty for the one that the credentials belong to.
-    pub namespace: String,
-    /// The name in it.
-    pub name: String,
-}
-
-impl LeaseName {
-    fn collection(&self) -> String {
-        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
-    }
-
-    fn path(&self) -> String {
-        format!("{}/{}", self.collection(), self.name)
-    }
-}
 
 /// Whether a Lease can carry `lease`: whole seconds, and enough of them for the attempts to fit.
 ///
@@ -99,7 +82,7 @@ impl KubernetesLock {
     /// Credentials that cannot be read or must not be used.
     pub async fn open(
         access: Access,
-        place: LeaseName,
+        place: ObjectName,
         period: Duration,
         asks_kubelet: bool,
     ) -> Result<Self, LockError> {
@@ -118,8 +101,8 @@ impl KubernetesLock {
         })
     }
 
-    /// Which Lease it is, with its namespace.
-    pub fn place(&self) -> &LeaseName {
+    /// Which object it is, with its namespace.
+    pub fn place(&self) -> &ObjectName {
         self.calls.place()
     }
 

@@ -1,20 +1,13 @@
 //! The token of `--http-token-file`. Read anew each time, so that it can be replaced under a running member.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
-use nix::libc::O_NONBLOCK;
 use subtle::ConstantTimeEq;
 
 use super::peer::Peer;
 use super::problem::Problem;
-
-/// No token is longer.
-const TOKEN_BYTES_MAX: u64 = 4096;
 
 /// Lets trusted processes of this host pass, and everybody who brings the token.
 pub(super) fn check(file: Option<&Path>, peer: Peer, headers: &HeaderMap) -> Result<(), Problem> {
@@ -25,36 +18,21 @@ pub(super) fn check(file: Option<&Path>, peer: Peer, headers: &HeaderMap) -> Res
     let Some(file) = file else {
         return Err(refuse("requests need a token here, and without --http-token-file there is none"));
     };
-    let expected = read(file).map_err(|error| {
+    let expected = crate::secret::read(file).map_err(|error| {
         tracing::warn!("failed to read the token file {}: {error}", file.display());
         refuse("the token file cannot be read: nobody may make requests")
     })?;
-    let expected = expected.trim_ascii();
     if expected.is_empty() {
         return Err(refuse("the token file is empty: nobody may make requests"));
     }
     let given = bearer(headers).ok_or_else(|| refuse("a request needs the header Authorization: Bearer TOKEN"))?;
-    if bool::from(given.ct_eq(expected)) { Ok(()) } else { Err(refuse("the token is wrong")) }
+    if bool::from(given.ct_eq(&expected)) { Ok(()) } else { Err(refuse("the token is wrong")) }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // A pipe in its place must not be waited for.
-    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(TOKEN_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > TOKEN_BYTES_MAX {
-        return Err(io::Error::other(format!("it has more than {TOKEN_BYTES_MAX} bytes")));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Failure};
 use crate::lock::consul::{self, Server};
-use crate::lock::kubernetes::LeaseName;
+use crate::lock::kubernetes::{Kind, ObjectName};
 
 /// Where the lock is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In a file.
     File(FilePlace),
-    /// In a Lease of Kubernetes.
-    Lease(LeaseName),
+    /// In a Lease of Kubernetes, or in Endpoints.
+    Kubernetes(ObjectName),
     /// In a key of Consul.
     Consul(Box<ConsulPlace>),
 }
@@ -75,7 +75,7 @@ impl Place {
     pub fn name(&self) -> String {
         match self {
             Place::File(file) => file.name(),
-            Place::Lease(lease) => lease.name.clone(),
+            Place::Kubernetes(object) => object.name.clone(),
             Place::Consul(consul) => consul.prefix.rsplit('/').next().unwrap_or_default().to_owned(),
         }
     }
@@ -84,7 +84,7 @@ impl Place {
     pub(super) fn prepare(&self) -> Result<(), Failure> {
         match self {
             Place::File(FilePlace { path, is_default: true }) => path.parent().map_or(Ok(()), create_private),
-            Place::File(_) | Place::Lease(_) | Place::Consul(_) => Ok(()),
+            Place::File(_) | Place::Kubernetes(_) | Place::Consul(_) => Ok(()),
         }
     }
 }
@@ -101,7 +101,10 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::File(file) => file.path.display().fmt(f),
-            Place::Lease(lease) => write!(f, "kubernetes://{}/{}", lease.namespace, lease.name),
+            Place::Kubernetes(ObjectName { kind, namespace, name }) => {
+                let kind = if *kind == Kind::Endpoints { ENDPOINTS } else { "" };
+                write!(f, "kubernetes://{namespace}/{kind}{name}")
+            }
             Place::Consul(consul) => {
                 let ConsulPlace { server, prefix, .. } = &**consul;
                 let scheme = if server.tls { "consuls" } else { "consul" };
@@ -182,7 +185,7 @@ fn parse(lock: &str) -> Result<Place, Failure> {
         None => lock,
         Some(("file", path)) if path.starts_with('/') => path,
         Some(("file", _)) => return Err(refuse("names a host or a relative path")),
-        Some(("kubernetes", place)) => return lease(lock, place).map(Place::Lease),
+        Some(("kubernetes", place)) => return object(lock, place).map(Place::Kubernetes),
         Some((scheme @ ("consul" | "consuls"), place)) => {
             return consul_place(lock, scheme == "consuls", place).map(Box::new).map(Place::Consul);
         }
@@ -194,12 +197,15 @@ fn parse(lock: &str) -> Result<Place, Failure> {
     Ok(Place::File(FilePlace { path: absolute(Path::new(path))?, is_default: false }))
 }
 
+/// Between namespace and name, where the record is in Endpoints and not in a Lease.
+const ENDPOINTS: &str = "endpoints/";
+
 /// The longest name of a namespace, and of anything else.
 const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 
-/// `NAMESPACE/NAME`, as the API server would take them.
-fn lease(lock: &str, place: &str) -> Result<LeaseName, Failure> {
+/// `NAMESPACE/NAME`, as the API server would take them, or `NAMESPACE/endpoints/NAME`.
+fn object(lock: &str, place: &str) -> Result<ObjectName, Failure> {
     let refuse = |what: &str| {
         Err(Failure::new(Code::Usage, format!("--lock {lock:?} {what}"))
             .hint("kubernetes://NAMESPACE/NAME, or kubernetes:///NAME for the pod's own namespace"))
@@ -211,10 +217,14 @@ fn lease(lock: &str, place: &str) -> Result<LeaseName, Failure> {
     if !namespace.is_empty() && !is_label(namespace) {
         return refuse("has a namespace that is not a DNS-1123 label (a-z, 0-9, '-', at most 63)");
     }
+    let (kind, name) = match name.strip_prefix(ENDPOINTS) {
+        Some(name) => (Kind::Endpoints, name),
+        None => (Kind::Lease, name),
+    };
     if !is_subdomain(name) {
         return refuse("has a name that is not a DNS-1123 subdomain (a-z, 0-9, '-', '.', at most 253)");
     }
-    Ok(LeaseName { namespace: namespace.to_owned(), name: name.to_owned() })
+    Ok(ObjectName { kind, ..ObjectName::lease(namespace, name) })
 }
 
 /// Whether a namespace or a port could have this name: a DNS-1123 label.
@@ -401,9 +411,7 @@ mod tests {
     #[test]
     fn a_lease_is_named_by_namespace_and_name() {
         let read = |lock: &str| parse(lock).map_err(|failure| failure.code);
-        let lease = |namespace: &str, name: &str| {
-            Ok(Place::Lease(LeaseName { namespace: namespace.into(), name: name.into() }))
-        };
+        let lease = |namespace: &str, name: &str| Ok(Place::Kubernetes(ObjectName::lease(namespace, name)));
         assert_eq!(read("kubernetes://prod/app"), lease("prod", "app"));
         assert_eq!(read("kubernetes:///app.v1-2"), lease("", "app.v1-2"));
         let long = format!("kubernetes://prod/{}", "a".repeat(254));
@@ -413,6 +421,8 @@ mod tests {
             "kubernetes:///",
             "kubernetes://prod/",
             "kubernetes://prod/a/b",
+            "kubernetes://prod/endpoints/",
+            "kubernetes://prod/endpoints/a/b",
             "kubernetes://Prod/app",
             "kubernetes://a.b/app",
             "kubernetes://prod/App",
@@ -429,6 +439,9 @@ mod tests {
         for lock in wrong {
             assert_eq!(read(lock), Err(Code::Usage), "{lock}");
         }
+        let endpoints = place(Some("kubernetes://prod/endpoints/app"), None).unwrap();
+        assert_eq!(endpoints, Place::Kubernetes(ObjectName::endpoints("prod", "app")));
+        assert_eq!((endpoints.to_string(), endpoints.name()), ("kubernetes://prod/endpoints/app".into(), "app".into()));
         let shown = place(Some("kubernetes:///app"), None).unwrap();
         assert_eq!((shown.to_string().as_str(), shown.name().as_str()), ("kubernetes:///app", "app"));
     }

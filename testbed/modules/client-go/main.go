@@ -1,6 +1,6 @@
 // client-go-member runs a command while it leads, by the election of client-go:
 //
-//	client-go-member -kubeconfig FILE -namespace NAMESPACE -name LEASE -identity NAME [-release-on-cancel] [-deaf] COMMAND...
+//	client-go-member -kubeconfig FILE -namespace NAMESPACE -name LEASE -identity NAME [-endpoints] [-release-on-cancel] [-deaf] COMMAND...
 //
 // What it does to the Lease is client-go's own. When leadership is lost, the command gets SIGKILL, and nothing that the
 // command has started does, as in programs that wrap one command this way. SIGTERM is kinder than theirs: the command is
@@ -31,7 +31,7 @@ import (
 type settings struct {
 	kubeconfig, namespace, name, identity string
 	lease, renew, retry                   time.Duration
-	release, deaf                         bool
+	endpoints, release, deaf              bool
 	command                               []string
 }
 
@@ -44,6 +44,7 @@ func parse() settings {
 	flag.DurationVar(&s.lease, "lease-duration", 15*time.Second, "how long others wait")
 	flag.DurationVar(&s.renew, "renew-deadline", 10*time.Second, "how long a leader tries to renew")
 	flag.DurationVar(&s.retry, "retry-period", 2*time.Second, "between two tries")
+	flag.BoolVar(&s.endpoints, "endpoints", false, "elect by the annotation of Endpoints, as client-go did up to 0.26")
 	flag.BoolVar(&s.deaf, "deaf", false, "do not handle SIGTERM, as k8s-await-election does not")
 	flag.BoolVar(&s.release, "release-on-cancel", false, "empty the holder at the end")
 	flag.Parse()
@@ -113,11 +114,7 @@ func run(s settings) error {
 		leave()
 	}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta:  metav1.ObjectMeta{Namespace: s.namespace, Name: s.name},
-			Client:     client.CoordinationV1(),
-			LockConfig: resourcelock.ResourceLockConfig{Identity: s.identity},
-		},
+		Lock:          lock(client, s),
 		LeaseDuration: s.lease, RenewDeadline: s.renew, RetryPeriod: s.retry, ReleaseOnCancel: s.release,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: lead,
@@ -139,9 +136,37 @@ func run(s settings) error {
 	return work.err
 }
 
+// lock is what the election is about.
+func lock(client kubernetes.Interface, s settings) resourcelock.Interface {
+	if s.endpoints {
+		return &endpointsLock{client: client.CoreV1().Endpoints(s.namespace), name: s.name, identity: s.identity}
+	}
+	return &resourcelock.LeaseLock{
+		LeaseMeta:  metav1.ObjectMeta{Namespace: s.namespace, Name: s.name},
+		Client:     client.CoordinationV1(),
+		LockConfig: resourcelock.ResourceLockConfig{Identity: s.identity},
+	}
+}
+
+// version is that of the lock as it is now.
+func version(ctx context.Context, client kubernetes.Interface, s settings) (string, error) {
+	if s.endpoints {
+		endpoints, err := client.CoreV1().Endpoints(s.namespace).Get(ctx, s.name, metav1.GetOptions{})
+		if err != nil {
+			return "", err
+		}
+		return endpoints.ResourceVersion, nil
+	}
+	lease, err := client.CoordinationV1().Leases(s.namespace).Get(ctx, s.name, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	return lease.ResourceVersion, nil
+}
+
 // execute runs the command until it ends or is not to lead any longer.
 func execute(leading context.Context, client kubernetes.Interface, s settings) error {
-	lease, err := client.CoordinationV1().Leases(s.namespace).Get(leading, s.name, metav1.GetOptions{})
+	version, err := version(leading, client, s)
 	if err != nil {
 		return err
 	}
@@ -153,7 +178,7 @@ func execute(leading context.Context, client kubernetes.Interface, s settings) e
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.Env = append(os.Environ(),
 		// At least the version of the write that won, and less than that of any later winner.
-		"SOLOIST_FENCING_TOKEN="+lease.ResourceVersion,
+		"SOLOIST_FENCING_TOKEN="+version,
 		"SOLOIST_ACTIVATION="+hex.EncodeToString(activation),
 		"SOLOIST_MEMBER="+s.identity,
 	)

@@ -31,8 +31,13 @@ pub struct Scene<P> {
 impl<P: Placed> Scene<P> {
     /// Waits until no other one is left.
     pub fn new() -> Result<Self> {
+        Self::of(P::placed)
+    }
+
+    /// The same, with two that are started by `place`.
+    pub fn of(place: impl FnOnce() -> Result<P>) -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Self { pair: P::placed()?, _turn: turn })
+        Ok(Self { pair: place()?, _turn: turn })
     }
 
     /// Everything that was active until now.

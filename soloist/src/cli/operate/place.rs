@@ -40,7 +40,7 @@ impl Target {
     pub async fn board(&self) -> Result<AnyBoard, Failure> {
         match &self.lock {
             Place::File(file) => FileBoard::open(&file.path).map(AnyBoard::File).map_err(asking::failed),
-            Place::Lease(lease) => {
+            Place::Kubernetes(lease) => {
                 let board = LeaseBoard::open(self.access.clone(), lease.clone()).await;
                 board.map(AnyBoard::Lease).map_err(misconfigured)
             }
@@ -54,7 +54,7 @@ impl Target {
     /// What names this lock on a command line.
     pub fn arguments(&self) -> String {
         let mut text = format!("--lock {}", quoted(&self.lock.to_string()));
-        if let (Place::Lease(_), Access { kubeconfig, context, .. }) = (&self.lock, &self.access) {
+        if let (Place::Kubernetes(_), Access { kubeconfig, context, .. }) = (&self.lock, &self.access) {
             let kubeconfig = kubeconfig.as_ref().map(|path| path.to_string_lossy().into_owned());
             for (flag, value) in [("--kubeconfig", kubeconfig.as_ref()), ("--context", context.as_ref())] {
                 if let Some(value) = value {
@@ -153,11 +153,11 @@ impl Board for AnyBoard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::kubernetes::LeaseName;
+    use crate::lock::kubernetes::ObjectName;
 
     #[test]
     fn a_lock_is_named_as_it_was_given() {
-        let lease = Place::Lease(LeaseName { namespace: String::new(), name: "app".to_owned() });
+        let lease = Place::Kubernetes(ObjectName::lease("", "app"));
         let access = Access {
             kubeconfig: Some("/my kube/config".into()),
             context: Some("prod".to_owned()),

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use election::Role;
+use election::{Exit, Role};
 use tokio::sync::watch;
 
+use super::GRACE;
 use crate::member::Reading;
-use crate::snapshot::{Snapshot, Workload};
+use crate::snapshot::Snapshot;
 
 /// Says what changed.
 #[derive(Clone, Default)]
@@ -49,12 +50,18 @@ impl Voice {
         })
     }
 
-    /// Says what went by too quickly to be heard of: a command may end sooner than anybody looks.
-    pub(super) fn conclude(&self) {
-        let lines = self.state().rest(self.passes_stdin);
+    /// Says how the command ended, and what went by too quickly to be heard of: a command may end sooner than anybody
+    /// looks.
+    pub(super) fn conclude(&self, exit: Exit) {
+        let lines = self.state().rest(exit, self.passes_stdin);
         for line in lines {
             self.say(&line);
         }
+    }
+
+    /// Whether the command was made to end.
+    pub(super) fn made_it_end(&self) -> bool {
+        matches!(self.state().end, Some(End::Made(_)))
     }
 }
 
@@ -62,9 +69,15 @@ impl Voice {
 #[derive(Default)]
 struct State {
     held: bool,
-    /// The command, while it runs.
-    pid: Option<i32>,
-    is_ending: bool,
+    end: Option<End>,
+}
+
+/// Why the command ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    ByItself,
+    /// It is made to; its number, once that was said.
+    Made(Option<i32>),
 }
 
 impl State {
@@ -73,11 +86,14 @@ impl State {
         if snapshot.role == Role::Active {
             lines.extend(self.start(passes_stdin));
         }
-        if let Workload::Running { pid, .. } = snapshot.workload {
-            self.pid = Some(pid);
+        if snapshot.role == Role::Stopping && self.held && self.end.is_none() {
+            let (end, line) = begun(&snapshot.reason);
+            self.end = Some(end);
+            lines.push(line.to_owned());
         }
-        if snapshot.role == Role::Stopping && self.held && !std::mem::replace(&mut self.is_ending, true) {
-            lines.extend(self.end(&snapshot.reason));
+        if let (Some(End::Made(None)), Some(pid)) = (self.end, snapshot.workload.pid()) {
+            self.end = Some(End::Made(Some(pid)));
+            lines.push(format!("Terminating child pid {pid}"));
         }
         lines
     }
@@ -91,37 +107,60 @@ impl State {
     }
 
     /// The lock was held, and the command has ended.
-    fn rest(&mut self, passes_stdin: bool) -> Vec<String> {
+    fn rest(&mut self, exit: Exit, passes_stdin: bool) -> Vec<String> {
         let mut lines = self.start(passes_stdin);
-        if !std::mem::replace(&mut self.is_ending, true) {
-            lines.push(ENDED.to_owned());
+        match self.end {
+            None => {
+                self.end = Some(End::ByItself);
+                lines.push(ENDED.to_owned());
+            }
+            Some(End::Made(Some(pid))) if exit == KILLED => {
+                lines.push(format!("Child did not exit after grace period of {GRACE}"));
+                lines.push(format!("Killing child pid {pid}"));
+            }
+            Some(End::Made(Some(_))) => lines.push("Child terminated".to_owned()),
+            Some(End::Made(None) | End::ByItself) => {}
         }
         lines
     }
+}
 
-    fn end(&self, reason: &str) -> Vec<String> {
-        let terminating = self.pid.map(|pid| format!("Terminating child pid {pid}"));
-        let began = match reason {
-            reason if reason.starts_with("asked to leave") => "Shutdown triggered, killing child",
-            reason if reason.starts_with("the workload ended by itself") => return vec![ENDED.to_owned()],
-            _ => "Lock lost, killing child",
-        };
-        [began.to_owned()].into_iter().chain(terminating).collect()
+/// Why the command ends, by the elector's reason, and what is said of it first.
+fn begun(reason: &str) -> (End, &'static str) {
+    match reason {
+        reason if reason.starts_with("asked to leave") => (End::Made(None), "Shutdown triggered, killing child"),
+        reason if reason.starts_with("the workload ended by itself") => (End::ByItself, ENDED),
+        _ => (End::Made(None), "Lock lost, killing child"),
     }
 }
 
 const ENDED: &str = "Child terminated, releasing lock";
 
+/// SIGKILL has ended the command.
+const KILLED: Exit = Exit::Workload(128 + 9);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const DONE: Exit = Exit::Workload(0);
+
     #[test]
     fn a_command_that_ends_before_anybody_looks_is_told_of_all_the_same() {
         let mut state = State::default();
-        assert_eq!(state.rest(true), ["Starting handler", "Stdin passed to handler process", ENDED]);
-        assert!(state.rest(true).is_empty(), "nothing is said twice");
+        assert_eq!(state.rest(DONE, true), ["Starting handler", "Stdin passed to handler process", ENDED]);
+        assert!(state.rest(DONE, true).is_empty(), "nothing is said twice");
         let mut state = State { held: true, ..State::default() };
-        assert_eq!(state.rest(false), [ENDED]);
+        assert_eq!(state.rest(DONE, false), [ENDED]);
+    }
+
+    #[test]
+    fn the_end_of_a_command_that_was_made_to_end_is_told() {
+        let state = || State { held: true, end: Some(End::Made(Some(7))) };
+        assert_eq!(state().rest(DONE, false), ["Child terminated"]);
+        let killed = ["Child did not exit after grace period of 5s", "Killing child pid 7"];
+        assert_eq!(state().rest(KILLED, false), killed);
+        let mut unheard_of = State { held: true, end: Some(End::Made(None)) };
+        assert!(unheard_of.rest(DONE, false).is_empty());
     }
 }

@@ -80,7 +80,7 @@ impl Wanted {
             lease: format!("{}s", self.lease.as_secs()),
             stop_grace: STOP_GRACE.to_owned(),
             access,
-            command,
+            command: Some(command),
             ..Raw::default()
         };
         Settings::new(raw, OnExit::Exit, OnLoss::Exit).map_err(|failure| {

@@ -1,15 +1,10 @@
 //! The status endpoint: every path and method, 200 unless this member is active and should not be any more.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use election::Instant;
 
-use crate::error::Failure;
-use crate::serve::probe::Answer;
-use crate::serve::{self, Bound};
-use crate::settings::{Address, Http};
 use crate::snapshot::Snapshot;
 
 /// How much later than the end of its lease an active member is reported.
@@ -17,40 +12,13 @@ const TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Followers are healthy; a leader is, unless its last renewal is older than its lease and [`TOLERANCE`]. From the
 /// renewal to the deadline it is two thirds of the lease.
-pub(super) fn judge(snapshot: &Snapshot, now: Instant) -> Answer {
+pub(super) fn judge(snapshot: &Snapshot, now: Instant, _path: &str) -> (StatusCode, &'static str) {
     let grace = snapshot.lease / 3 + TOLERANCE;
     if snapshot.tenure.is_some_and(|tenure| now > tenure.kill_at + grace) {
         tracing::error!("failed to step down gracefully, reporting unhealthy status");
         (StatusCode::INTERNAL_SERVER_ERROR, "{\"status\": \"expired\"}")
     } else {
         (StatusCode::OK, "{\"status\": \"ok\"}")
-    }
-}
-
-/// Takes the address; one without a host means all addresses of this host.
-///
-/// # Errors
-/// No address, or one that cannot be had.
-pub(super) fn bind(text: &str) -> Result<Bound, String> {
-    let candidates = addresses(text).map_err(|error| format!("listen tcp {text}: {error}"))?;
-    let mut result = Err(format!("listen tcp {text}: no such address"));
-    for address in candidates {
-        let http = Http { address: Address::Tcp(address), token_file: None };
-        result = serve::bind(&http).map_err(|failure: Failure| format!("listen tcp {text}: {}", failure.message));
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
-}
-
-fn addresses(text: &str) -> std::io::Result<Vec<SocketAddr>> {
-    match text.strip_prefix(':') {
-        // Where there is IPv6, its address takes both.
-        Some(_) => {
-            Ok([format!("[::]{text}"), format!("0.0.0.0{text}")].iter().filter_map(|a| a.parse().ok()).collect())
-        }
-        None => text.to_socket_addrs().map(Iterator::collect),
     }
 }
 
@@ -62,6 +30,7 @@ mod tests {
     use election::{Activation, Token};
 
     use super::*;
+    use crate::dropin::go::bind;
     use crate::snapshot::{Health, Publisher, Tenure};
 
     const LEASE: Duration = Duration::from_secs(15);
@@ -79,7 +48,7 @@ mod tests {
 
     fn code(confirmed_ago: Option<Duration>) -> u16 {
         let (snapshot, now) = snapshot(confirmed_ago);
-        judge(&snapshot, now).0.as_u16()
+        judge(&snapshot, now, "/").0.as_u16()
     }
 
     #[test]
@@ -88,25 +57,6 @@ mod tests {
         assert_eq!(code(Some(Duration::ZERO)), 200);
         assert_eq!(code(Some(LEASE + TOLERANCE)), 200);
         assert_eq!(code(Some(LEASE + TOLERANCE + Duration::from_millis(1))), 500);
-    }
-
-    #[test]
-    fn addresses_are_taken_as_the_other_program_takes_them() {
-        let shown = |text: &str| addresses(text).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>());
-        assert_eq!(shown(":9999").unwrap(), ["[::]:9999", "0.0.0.0:9999"]);
-        assert_eq!(shown("127.0.0.1:80").unwrap(), ["127.0.0.1:80"]);
-        assert_eq!(shown("[::1]:80").unwrap(), ["[::1]:80"]);
-        assert!(shown("localhost:80").unwrap().contains(&"127.0.0.1:80".to_owned()));
-        for text in ["9999", ":", ":http", "127.0.0.1", ":99999"] {
-            assert!(bind(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_address_in_use_is_refused() {
-        let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let why = bind(&held.local_addr().unwrap().to_string()).map(drop).unwrap_err();
-        assert!(why.starts_with("listen tcp 127.0.0.1:") && why.contains("in use"), "{why}");
     }
 
     fn ask(address: &str, request: &str) -> String {

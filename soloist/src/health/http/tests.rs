@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use super::*;
+use crate::settings::target::Address;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

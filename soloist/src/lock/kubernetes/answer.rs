@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
 
-use super::LeaseName;
+use super::ObjectName;
 use super::rule::{Verb, missing};
 
 /// Assumed where a server asks to wait and does not say for how long, or not in seconds.
@@ -41,7 +41,7 @@ pub struct Ask<'a> {
     /// What was asked.
     pub verb: Verb,
     /// Of which Lease.
-    pub place: &'a LeaseName,
+    pub place: &'a ObjectName,
 }
 
 impl Ask<'_> {
@@ -51,8 +51,8 @@ impl Ask<'_> {
         let said = Said { status, body: &body };
         match status {
             _ if status.is_success() => match body {
-                Value::Object(_) if body["kind"] == "Lease" => Answer::Lease(body),
-                _ => Answer::Unclear(format!("{status}, but what came is not a Lease")),
+                Value::Object(_) if body["kind"] == self.place.kind.word() => self.shown(body),
+                _ => Answer::Unclear(format!("{status}, but what came is no {}", self.place.kind.word())),
             },
             StatusCode::UNAUTHORIZED => Answer::Unauthorized(said.sentence()),
             StatusCode::TOO_MANY_REQUESTS => Answer::Throttled(retry_after(headers).unwrap_or(WAIT)),
@@ -69,6 +69,15 @@ impl Ask<'_> {
             _ if status.is_client_error() && said.is_refusal() => Answer::Denied(said.sentence()),
             // Redirects too: who follows one hands the credentials to whoever sent it.
             _ => Answer::Unclear(said.sentence()),
+        }
+    }
+}
+
+impl Ask<'_> {
+    fn shown(self, object: Value) -> Answer {
+        match self.place.refusal(self.verb, &object) {
+            Some(why) => Answer::Denied(why),
+            None => Answer::Lease(self.place.kind.read(object)),
         }
     }
 }
@@ -97,9 +106,9 @@ impl Said<'_> {
     }
 
     /// A 404 of something on the way, or of an API group that is not served, is no word on the Lease.
-    fn names(&self, place: &LeaseName) -> bool {
+    fn names(&self, place: &ObjectName) -> bool {
         let details = &self.body["details"];
-        self.is_status() && details["kind"] == "leases" && details["name"] == place.name.as_str()
+        self.is_status() && details["kind"] == place.kind.resource() && details["name"] == place.name.as_str()
     }
 
     /// Admission webhooks and namespaces that are being deleted forbid as well; no Role helps there.
@@ -125,7 +134,7 @@ mod tests {
     use serde_json::json;
 
     fn judge_with(verb: Verb, status: u16, header: Option<&str>, body: &str) -> Answer {
-        let place = LeaseName { namespace: "prod".into(), name: "app".into() };
+        let place = ObjectName::lease("prod", "app");
         let mut headers = HeaderMap::new();
         if let Some(value) = header {
             headers.insert(RETRY_AFTER, value.parse().unwrap());

@@ -17,7 +17,7 @@ use self::posts::{ANSWER, MEMBERS, Posts, REQUEST, TooLong};
 use super::calls::Calls;
 use super::hub::Newest;
 use super::watch::Watcher;
-use super::{Access, LeaseName, lease};
+use super::{Access, ObjectName, lease};
 use crate::lock::board::{Answer, Asked, Asking, Board, CALL_LIMIT, Changes, Look};
 use crate::lock::codec::fingerprint;
 use crate::lock::{Failed, LockError};
@@ -61,7 +61,7 @@ impl LeaseBoard {
     ///
     /// # Errors
     /// Credentials that cannot be read or must not be used.
-    pub async fn open(access: Access, place: LeaseName) -> Result<Self, LockError> {
+    pub async fn open(access: Access, place: ObjectName) -> Result<Self, LockError> {
         let calls = Calls::open(access, place).await?;
         Ok(Self { calls, watcher: Some(OnceLock::new()), heard: Mutex::default() })
     }
@@ -72,7 +72,7 @@ impl LeaseBoard {
     }
 
     /// Which Lease it is, with its namespace.
-    pub fn place(&self) -> &LeaseName {
+    pub fn place(&self) -> &ObjectName {
         self.calls.place()
     }
 
@@ -110,7 +110,9 @@ impl LeaseBoard {
                 return Ok(Arc::clone(lease));
             }
         }
-        let missing = |what: &str| LockError::Unavailable(format!("the Lease {:?} {what} yet", self.place().name));
+        let missing = |what: &str| {
+            LockError::Unavailable(format!("the {} {:?} {what} yet", self.place().kind.word(), self.place().name))
+        };
         match self.known().await? {
             Some(lease) if takes_posts(&lease) => Ok(lease),
             Some(_) => Err(missing("has no record")),

@@ -1,4 +1,4 @@
-//! Single calls to the API server about one Lease. What their answers show goes to the [`Hub`].
+//! Single calls to the API server about one Lease, or what stands for one. What their answers show goes to the [`Hub`].
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use election::Version;
 use http::Method;
 use serde_json::Value;
 
-use super::LeaseName;
+use super::ObjectName;
 use super::access::Access;
 use super::answer::{Answer, Ask};
 use super::hub::Hub;
@@ -18,7 +18,7 @@ use crate::lock::{Failed, LockError};
 /// Who calls.
 pub struct Calls {
     sessions: Arc<Sessions>,
-    place: LeaseName,
+    place: ObjectName,
     /// The namespace that the credentials belong to.
     home: String,
     hub: Arc<Hub>,
@@ -29,13 +29,13 @@ impl Calls {
     ///
     /// # Errors
     /// Credentials that cannot be read or must not be used.
-    pub async fn open(access: Access, place: LeaseName) -> Result<Self, LockError> {
+    pub async fn open(access: Access, place: ObjectName) -> Result<Self, LockError> {
         let sessions = Arc::new(Sessions::new(access));
         let session = sessions.take().await?;
         let home = session.namespace().to_owned();
         session.keep();
-        let namespace = if place.namespace.is_empty() { home.clone() } else { place.namespace };
-        let place = LeaseName { namespace, name: place.name };
+        let namespace = if place.namespace.is_empty() { home.clone() } else { place.namespace.clone() };
+        let place = ObjectName { namespace, ..place };
         Ok(Self { sessions, place, home, hub: Arc::default() })
     }
 
@@ -55,7 +55,7 @@ impl Calls {
     }
 
     /// Which Lease it is, with its namespace.
-    pub fn place(&self) -> &LeaseName {
+    pub fn place(&self) -> &ObjectName {
         &self.place
     }
 
@@ -76,12 +76,16 @@ impl Calls {
 
     /// Replaces the Lease whose UID and resource version `lease` quotes.
     pub async fn put(&self, lease: &Value) -> Result<(Version, Value), Failed> {
-        self.ask(Verb::Update, Method::PUT, self.place.path(), bytes(lease)?).await
+        self.ask(Verb::Update, Method::PUT, self.place.path(), self.bytes(lease)?).await
     }
 
     /// Creates the Lease.
     pub async fn post(&self, lease: &Value) -> Result<(Version, Value), Failed> {
-        self.ask(Verb::Create, Method::POST, self.place.collection(), bytes(lease)?).await
+        self.ask(Verb::Create, Method::POST, self.place.collection(), self.bytes(lease)?).await
+    }
+
+    fn bytes(&self, lease: &Value) -> Result<Vec<u8>, Failed> {
+        serde_json::to_vec(&self.place.kind.write(lease)).map_err(|error| Failed::Denied(error.to_string()))
     }
 
     /// One call and, where the credentials are not accepted, one more with fresh ones.
@@ -120,8 +124,4 @@ impl Calls {
         }
         Ok(answer)
     }
-}
-
-fn bytes(lease: &Value) -> Result<Vec<u8>, Failed> {
-    serde_json::to_vec(lease).map_err(|error| Failed::Denied(error.to_string()))
 }

@@ -3,7 +3,7 @@
 use election::Version;
 use serde_json::Value;
 
-use super::LeaseName;
+use super::ObjectName;
 use super::lease::{resource_version, version};
 use super::session::BODY_MAX;
 
@@ -24,7 +24,7 @@ pub enum Event {
 ///
 /// # Errors
 /// Not an event of a watch on `place`, in one sentence.
-pub fn parse(line: &[u8], place: &LeaseName) -> Result<Event, String> {
+pub fn parse(line: &[u8], place: &ObjectName) -> Result<Event, String> {
     let mut event: Value = serde_json::from_slice(line).map_err(|error| format!("an event cannot be read: {error}"))?;
     let object = event.get_mut("object").map(Value::take).unwrap_or_default();
     let kind = event["type"].as_str().unwrap_or_default();
@@ -38,7 +38,9 @@ pub fn parse(line: &[u8], place: &LeaseName) -> Result<Event, String> {
         "ADDED" | "MODIFIED" | "DELETED" if object["metadata"]["name"] != place.name.as_str() => {
             Ok(Event::Bookmark { number })
         }
-        "ADDED" | "MODIFIED" => Ok(Event::Now { version: version(&object)?, number, lease: Some(object) }),
+        "ADDED" | "MODIFIED" => {
+            Ok(Event::Now { version: version(&object)?, number, lease: Some(place.kind.read(object)) })
+        }
         "DELETED" => Ok(Event::Now { version: Version::ABSENT, number, lease: None }),
         "BOOKMARK" => Ok(Event::Bookmark { number }),
         other => Err(format!("an event has the unknown type {other:?}")),
@@ -80,7 +82,7 @@ mod tests {
     use serde_json::json;
 
     fn read(event: Value) -> Result<Event, String> {
-        let place = LeaseName { namespace: "prod".into(), name: "app".into() };
+        let place = ObjectName::lease("prod", "app");
         parse(event.to_string().as_bytes(), &place)
     }
 
@@ -119,7 +121,7 @@ mod tests {
         for event in events {
             assert!(read(event.clone()).is_err(), "{event}");
         }
-        let place = LeaseName { namespace: "prod".into(), name: "app".into() };
+        let place = ObjectName::lease("prod", "app");
         assert!(parse(b"{\"type\": ", &place).is_err());
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use super::LeaseName;
+use super::ObjectName;
 use crate::lock::codec::fingerprint;
 
 /// The lock of one pod and one group.
@@ -18,7 +18,7 @@ pub struct InstanceLock {
 
 impl InstanceLock {
     /// Tries to take it.
-    pub fn new(pod_uid: &str, place: &LeaseName) -> Self {
+    pub fn new(pod_uid: &str, place: &ObjectName) -> Self {
         // A socket's name is short, and a Lease's may be long.
         let group = fingerprint(format!("{}/{}", place.namespace, place.name).as_bytes());
         let lock = Self { name: format!("soloist/{pod_uid}/{group:016x}"), socket: RefCell::new(None) };
@@ -54,7 +54,7 @@ mod tests {
 
     fn lock(pod: &str, group: &str) -> InstanceLock {
         let uid = format!("{pod}-{}", std::process::id());
-        InstanceLock::new(&uid, &LeaseName { namespace: "prod".into(), name: group.into() })
+        InstanceLock::new(&uid, &ObjectName::lease("prod", group))
     }
 
     #[test]

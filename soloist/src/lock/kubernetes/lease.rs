@@ -68,7 +68,7 @@ pub fn decode(lease: &Value) -> Record {
 /// A record that no reader would accept.
 pub fn encode(
     before: Option<&Value>,
-    place: &super::LeaseName,
+    place: &super::ObjectName,
     record: &Record,
     named: Option<(Activation, Container)>,
     why: &str,
@@ -76,11 +76,11 @@ pub fn encode(
 ) -> Result<Value, EncodeError> {
     let earlier = before.and_then(|lease| annotation(lease, RECORD)).map(|text| codec::decode(text.as_bytes()));
     let begins = codec::begins(earlier.as_ref().map(|earlier| &earlier.record.claim), &record.claim);
-    let native = native_fields(before, begins, record, now);
+    let native = native_fields(before, begins, record, &place.kind.time(now));
     let text = record_text(earlier, record, named, why, now)?;
     let mut lease = before.and_then(Value::as_object).cloned().unwrap_or_default();
-    lease.insert("apiVersion".into(), "coordination.k8s.io/v1".into());
-    lease.insert("kind".into(), "Lease".into());
+    lease.insert("apiVersion".into(), place.kind.api_version().into());
+    lease.insert("kind".into(), place.kind.word().into());
     let mut spec = take_object(&mut lease, "spec");
     spec.extend(native);
     let spec = Value::Object(spec);
@@ -132,18 +132,17 @@ fn record_text(
 }
 
 /// What client-go reads, as client-go would have written it.
-fn native_fields(before: Option<&Value>, begins: bool, record: &Record, now: jiff::Timestamp) -> Map<String, Value> {
+fn native_fields(before: Option<&Value>, begins: bool, record: &Record, now: &str) -> Map<String, Value> {
     let stands = |field: &str| before.is_some_and(|lease| !lease["spec"][field].is_null());
-    let now: Value = now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string().into();
     // Rounded up: who goes by the native fields waits for whole seconds.
     let lease_seconds = record.lease.as_millis().div_ceil(1000);
 
     let mut fields = Map::new();
     fields.insert("leaseDurationSeconds".into(), u64::try_from(lease_seconds).unwrap_or(u64::MAX).into());
-    fields.insert("renewTime".into(), now.clone());
+    fields.insert("renewTime".into(), now.into());
     fields.insert("holderIdentity".into(), native_holder(&record.claim).into());
     if begins || !stands("acquireTime") {
-        fields.insert("acquireTime".into(), now);
+        fields.insert("acquireTime".into(), now.into());
     }
     if begins || !stands("leaseTransitions") {
         let next = |lease: &Value| lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0).saturating_add(1);

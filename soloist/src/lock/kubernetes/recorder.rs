@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::LeaseName;
+use super::ObjectName;
 use super::access::Access;
 use super::calls::Calls;
 use super::hub::Hub;
@@ -41,7 +41,7 @@ const MESSAGE_MAX: usize = 900;
 #[derive(Clone, Debug)]
 pub struct Recorder {
     access: Access,
-    place: LeaseName,
+    place: ObjectName,
     /// Knows the Lease's UID, which `kubectl describe` goes by.
     hub: Arc<Hub>,
     member: String,
@@ -141,8 +141,8 @@ impl Recorder {
         let newest = self.hub.newest().borrow().clone();
         let uid = newest.lease()?["metadata"]["uid"].clone();
         Some(json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
+            "apiVersion": self.place.kind.api_version(),
+            "kind": self.place.kind.word(),
             "name": self.place.name,
             "namespace": self.place.namespace,
             "uid": uid,

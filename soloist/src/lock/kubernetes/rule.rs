@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::LeaseName;
+use super::ObjectName;
 
 /// What is asked of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,19 +29,20 @@ impl fmt::Display for Verb {
 }
 
 /// The rule that allows `verb` on `place`, on one line.
-pub fn missing(verb: Verb, place: &LeaseName) -> String {
-    let LeaseName { namespace, name } = place;
+pub fn missing(verb: Verb, place: &ObjectName) -> String {
+    let ObjectName { kind, namespace, name } = place;
+    let (group, resource) = (kind.group(), kind.resource());
     let role = match verb {
         // The name of what does not exist yet cannot be part of a rule.
-        Verb::Create => "{apiGroups: [coordination.k8s.io], resources: [leases], verbs: [create]}; \
-             or apply a manifest with the Lease"
-            .to_owned(),
+        Verb::Create => format!(
+            "{{apiGroups: [{group}], resources: [{resource}], verbs: [create]}}; or apply a manifest with the {}",
+            kind.word()
+        ),
         _ => format!(
-            "{{apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [{name}], \
-             verbs: [get, watch, update]}}"
+            "{{apiGroups: [{group}], resources: [{resource}], resourceNames: [{name}], verbs: [get, watch, update]}}"
         ),
     };
-    format!("missing: verb {verb} on leases {name:?} in namespace {namespace:?}; add to the member's Role: {role}")
+    format!("missing: verb {verb} on {resource} {name:?} in namespace {namespace:?}; add to the member's Role: {role}")
 }
 
 /// The rule that allows `verb` on what is no Lease, on one line.

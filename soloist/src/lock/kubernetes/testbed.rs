@@ -16,6 +16,7 @@ use super::session::{Session, request};
 use super::*;
 use crate::lock::contract::{self, held, released, written};
 
+mod endpoints;
 mod evidence;
 
 /// Longer than anything here takes, a restart of the API server included.
@@ -44,13 +45,13 @@ impl Cluster {
     }
 
     /// A Lease name that nobody has used in this run.
-    fn place(&self) -> LeaseName {
+    fn place(&self) -> ObjectName {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("lock-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        LeaseName { namespace: NAMESPACE.into(), name }
+        ObjectName::lease(NAMESPACE, name)
     }
 
-    async fn lock(&self, place: &LeaseName) -> KubernetesLock {
+    async fn lock(&self, place: &ObjectName) -> KubernetesLock {
         lock_as(&self.kubeconfig, place).await
     }
 
@@ -67,7 +68,7 @@ impl Cluster {
         self.ask(Method::POST, path, "application/json", body).await
     }
 
-    async fn patch(&self, place: &LeaseName, patch: Value) {
+    async fn patch(&self, place: &ObjectName, patch: Value) {
         self.ask(Method::PATCH, &place.path(), "application/merge-patch+json", patch).await;
     }
 
@@ -114,7 +115,7 @@ impl Cluster {
     }
 }
 
-async fn lock_as(kubeconfig: &Path, place: &LeaseName) -> KubernetesLock {
+async fn lock_as(kubeconfig: &Path, place: &ObjectName) -> KubernetesLock {
     let access = Access { kubeconfig: Some(kubeconfig.to_owned()), ..Access::default() };
     KubernetesLock::open(access, place.clone(), PERIOD, false).await.unwrap()
 }
@@ -244,7 +245,7 @@ async fn the_documented_role_for_one_lease_by_name_is_enough() {
     assert_eq!(told, Some(held(1, 2)));
     written(next);
     assert_eq!(logged.text(), "", "no complaint");
-    let other = LeaseName { name: "another".into(), ..place };
+    let other = ObjectName { name: "another".into(), ..place };
     match lock_as(&config, &other).await.read().await {
         Err(LockError::Denied(why)) => assert!(why.contains("missing: verb get on leases \"another\""), "{why}"),
         other => panic!("allowed: {other:?}"),
@@ -360,7 +361,7 @@ async fn the_mark_of_a_manifest_means_nothing_once_the_lease_was_used() {
 #[ignore = "needs the testbed: make cluster"]
 async fn a_namespace_that_is_missing_is_named() {
     let cluster = Cluster::connect().await;
-    let lock = cluster.lock(&LeaseName { namespace: "nowhere".into(), name: "app".into() }).await;
+    let lock = cluster.lock(&ObjectName::lease("nowhere", "app")).await;
     assert_eq!(lock.read().await.unwrap().version, Version::ABSENT);
     match lock.write(Version::ABSENT, &held(1, 1), "why").await {
         Write::Denied(why) => assert!(why.contains("nowhere"), "{why}"),

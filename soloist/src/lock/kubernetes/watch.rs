@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Limited};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::LeaseName;
+use super::ObjectName;
 use super::answer::{Answer, Ask, retry_after};
 use super::calls::Calls;
 use super::events::{Event, Lines, parse};
@@ -86,7 +86,7 @@ enum End {
 }
 
 struct Task {
-    place: LeaseName,
+    place: ObjectName,
     hub: Arc<Hub>,
     /// The version after which everything is news; nothing for the newest state and everything after it.
     from: Option<u64>,
@@ -136,7 +136,11 @@ impl Task {
     /// Once an outage.
     fn report(&mut self, why: &str) {
         if self.trouble == Trouble::None {
-            tracing::warn!("the watch of the Lease {:?} broke and is begun anew: {why}", self.place.name);
+            tracing::warn!(
+                "the watch of the {} {:?} broke and is begun anew: {why}",
+                self.place.kind.word(),
+                self.place.name
+            );
             self.trouble = Trouble::Broken;
         }
     }
@@ -144,14 +148,17 @@ impl Task {
     /// Once.
     fn report_forbidden(&mut self, why: &str) {
         if self.trouble != Trouble::Forbidden {
-            tracing::warn!("the Lease is looked at each retry period, because it must not be watched: {why}");
+            tracing::warn!(
+                "the {} is looked at each retry period, because it must not be watched: {why}",
+                self.place.kind.word()
+            );
             self.trouble = Trouble::Forbidden;
         }
     }
 
     fn begun(&mut self) {
         if self.trouble != Trouble::None {
-            tracing::info!("the watch of the Lease {:?} is back", self.place.name);
+            tracing::info!("the watch of the {} {:?} is back", self.place.kind.word(), self.place.name);
             self.trouble = Trouble::None;
         }
         self.hub.update_news(|news| news.is_live = true);

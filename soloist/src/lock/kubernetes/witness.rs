@@ -8,7 +8,7 @@ use std::time::Duration;
 use election::{Activation, Claim, Evidence, Proof, Record};
 use serde_json::{Map, Value};
 
-use super::LeaseName;
+use super::ObjectName;
 use super::access::Access;
 use super::container::Container;
 use super::evidence::{Recorded, WhyNot, restarted, shown_id, terminated};
@@ -45,12 +45,12 @@ struct Kubelet {
 impl Witness {
     /// Finds out where this process is. `namespace` is where its credentials belong to; with `asks_kubelet` pods are
     /// watched.
-    pub fn new(access: &Access, namespace: &str, place: &LeaseName, asks_kubelet: bool) -> Self {
+    pub fn new(access: &Access, namespace: &str, place: &ObjectName, asks_kubelet: bool) -> Self {
         Self::of(Container::own(namespace), access, place, asks_kubelet)
     }
 
     /// The same for a process that is in `container`.
-    pub fn of(container: Option<Container>, access: &Access, place: &LeaseName, asks_kubelet: bool) -> Self {
+    pub fn of(container: Option<Container>, access: &Access, place: &ObjectName, asks_kubelet: bool) -> Self {
         let kubelet = asks_kubelet.then(|| Kubelet::new(access.clone(), container.as_ref()));
         let own = container.map(|container| {
             let lock = container.is_pid_1.then(|| InstanceLock::new(&container.pod_uid, place));

@@ -1,16 +1,14 @@
-//! Groups on Leases side by side, whose active member is cut off from the API server again and again: bytes are held,
-//! connections stay. Needs the testbed: `testbed/run control-plane -- campaign --lock kubernetes`.
+//! Groups side by side, whose active member is cut off from the store again and again: bytes are held, connections stay.
+//! Needs the testbed, such as `testbed/run control-plane -- campaign --lock kubernetes`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use election::Timing;
-use testkit::cluster::Cluster;
 use testkit::history::History;
-use testkit::lease_group::{AHEAD, BEYOND, LeaseGroup};
-use testkit::member::Member;
 use testkit::process::Process;
+use testkit::relayed::{AHEAD, BEYOND, Placed, View};
 use testkit::sim::random::Random;
 use testkit::stamp;
 use testkit::wait::{holds_for, wait_for, wait_until};
@@ -26,7 +24,9 @@ pub struct Hole {
     /// When it began, in nanoseconds of CLOCK_BOOTTIME.
     pub at: u64,
     /// When the last renewal of the old active member was stored.
-    pub last_sight: u64,
+    pub last_renewal: u64,
+    /// Since when at the latest the other one watched it: who starts later sees an older renewal later.
+    pub watched: u64,
     /// The last stamp of the old activation.
     pub old_last: u64,
     /// The first stamp of the next one.
@@ -36,16 +36,21 @@ pub struct Hole {
 impl Hole {
     /// Whether the next one came later than a lease and a bit after the last sight of the old one.
     pub fn is_late(&self, lease: Duration) -> bool {
-        self.waited() > lease + BEYOND
+        self.since(self.last_sight()) > lease + BEYOND
     }
 
     /// Whether it came before that lease was over; the watch may tell of a write before its writer's answer is here.
     pub fn is_early(&self, lease: Duration) -> bool {
-        !self.is_released && self.waited() + AHEAD < lease
+        !self.is_released && self.since(self.last_renewal) + AHEAD < lease
     }
 
-    fn waited(&self) -> Duration {
-        Duration::from_nanos(self.new_first.saturating_sub(self.last_sight))
+    /// When the other one saw the last renewal, at the latest.
+    pub fn last_sight(&self) -> u64 {
+        self.last_renewal.max(self.watched)
+    }
+
+    fn since(&self, instant: u64) -> Duration {
+        Duration::from_nanos(self.new_first.saturating_sub(instant))
     }
 }
 
@@ -61,26 +66,26 @@ pub struct Outcome {
 }
 
 /// Cuts the active members of `groups` groups off until `rounds` were, all in all.
-pub fn run(rounds: usize, groups: usize, timing: &Timing, seed: u64) -> Result<Vec<Outcome>> {
-    let cluster = Cluster::connect()?;
+pub fn run<P: Placed>(rounds: usize, groups: usize, timing: &Timing, seed: u64) -> Result<Vec<Outcome>> {
     let left = AtomicUsize::new(rounds);
     let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).ok();
     let run_one = |number: usize| -> Result<Outcome> {
-        let mut site = Site::start(&cluster, timing).with_context(|| format!("failed to start group {number}"))?;
+        let pair = P::with_lease(timing.lease()).with_context(|| format!("failed to start group {number}"))?;
+        let mut site = Site { pair: pair.view(), watched: stamp::now(), last: 0, left_behind: Vec::new() };
         let (mut holes, mut random) = (Vec::new(), Random::stream(seed, number as u64));
         while let Some(left) = take() {
             // Anywhere between two renewals.
             let phase_us = random.below(u64::try_from(timing.period().as_micros() * 2).unwrap_or(0));
             let hole = site
                 .hole(Duration::from_micros(phase_us))
-                .with_context(|| format!("failed in group {number}\n{}", site.group.group.logs()))?;
+                .with_context(|| format!("failed in group {number}\n{}", site.pair.relayed.group.logs()))?;
             eprintln!("group {number}: black hole, {left} to go");
             if hole.is_late(timing.lease()) {
-                eprintln!("group {number}: the next one came late: {hole:?}\n{}", site.group.group.logs());
+                eprintln!("group {number}: the next one came late: {hole:?}\n{}", site.pair.relayed.group.logs());
             }
             holes.push(hole);
         }
-        Ok(Outcome { holes, history: site.group.group.history(), left_behind: site.left_behind })
+        Ok(Outcome { holes, history: site.pair.relayed.group.history(), left_behind: site.left_behind })
     };
     std::thread::scope(|scope| {
         let run_one = &run_one;
@@ -90,43 +95,40 @@ pub fn run(rounds: usize, groups: usize, timing: &Timing, seed: u64) -> Result<V
 }
 
 /// One group at work.
-struct Site {
-    group: LeaseGroup,
-    members: Vec<Member>,
+struct Site<'a> {
+    pair: View<'a>,
+    watched: u64,
     last: u64,
     left_behind: Vec<String>,
 }
 
-impl Site {
-    fn start(cluster: &Cluster, timing: &Timing) -> Result<Self> {
-        let mut group = LeaseGroup::with_lease(cluster, &format!("{}ms", timing.lease().as_millis()))?;
-        let (members, _) = group.start(cluster, &["a", "b"])?;
-        Ok(Self { group, members, last: 0, left_behind: Vec::new() })
-    }
-
+impl Site<'_> {
     /// After `phase` of quiet, cuts the active one off, waits for the next, and lets the old one come back.
     fn hole(&mut self, phase: Duration) -> Result<Hole> {
-        let group = &self.group.group;
+        let View { relayed, members, .. } = self.pair;
+        let group = &relayed.group;
         let active = group.wait_active_after(self.last, LIMIT)?;
         let stays = || group.history().spans.last().is_some_and(|span| span.token == active.token);
         holds_for("nobody else becomes active", phase, stays)?;
-        let relay = self.group.relay(&active.member)?;
+        let relay = relayed.relay(&active.member)?;
         relay.black_hole();
         let at = stamp::now();
         let next = group.wait_active_after(active.token, LIMIT)?;
-        let old = self.members.iter().find(|member| member.name() == active.member).context("no such member")?;
+        let old = members.iter().find(|member| member.name() == active.member).context("no such member")?;
         for pid in old.workload_pids(&active) {
             let what = Process::read(pid).map(|process| process.command.join(" ")).unwrap_or_default();
             self.left_behind.push(format!("{pid} of token {}: {what}", active.token));
         }
-        let last_sight = relay.last_renewed(&active.member).context("the old one has never renewed")?;
+        let (last_renewal, watched) = (relayed.last_sight(&active.member)?, self.watched);
         relay.heal();
         wait_until("the old one to stand by", LIMIT, || old.is_standby())?;
+        self.watched = stamp::now();
         let ended = || group.history().spans.into_iter().find(|span| span.token == active.token);
         let old_last = wait_for("the old activation", LIMIT, ended)?.last;
         let why = wait_for("the reason of the next one", LIMIT, || group.reason_of(&next))?;
         group.archive_before(active.token)?;
         self.last = active.token;
-        Ok(Hole { is_released: why.contains(" released ("), at, last_sight, old_last, new_first: next.first })
+        let is_released = why.contains(" released (");
+        Ok(Hole { is_released, at, last_renewal, watched, old_last, new_first: next.first })
     }
 }

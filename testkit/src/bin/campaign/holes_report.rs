@@ -1,6 +1,7 @@
 //! What came of black holes, as a table and as JSON.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,6 +13,10 @@ use crate::black_holes::{Hole, Outcome};
 /// What came of black holes.
 #[derive(Debug, Serialize)]
 pub struct HolesReport {
+    /// What the members keep their lock in.
+    pub store: &'static str,
+    /// The members' program: its folder says how it was built.
+    pub soloist: PathBuf,
     /// The lease.
     pub lease_ms: u128,
     /// How many groups ran side by side.
@@ -44,7 +49,7 @@ pub struct HolesReport {
 
 impl HolesReport {
     /// Checks and sums up.
-    pub fn of(outcomes: &[Outcome], lease: Duration) -> Self {
+    pub fn of(outcomes: &[Outcome], store: &'static str, soloist: PathBuf, lease: Duration) -> Self {
         let violations = outcomes.iter().flat_map(|outcome| outcome.history.violations());
         let (overlaps, disorders): (Vec<_>, Vec<_>) =
             violations.partition(|one| matches!(one, Violation::Overlap { .. }));
@@ -55,6 +60,8 @@ impl HolesReport {
         };
         let count = |is: fn(&Hole, Duration) -> bool| holes.iter().filter(|hole| is(hole, lease)).count();
         Self {
+            store,
+            soloist,
             lease_ms: lease.as_millis(),
             groups: outcomes.len(),
             n: holes.len(),
@@ -65,7 +72,7 @@ impl HolesReport {
             late: count(Hole::is_late),
             early: count(Hole::is_early),
             released: count(|hole, _| hole.is_released),
-            from_last_sight: Quantiles::of(times(|hole| hole.last_sight)),
+            from_last_sight: Quantiles::of(times(Hole::last_sight)),
             from_event: Quantiles::of(times(|hole| hole.at)),
             closest_us: times(|hole| hole.old_last).into_iter().min().unwrap_or(0) / 1000,
             from_last_stamp: Quantiles::of(times(|hole| hole.old_last)),
@@ -96,11 +103,13 @@ impl fmt::Display for HolesReport {
         }
         write!(
             f,
-            "{} black holes in {} groups with a lease of {} ms, {} overlaps, {} tokens out of order, \
+            "{} black holes in {} groups on {} with a lease of {} ms and {}, {} overlaps, {} tokens out of order, \
              {} processes left behind, {} late, {} early, {} released before, closest {} us",
             self.n,
             self.groups,
+            self.store,
             self.lease_ms,
+            self.soloist.display(),
             self.overlaps.len(),
             self.disorders.len(),
             self.left_behind.len(),
@@ -128,26 +137,44 @@ mod tests {
     }
 
     fn outcome(new_first: u64) -> Outcome {
-        let hole =
-            Hole { is_released: false, at: 11 * SECOND, last_sight: 10 * SECOND, old_last: 12 * SECOND, new_first };
+        let hole = Hole {
+            is_released: false,
+            at: 11 * SECOND,
+            last_renewal: 10 * SECOND,
+            watched: 0,
+            old_last: 12 * SECOND,
+            new_first,
+        };
         let slots = vec![slot(1, SECOND, 12 * SECOND), slot(2, new_first, 30 * SECOND)];
         Outcome { holes: vec![hole], history: History::of(slots), left_behind: Vec::new() }
     }
 
+    fn report(outcomes: &[Outcome]) -> HolesReport {
+        HolesReport::of(outcomes, "Consul", "soloist".into(), LEASE)
+    }
+
     #[test]
     fn a_gap_of_a_lease_is_clean_and_measured() {
-        let report = HolesReport::of(&[outcome(14 * SECOND), outcome(14 * SECOND)], LEASE);
+        let report = report(&[outcome(14 * SECOND), outcome(14 * SECOND)]);
         assert!(report.is_clean(), "{report}");
         assert_eq!((report.n, report.activations, report.from_last_sight.max_us), (2, 4, 4_000_000));
         assert_eq!((report.from_event.p50_us, report.closest_us), (3_000_000, 2_000_000));
     }
 
     #[test]
+    fn who_watches_only_after_the_last_renewal_waits_from_then_on() {
+        let mut late = outcome(15 * SECOND);
+        late.holes[0].watched = 11 * SECOND;
+        let report = report(&[late]);
+        assert_eq!((report.late, report.early, report.from_last_sight.max_us), (0, 0, 4_000_000));
+    }
+
+    #[test]
     fn what_is_early_late_or_alive_at_once_is_not_clean() {
-        assert_eq!(HolesReport::of(&[outcome(13 * SECOND)], LEASE).early, 1);
-        assert_eq!(HolesReport::of(&[outcome(15 * SECOND)], LEASE).late, 1);
-        assert_eq!(HolesReport::of(&[outcome(12 * SECOND)], LEASE).overlaps.len(), 1);
-        assert!(!HolesReport::of(&[outcome(13 * SECOND)], LEASE).is_clean());
-        assert!(!HolesReport::of(&[], LEASE).is_clean(), "nothing happened");
+        assert_eq!(report(&[outcome(13 * SECOND)]).early, 1);
+        assert_eq!(report(&[outcome(15 * SECOND)]).late, 1);
+        assert_eq!(report(&[outcome(12 * SECOND)]).overlaps.len(), 1);
+        assert!(!report(&[outcome(13 * SECOND)]).is_clean());
+        assert!(!report(&[]).is_clean(), "nothing happened");
     }
 }

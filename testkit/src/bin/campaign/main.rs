@@ -15,9 +15,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
+use election::Timing;
 use serde::Serialize;
 use soloist::settings;
+use testkit::group::binary;
 
+use crate::black_holes::Outcome;
 use crate::holes_report::HolesReport;
 use crate::report::Report;
 use crate::rounds::Campaign;
@@ -31,10 +34,10 @@ struct Arguments {
     /// Where the members' lock is.
     #[arg(long, value_enum, default_value_t = Lock::File)]
     lock: Lock,
-    /// The members' lease [default: 2s, on Kubernetes 4s].
+    /// The members' lease [default: 2s, on servers 4s].
     #[arg(long)]
     lease: Option<String>,
-    /// On Kubernetes: how many groups run side by side.
+    /// On servers: how many groups run side by side.
     #[arg(long, default_value_t = 6)]
     groups: usize,
     /// Also write the report to this file.
@@ -51,13 +54,16 @@ enum Lock {
     File,
     /// A Lease of the testbed; the active one is cut off.
     Kubernetes,
+    /// A key of the testbed's Consul; the active one is cut off.
+    Consul,
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let is_clean = match arguments.lock {
         Lock::File => ends(&arguments)?,
-        Lock::Kubernetes => holes(&arguments)?,
+        Lock::Kubernetes => holes(&arguments, "Kubernetes", black_holes::run::<testkit::lease_group::Pair>)?,
+        Lock::Consul => holes(&arguments, "Consul", black_holes::run::<testkit::consul_group::Pair>)?,
     };
     Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -74,10 +80,13 @@ fn ends(arguments: &Arguments) -> Result<bool> {
     Ok(report.is_clean())
 }
 
-fn holes(arguments: &Arguments) -> Result<bool> {
+/// What makes the holes: so many, in so many groups.
+type Holes = fn(usize, usize, &Timing, u64) -> Result<Vec<Outcome>>;
+
+fn holes(arguments: &Arguments, store: &'static str, run: Holes) -> Result<bool> {
     let timing = settings::timing(arguments.lease.as_deref().unwrap_or("4s"))?;
-    let outcomes = black_holes::run(arguments.rounds, arguments.groups, &timing, arguments.seed)?;
-    let report = HolesReport::of(&outcomes, timing.lease());
+    let outcomes = run(arguments.rounds, arguments.groups, &timing, arguments.seed)?;
+    let report = HolesReport::of(&outcomes, store, binary("soloist")?, timing.lease());
     println!("{report}");
     write_json(arguments.json.as_deref(), &report)?;
     Ok(report.is_clean())

@@ -8,7 +8,7 @@ use crate::lock::board::Wish;
 use crate::lock::board::contract::{asked, member};
 use crate::lock::contract::{held, released, written};
 use crate::lock::kubernetes::tests::{Reply, SOON, Server, say, status};
-use crate::lock::kubernetes::{KubernetesLock, LeaseName};
+use crate::lock::kubernetes::{KubernetesLock, ObjectName};
 
 /// A Lease as a manifest makes it.
 fn marked(number: u64) -> Value {
@@ -18,7 +18,7 @@ fn marked(number: u64) -> Value {
 
 /// What the server would have stored.
 fn stored(record: &election::Record, number: u64) -> Value {
-    let place = LeaseName { namespace: "prod".into(), name: "app".into() };
+    let place = ObjectName::lease("prod", "app");
     let mut lease = lease::encode(None, &place, record, None, "why", jiff::Timestamp::now()).unwrap();
     lease["metadata"]["uid"] = "u".into();
     lease["metadata"]["resourceVersion"] = number.to_string().into();
@@ -27,7 +27,7 @@ fn stored(record: &election::Record, number: u64) -> Value {
 
 async fn alone(server: &Server) -> LeaseBoard {
     let access = Access { kubeconfig: Some(server.kubeconfig()), ..Access::default() };
-    LeaseBoard::open(access, LeaseName { namespace: String::new(), name: "app".into() }).await.unwrap()
+    LeaseBoard::open(access, ObjectName::lease("", "app")).await.unwrap()
 }
 
 /// A lock that holds the Lease, and the board beside it.

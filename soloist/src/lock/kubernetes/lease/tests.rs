@@ -1,13 +1,13 @@
 use super::*;
 use crate::lock::contract::{held, released};
-use crate::lock::kubernetes::LeaseName;
+use crate::lock::kubernetes::ObjectName;
 use election::Vacancy;
 
 const NOW: jiff::Timestamp = jiff::Timestamp::constant(1_800_000_000, 123_456_789);
 const LATER: jiff::Timestamp = jiff::Timestamp::constant(1_800_000_002, 0);
 
-fn place() -> LeaseName {
-    LeaseName { namespace: "prod".into(), name: "app".into() }
+fn place() -> ObjectName {
+    ObjectName::lease("prod", "app")
 }
 
 fn vacant() -> Record {

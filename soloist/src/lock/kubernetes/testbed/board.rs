@@ -15,12 +15,12 @@ use crate::snapshot::{Health, Publisher, Snapshot};
 
 impl Cluster {
     /// A board without a lock.
-    async fn board(&self, place: &LeaseName) -> LeaseBoard {
+    pub(super) async fn board(&self, place: &ObjectName) -> LeaseBoard {
         board_as(&self.kubeconfig, place).await
     }
 
     /// A Lease that somebody holds.
-    async fn held_place(&self) -> (LeaseName, KubernetesLock, Version) {
+    async fn held_place(&self) -> (ObjectName, KubernetesLock, Version) {
         let place = self.place();
         let lock = self.lock(&place).await;
         let version = written(lock.write(Version::ABSENT, &held(1, 1), "why").await);
@@ -28,14 +28,14 @@ impl Cluster {
     }
 
     /// The kubeconfig of an account that may do what `verbs` say to this one Lease.
-    async fn member_of(&self, place: &LeaseName, verbs: &[&str], folder: &Path) -> PathBuf {
+    async fn member_of(&self, place: &ObjectName, verbs: &[&str], folder: &Path) -> PathBuf {
         self.account(&place.name, json!([rule(verbs, &[&place.name])])).await;
         std::fs::write(folder.join("token"), self.token(&place.name).await).unwrap();
         self.kubeconfig_for(folder)
     }
 }
 
-async fn board_as(kubeconfig: &Path, place: &LeaseName) -> LeaseBoard {
+async fn board_as(kubeconfig: &Path, place: &ObjectName) -> LeaseBoard {
     let access = Access { kubeconfig: Some(kubeconfig.to_owned()), ..Access::default() };
     LeaseBoard::open(access, place.clone()).await.unwrap()
 }

@@ -14,7 +14,7 @@ use crate::snapshot::{Health, Snapshot};
 const A_WHILE: Duration = Duration::from_secs(2);
 
 /// Who runs with exactly these rules.
-async fn restricted(cluster: &Cluster, place: &LeaseName, rules: Value) -> (tempfile::TempDir, Access) {
+async fn restricted(cluster: &Cluster, place: &ObjectName, rules: Value) -> (tempfile::TempDir, Access) {
     cluster.account(&place.name, rules).await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("token"), cluster.token(&place.name).await).unwrap();
@@ -27,7 +27,7 @@ fn of_pods(verbs: &[&str]) -> Value {
 }
 
 /// A pod that no kubelet runs; as its container would record itself.
-async fn pod(cluster: &Cluster, place: &LeaseName) -> Container {
+async fn pod(cluster: &Cluster, place: &ObjectName) -> Container {
     let name = &place.name;
     let body = json!({"metadata": {"name": name}, "spec": {"serviceAccountName": name, "nodeName": "nowhere",
         "automountServiceAccountToken": false, "containers": [{"name": "main", "image": "none"}]}});
@@ -43,14 +43,14 @@ async fn say_state(cluster: &Cluster, container: &Container, state: Value) {
     cluster.ask(Method::PATCH, &path, "application/merge-patch+json", status).await;
 }
 
-async fn observer(access: Access, place: &LeaseName) -> KubernetesLock {
+async fn observer(access: Access, place: &ObjectName) -> KubernetesLock {
     let mut lock = KubernetesLock::open(access.clone(), place.clone(), PERIOD, false).await.unwrap();
     lock.witness = Witness::of(None, &access, place, true);
     lock
 }
 
 /// The Lease as the container in the pod holds it.
-async fn hold(cluster: &Cluster, place: &LeaseName, container: &Container) {
+async fn hold(cluster: &Cluster, place: &ObjectName, container: &Container) {
     let record = held(1, 1);
     let named = Some((election::Activation(1), container.clone()));
     let lease = lease::encode(None, place, &record, named, "why", jiff::Timestamp::now()).unwrap();
@@ -161,7 +161,7 @@ async fn events(cluster: &Cluster, field: &str, value: &str) -> Vec<Value> {
 }
 
 /// Of a member that has seen the Lease.
-async fn recorder(access: Access, place: &LeaseName, pod: Option<Value>) -> Recorder {
+async fn recorder(access: Access, place: &ObjectName, pod: Option<Value>) -> Recorder {
     let calls = Calls::open(access, place.clone()).await.unwrap();
     assert!(calls.get().await.is_ok());
     Recorder::new(&calls, "a".into(), pod)

@@ -27,7 +27,7 @@ async fn lock_in(server: &Server, container: Container, asks_kubelet: bool) -> K
 
 /// The Lease that a member of `container` holds, at this version.
 fn lease_of(container: &Container, activation: u128, number: u64) -> Value {
-    let place = LeaseName { namespace: "prod".into(), name: "app".into() };
+    let place = ObjectName::lease("prod", "app");
     let record = held(activation, 1);
     let named = Some((election::Activation(activation), container.clone()));
     let mut lease = lease::encode(None, &place, &record, named, "why", jiff::Timestamp::UNIX_EPOCH).unwrap();
@@ -80,7 +80,7 @@ async fn the_next_run_of_the_holders_container_has_proof_once_the_last_process_i
 async fn evidence_on_one_activation_is_none_on_the_next() {
     let run = container_of(3);
     let mut lease = lease_of(&Container { id: None, holds_lock: true, ..run.clone() }, 1, 2);
-    let place = LeaseName { namespace: "prod".into(), name: "app".into() };
+    let place = ObjectName::lease("prod", "app");
     // A member that knows nothing of containers keeps what it does not know.
     let text = lease["metadata"]["annotations"][lease::RECORD].as_str().unwrap();
     let mut document = crate::lock::codec::decode(text.as_bytes());

@@ -1,0 +1,232 @@
+//! `--notify`: who is told which part this member plays.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::target::{self, Address};
+use crate::error::{Code, Failure};
+use crate::secret;
+
+/// What a person typed.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    /// `--notify`
+    pub targets: Vec<String>,
+    /// `--notify-token-file`
+    pub token_file: Option<PathBuf>,
+    /// `--allow-plaintext`
+    pub allow_plaintext: bool,
+}
+
+/// Who is told, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// A server, by POST, until it answers with 2xx.
+    Http {
+        /// Where it is.
+        target: target::Target,
+        /// The file with the bearer token that it expects.
+        token_file: Option<PathBuf>,
+    },
+    /// Whoever listens on a UDP port.
+    Udp {
+        /// A host name or an IP address.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// What is sent instead of the notice, once a promotion.
+        payload: Option<String>,
+    },
+    /// Whoever reads a file, which is replaced as a whole.
+    File(PathBuf),
+}
+
+impl Display for Listener {
+    fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { target, .. } => match &target.address {
+                Address::Tcp(..) => write!(to, "http://{}{}", target.host, target.path),
+                Address::Unix(socket) => write!(to, "http://unix:{}:{}", socket.display(), target.path),
+            },
+            Self::Udp { host, port, .. } => write!(to, "udp:{host}:{port}"),
+            Self::File(path) => write!(to, "file:{}", path.display()),
+        }
+    }
+}
+
+/// More than anybody has; each costs a task.
+const LISTENERS_MAX: usize = 16;
+/// The longest payload that fits into one datagram on every path.
+const PAYLOAD_MAX: usize = 512;
+const HINT: &str = "http://HOST:PORT/PATH, http://unix:SOCKET:/PATH, udp:HOST:PORT, udp:HOST:PORT/PAYLOAD or file:PATH";
+
+/// Validates the flags.
+pub(super) fn listeners(raw: &Raw) -> Result<Vec<Listener>, Failure> {
+    if raw.targets.len() > LISTENERS_MAX {
+        let what = format!("--notify is given {} times", raw.targets.len());
+        return Err(Failure::new(Code::Usage, what).hint(format!("at most {LISTENERS_MAX}")));
+    }
+    if let Some(file) = &raw.token_file {
+        check_token(file)?;
+    }
+    let mut listeners = Vec::new();
+    for text in &raw.targets {
+        let listener = listener(text, raw)?;
+        if listeners.contains(&listener) {
+            return Err(Failure::new(Code::Usage, format!("--notify {text:?} is given twice")).hint("once will do"));
+        }
+        listeners.push(listener);
+    }
+    if raw.token_file.is_some() && !listeners.iter().any(|listener| matches!(listener, Listener::Http { .. })) {
+        let what = "--notify-token-file is given without a --notify http://...";
+        return Err(Failure::new(Code::Configuration, what).hint("only a request can bring a token"));
+    }
+    Ok(listeners)
+}
+
+fn check_token(file: &Path) -> Result<(), Failure> {
+    let refuse = |why: String| {
+        let what = format!("failed to read --notify-token-file {}: {why}", file.display());
+        Failure::new(Code::Configuration, what).hint("a file with one line, the bearer token")
+    };
+    match secret::read(file) {
+        Ok(token) if token.is_empty() => Err(refuse("it is empty".to_owned())),
+        Ok(token) if !token.iter().all(u8::is_ascii_graphic) => Err(refuse("a token has no blanks in it".to_owned())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(refuse(error.to_string())),
+    }
+}
+
+fn listener(text: &str, raw: &Raw) -> Result<Listener, Failure> {
+    let refuse = |what: &str| Failure::new(Code::Usage, format!("--notify {text:?} {what}")).hint(HINT);
+    if text.starts_with("http://") || text.starts_with("https://") {
+        let target = target::target("--notify", text, "--on-active with a client that does, such as curl")?;
+        if raw.token_file.is_some() && !raw.allow_plaintext && !is_local(&target.address) {
+            let failure =
+                Failure::new(Code::Configuration, format!("--notify {text:?} would send a token without TLS"));
+            return Err(failure.hint("a listener on this host, or --allow-plaintext"));
+        }
+        return Ok(Listener::Http { target, token_file: raw.token_file.clone() });
+    }
+    if let Some(rest) = text.strip_prefix("udp:") {
+        return udp(rest).map_err(refuse);
+    }
+    let Some(path) = text.strip_prefix("file:") else { return Err(refuse("is not a listener")) };
+    let path = PathBuf::from(path);
+    if path.file_name().is_none() || path.is_dir() {
+        return Err(refuse("names no file"));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        return Err(refuse("is in a folder that does not exist"));
+    }
+    Ok(Listener::File(path))
+}
+
+fn udp(rest: &str) -> Result<Listener, &'static str> {
+    let (address, payload) = match rest.split_once('/') {
+        Some((address, payload)) => (address, Some(payload)),
+        None => (rest, None),
+    };
+    let (host, port) = address.rsplit_once(':').ok_or("has no port")?;
+    let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
+        Some(Some(host)) if host.parse::<std::net::Ipv6Addr>().is_ok() => host,
+        None if !host.is_empty() && !host.contains([':', '[', ']', ' ', '@']) => host,
+        _ => return Err("names no host"),
+    };
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or("has no sensible port")?;
+    match payload.map(str::len) {
+        Some(0) => return Err("has an empty payload"),
+        Some(length) if length > PAYLOAD_MAX => return Err("has a payload of more than 512 bytes"),
+        _ => {}
+    }
+    Ok(Listener::Udp { host: host.to_owned(), port, payload: payload.map(str::to_owned) })
+}
+
+/// Whether what is sent there stays on this host.
+pub(crate) fn is_local(address: &Address) -> bool {
+    match address {
+        Address::Unix(_) => true,
+        Address::Tcp(host, _) => host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Result<Listener, Failure> {
+        let raw = Raw { targets: vec![text.to_owned()], ..Raw::default() };
+        listeners(&raw).map(|mut listeners| listeners.remove(0))
+    }
+
+    #[test]
+    fn listeners_are_taken_apart_and_shown_again() {
+        let udp = |host: &str, port, payload: Option<&str>| Listener::Udp {
+            host: host.to_owned(),
+            port,
+            payload: payload.map(str::to_owned),
+        };
+        assert_eq!(one("udp:127.0.0.1:7000").unwrap(), udp("127.0.0.1", 7000, None));
+        assert_eq!(one("udp:[::1]:7000").unwrap(), udp("::1", 7000, None));
+        assert_eq!(one("udp:app:7/become-active/now").unwrap(), udp("app", 7, Some("become-active/now")));
+        assert_eq!(one("file:role.json").unwrap(), Listener::File("role.json".into()));
+        for text in ["http://localhost:8080/role", "http://unix:/run/app.sock:/role", "udp:a:7", "file:/tmp/role"] {
+            assert_eq!(one(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_listener_is_refused() {
+        let long = format!("udp:a:7/{}", "x".repeat(513));
+        for text in [
+            "",
+            "udp:",
+            "udp:a",
+            "udp::7",
+            "udp:a:0",
+            "udp:a:70000",
+            "udp:a:7/",
+            "udp:::1:7",
+            "udp:[::1:7",
+            &long,
+            "file:",
+            "file:/",
+            "file:/tmp",
+            "file:/no/such/folder/x",
+            "signal:USR9",
+            "https://localhost/",
+            "http://",
+        ] {
+            let failure = one(text).unwrap_err();
+            assert_eq!(failure.code, Code::Usage, "{text:?}");
+            assert!(failure.message.contains("--notify") && failure.hint.is_some(), "{text:?}: {failure}");
+        }
+        let many = Raw { targets: (1..=17).map(|port| format!("udp:a:{port}")).collect(), ..Raw::default() };
+        assert_eq!(listeners(&many).unwrap_err().code, Code::Usage);
+        let twice = Raw { targets: vec!["udp:a:1".to_owned(); 2], ..Raw::default() };
+        assert_eq!(listeners(&twice).unwrap_err().code, Code::Usage);
+    }
+
+    #[test]
+    fn a_token_leaves_the_host_only_where_that_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let raw = |target: &str, allow_plaintext| Raw {
+            targets: vec![target.to_owned()],
+            token_file: Some(file.clone()),
+            allow_plaintext,
+        };
+        let code = |raw: &Raw| listeners(raw).unwrap_err().code;
+        assert_eq!(code(&raw("http://localhost/", false)), Code::Configuration, "there is no file");
+        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(code(&raw("http://localhost/", false)), Code::Configuration, "it is empty");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        assert!(listeners(&raw("http://localhost/", false)).is_ok());
+        assert!(listeners(&raw("http://unix:/run/app.sock:/", false)).is_ok());
+        assert_eq!(code(&raw("http://example.org/", false)), Code::Configuration);
+        assert!(listeners(&raw("http://example.org/", true)).is_ok());
+        assert_eq!(code(&raw("udp:a:7", true)), Code::Configuration, "nobody is shown it");
+    }
+}

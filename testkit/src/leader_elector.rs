@@ -1,0 +1,245 @@
+//! Members of soloist as leader-elector: processes that run nothing and tell over HTTP who leads.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cluster::Cluster;
+use crate::group::binary;
+use crate::http::Server;
+use crate::kubeconfig;
+use crate::process;
+use crate::relay::Relay;
+use crate::wait::{wait_for, wait_until};
+
+/// The name of the election in tests.
+pub const NAME: &str = "example";
+/// The lease of its members.
+pub const LEASE: Duration = Duration::from_secs(4);
+/// The annotation that client-go elects by.
+const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
+/// Longer than anything takes here that works.
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// The binary under the other program's names, in a folder of its own.
+#[derive(Debug)]
+pub struct DropIn {
+    folder: TempDir,
+}
+
+impl DropIn {
+    /// Makes the links.
+    pub fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        for name in ["leader-elector", "server"] {
+            symlink(binary("soloist")?, folder.path().join(name)).context("failed to link")?;
+        }
+        Ok(Self { folder })
+    }
+
+    /// Where the links are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The command line of a member that finds the API server by `kubeconfig`, or none.
+    pub fn command(&self, called: &str, flags: &[&str], kubeconfig: Option<&Path>) -> Command {
+        let mut command = Command::new(self.folder.path().join(called));
+        command.args(flags).stdin(Stdio::null());
+        for variable in ["KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "POD_NAME"] {
+            command.env_remove(variable);
+        }
+        command.envs(kubeconfig.map(|path| ("KUBECONFIG", path)));
+        command
+    }
+
+    /// Starts a member that serves HTTP.
+    pub fn start(&self, name: &str, flags: &[&str], kubeconfig: Option<&Path>) -> Result<Elector> {
+        let file = |kind: &str| self.folder.path().join(format!("{name}.{kind}"));
+        let (log, out) = (file("log"), file("out"));
+        let id = format!("--id={name}");
+        let mut command = self.command("leader-elector", &[&[&*id, "--http=127.0.0.1:0"], flags].concat(), kubeconfig);
+        let child = command.stdout(File::create(&out)?).stderr(File::create(&log)?).spawn()?;
+        let read = || fs::read_to_string(&log).unwrap_or_default();
+        let mut elector = Elector { name: name.to_owned(), child, log: log.clone(), out, server: Server::at("") };
+        let address = || Some(read().split_once("serving http on ")?.1.split_once('\n')?.0.to_owned());
+        elector.server = Server::at(&wait_for("it to serve", LIMIT, address).with_context(read)?);
+        Ok(elector)
+    }
+}
+
+/// An election in a namespace of its own.
+#[derive(Debug)]
+pub struct Election {
+    /// Its cluster.
+    pub cluster: Cluster,
+    /// Its namespace.
+    pub namespace: String,
+    /// The programs.
+    pub dropin: DropIn,
+    /// How members find the API server.
+    pub kubeconfig: PathBuf,
+    /// What the lock is in: `endpoints` or `lease`.
+    pub kind: &'static str,
+}
+
+impl Election {
+    /// Of which there is no object.
+    pub fn new() -> Result<Self> {
+        let cluster = Cluster::connect()?;
+        let namespace = cluster.namespace()?;
+        let kubeconfig = PathBuf::from(std::env::var_os("KUBECONFIG").context("no KUBECONFIG")?);
+        Ok(Self { cluster, namespace, dropin: DropIn::new()?, kubeconfig, kind: "endpoints" })
+    }
+
+    /// Free at first sight.
+    pub fn free() -> Result<Self> {
+        let election = Self::new()?;
+        let metadata =
+            json!({"name": NAME, "namespace": election.namespace, "annotations": {"soloist.dev/initial": "true"}});
+        election.cluster.apply(&json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata}))?;
+        Ok(election)
+    }
+
+    /// Members may do from now on what the seed's ClusterRole says, which is `verbs` on endpoints, and nothing else.
+    pub fn restrict(&mut self, verbs: &[&str]) -> Result<()> {
+        let name = "nginx-ha";
+        let rules = json!([{"apiGroups": [""], "resources": ["endpoints"], "verbs": verbs}]);
+        self.cluster.grant(&self.namespace, name, &rules)?;
+        self.kubeconfig = self.dropin.folder().join("config");
+        let user = json!({"token": self.cluster.token(&self.namespace, name)?});
+        kubeconfig::Server::of_testbed()?.write_kubeconfig(&self.kubeconfig, &user)
+    }
+
+    /// What is started from now on finds the API server behind a relay.
+    pub fn relayed(&mut self) -> Result<Relay> {
+        let relay = self.cluster.relay(true)?;
+        self.kubeconfig = self.dropin.folder().join("relayed");
+        relay.write_kubeconfig(&self.kubeconfig, &json!({}))?;
+        Ok(relay)
+    }
+
+    /// Starts a member.
+    pub fn start(&self, name: &str) -> Result<Elector> {
+        let flags = [
+            format!("--election={NAME}"),
+            format!("--election-namespace={}", self.namespace),
+            format!("--ttl={}s", LEASE.as_secs()),
+            format!("--lock-kind={}", self.kind),
+        ];
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        self.dropin.start(name, &flags, Some(&self.kubeconfig))
+    }
+
+    /// The first leads and the second follows.
+    pub fn pair(&self) -> Result<[Elector; 2]> {
+        let a = self.start("a")?;
+        a.wait_named("a")?;
+        let b = self.start("b")?;
+        b.wait_named("a")?;
+        Ok([a, b])
+    }
+
+    /// The object.
+    pub fn object(&self) -> Result<Value> {
+        let text = self.cluster.kubectl(&["get", self.kind, NAME, "-n", &self.namespace, "-o", "json"])?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// What client-go reads.
+    pub fn record(&self) -> Result<Value> {
+        let object = self.object()?;
+        let text = object["metadata"]["annotations"][LEADER].as_str().context("no annotation")?;
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// How the verbs of soloist name the lock.
+    pub fn lock_url(&self) -> String {
+        let kind = if self.kind == "endpoints" { "endpoints/" } else { "" };
+        format!("kubernetes://{}/{kind}{NAME}", self.namespace)
+    }
+}
+
+/// One member; killed when this is dropped.
+#[derive(Debug)]
+pub struct Elector {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    out: PathBuf,
+    server: Server,
+}
+
+impl Elector {
+    /// Whom it is, as `--id` said.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it wrote to standard error.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it wrote to standard output.
+    pub fn out(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    /// The body that it answers with.
+    pub fn ask(&self, path: &str) -> Result<String> {
+        let answer = self.server.get(path)?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(answer.body)
+    }
+
+    /// Whether it says that it leads itself.
+    pub fn leads(&self) -> Result<bool> {
+        Ok(self.ask("/isLeader")? == r#"{"isLeader": true}"#)
+    }
+
+    /// Whether it says that `name` leads.
+    pub fn names(&self, name: &str) -> bool {
+        self.ask("/").is_ok_and(|body| body == format!(r#"{{"name":"{name}"}}"#))
+    }
+
+    /// Waits until it says that `name` leads.
+    pub fn wait_named(&self, name: &str) -> Result<()> {
+        let what = format!("{} to name {name:?}", self.name);
+        wait_until(&what, LIMIT, || self.names(name)).with_context(|| self.log())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        process::signal(i32::try_from(self.child.id())?, signal)
+    }
+
+    /// Waits for its end, and returns its code; nothing where a signal ended it.
+    pub fn wait(&mut self) -> Result<Option<i32>> {
+        let child = &mut self.child;
+        let status = wait_for("it to end", LIMIT, || child.try_wait().ok().flatten());
+        Ok(status.with_context(|| fs::read_to_string(&self.log).unwrap_or_default())?.code())
+    }
+
+    /// Sends it away in peace.
+    pub fn terminate(mut self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        let code = self.wait()?;
+        ensure!(code == Some(0), "left with {code:?}: {}", self.log());
+        Ok(())
+    }
+}
+
+impl Drop for Elector {
+    fn drop(&mut self) {
+        // One that has ended is only to be reaped.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
