@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use soloist::lock::Lock;
-use soloist::lock::kubernetes::{Access, KubernetesLock, LeaseName};
+use soloist::lock::kubernetes::{Access, KubernetesLock, ObjectName};
 use testkit::cluster::Cluster;
 use testkit::stamp;
 
@@ -40,7 +40,7 @@ impl Fresh {
 pub fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let place = LeaseName { namespace: QUIET.into(), name: NAME.into() };
+        let place = ObjectName::lease(QUIET, NAME);
         let lock = KubernetesLock::open(Access::default(), place, PERIOD, false).await?;
         let seen = lock.read().await?;
         written(lock.write(seen.version, &released(1), "raw").await)?;
