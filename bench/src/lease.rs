@@ -1,6 +1,7 @@
 //! The same on a Lease of a real API server, within `testbed/run control-plane`: handovers beside the raw limit on that
 //! server, memory, and what members ask of the server while nothing happens.
 
+pub mod fresh;
 mod pods;
 mod proofs;
 pub mod requests;
@@ -20,6 +21,7 @@ use testkit::cluster::Cluster;
 use testkit::ends::End;
 use testkit::group::binary;
 
+use self::fresh::Fresh;
 use self::proofs::{Restart, Word};
 use self::requests::{Footprint, PER_MINUTE_MAX};
 use self::team::Team;
@@ -115,19 +117,23 @@ impl Turns {
     fn take(cluster: &Cluster, rounds: usize) -> Result<Self> {
         let mut team = Team::start(cluster, "bench-15", Duration::from_secs(15), SIZE, beat::PACE)?;
         let (mut restart, mut word) = (Restart::start(cluster)?, Word::start(cluster)?);
+        let fresh = Fresh::start(cluster)?;
         let mut limit = raw(cluster)?;
         let mut soloist = ENDS.map(|_| Vec::with_capacity(rounds));
-        let (mut restarted, mut told, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut restarted, mut floor, mut told, mut parts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for round in 1..=rounds {
             eprintln!("handovers on a Lease, round {round} of {rounds}");
             for (end, gaps) in ENDS.iter().zip(&mut soloist) {
                 gaps.push(team.round(*end)?);
             }
             restarted.push(restart.round()?);
+            floor.push(fresh.round()?);
             told.push(word.round()?);
             parts.push(limit.round()?);
             sleep(Duration::from_millis(10));
         }
+        let mut raw = register::rows(&parts, "PUT");
+        raw.push(Row::of_times("a process: executed, TLS, GET, PUT", floor));
         let proofs = vec![
             Row::of_times("container killed: from the next run's first instruction", restarted),
             Row::of_times("container killed: from the kubelet's word", told),
@@ -135,7 +141,7 @@ impl Turns {
         Ok(Self {
             gaps: ENDS.iter().zip(&soloist).map(|(end, gaps)| Row::of(format!("soloist: {end}"), gaps)).collect(),
             proofs,
-            raw: register::rows(&parts, "PUT"),
+            raw,
             violations: [team.violations(), restart.violations(), word.violations()].concat(),
         })
     }

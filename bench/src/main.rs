@@ -74,6 +74,9 @@ enum Role {
         /// The workload's folder.
         page: PathBuf,
     },
+    /// Connects, reads a Lease and writes it.
+    #[command(hide = true)]
+    Fresh,
     /// What many groups cost one API server: inside `testbed/run control-plane`
     Growth,
     /// Makes what follows the first process of a container: mounts what a kubelet mounts, and notes the instant.
@@ -86,6 +89,7 @@ fn main() -> Result<ExitCode> {
     match arguments.role {
         Some(Role::Queue { lock, page }) => raw::queue(&lock, &page).map(|()| ExitCode::SUCCESS),
         Some(Role::Contain(contained)) => contained.execute(),
+        Some(Role::Fresh) => lease::fresh::run().map(|()| ExitCode::SUCCESS),
         Some(Role::Duel { peers }) => {
             let table = duel::kubernetes::measure(arguments.rounds.unwrap_or(DUEL_ROUNDS), arguments.quick, peers)?;
             tell(&table, arguments.json.as_deref(), table.is_met())

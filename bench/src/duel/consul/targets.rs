@@ -21,7 +21,7 @@ const IDLE_QUERIES_PER_MINUTE: f64 = 3.0;
 /// The active one hears of what is posted beside the key, where each of two announces itself once a minute.
 const ACTIVE_QUERIES_PER_MINUTE: f64 = IDLE_QUERIES_PER_MINUTE + 2.0;
 
-/// All of it.
+/// All of it. Each member announces itself once a minute, which is a look and a write.
 pub fn all(rows: &[Row<Contender>], raw: &[report::Row], costs: &[Cost<Contender>]) -> Vec<Target> {
     let ours = || rows.iter().filter(|row| row.contender.is_ours());
     let mut targets: Vec<Target> = Vec::new();
@@ -71,7 +71,8 @@ fn of_cost(cost: &Cost<Contender>) -> Vec<Target> {
             per_minute(IDLE_QUERIES_PER_MINUTE),
         ),
         ("standby: renewals of its session", standby.sessions, each(SESSION_RENEWED)),
-        ("standby: others", standby.writes + standby.others, per_minute(PER_MINUTE_MAX)),
+        ("standby: writes", standby.writes, per_minute(PER_MINUTE_MAX)),
+        ("standby: others", standby.others, per_minute(PER_MINUTE_MAX)),
     ];
     rows.map(|(what, got, at_most)| Target::new(format!("{who}: {what}"), got, at_most)).into()
 }
