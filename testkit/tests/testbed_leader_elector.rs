@@ -205,3 +205,18 @@ fn a_lease_will_do_and_every_verb_works_on_both() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn members_move_to_a_lease_when_all_have_left() -> Result<()> {
+    let mut election = Election::free()?;
+    let [a, b] = election.pair()?;
+    b.terminate()?;
+    a.terminate()?;
+    ensure!(election.record()?["holderIdentity"] == "", "let go of: {}", election.record()?);
+    election.kind = "lease";
+    let began = Instant::now();
+    let [c, _d] = election.pair()?;
+    ensure!(began.elapsed() >= LEASE, "a Lease that is not there costs one: {:?}", began.elapsed());
+    ensure!(c.leads()? && election.object()?["spec"]["holderIdentity"] == "a");
+    Ok(())
+}
