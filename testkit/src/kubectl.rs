@@ -1,7 +1,7 @@
 //! The testbed's kubectl, which is the administrator.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -41,6 +41,17 @@ impl Kubectl {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// What a manifest says, object by object.
+    pub fn objects(&self, manifest: &Path) -> Result<Vec<Value>> {
+        let path = manifest.display().to_string();
+        let text = self.run(&["create", "--dry-run=client", "-o", "json", "-f", &path])?;
+        let mut objects = Vec::new();
+        for object in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
+            objects.extend(items(object?));
+        }
+        Ok(objects)
+    }
+
     /// Creates or changes an object.
     pub fn apply(&self, object: &Value) -> Result<()> {
         self.run_with(&["apply", "-f", "-"], &object.to_string()).map(drop)
@@ -68,5 +79,17 @@ impl Kubectl {
     /// A new token of a ServiceAccount.
     pub fn token(&self, namespace: &str, account: &str) -> Result<String> {
         Ok(self.run(&["create", "token", account, "-n", namespace])?.trim().to_owned())
+    }
+}
+
+/// The objects of a list, or the object itself.
+fn items(mut object: Value) -> Vec<Value> {
+    match object["items"].take() {
+        Value::Array(items) => items,
+        _ => {
+            // Asking for what is not there leaves a null behind.
+            object.as_object_mut().map(|fields| fields.remove("items"));
+            vec![object]
+        }
     }
 }

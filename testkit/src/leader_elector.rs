@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cluster::Cluster;
+use crate::documents::root;
 use crate::group::binary;
 use crate::http::Server;
 use crate::kubeconfig;
@@ -108,13 +109,35 @@ impl Election {
         Ok(election)
     }
 
-    /// Members may do from now on what the seed's ClusterRole says, which is `verbs` on endpoints, and nothing else.
+    /// Members may do `verbs` on endpoints from now on, and nothing else.
     pub fn restrict(&mut self, verbs: &[&str]) -> Result<()> {
-        let name = "nginx-ha";
+        let name = "member";
         let rules = json!([{"apiGroups": [""], "resources": ["endpoints"], "verbs": verbs}]);
         self.cluster.grant(&self.namespace, name, &rules)?;
+        self.become_account(name)
+    }
+
+    /// Members may do what the example's objects allow them from now on, and nothing else.
+    pub fn restrict_as_the_example(&mut self) -> Result<()> {
+        let kubectl = self.cluster.client();
+        for mut object in kubectl.objects(&root().join("examples/sidecar/leader-elector.yaml"))? {
+            match object["kind"].as_str() {
+                Some("ServiceAccount") => object["metadata"]["namespace"] = self.namespace.as_str().into(),
+                Some("ClusterRoleBinding") => {
+                    object["metadata"]["name"] = self.namespace.as_str().into();
+                    object["subjects"][0]["namespace"] = self.namespace.as_str().into();
+                }
+                Some("ClusterRole") => {}
+                _ => continue,
+            }
+            kubectl.apply(&object)?;
+        }
+        self.become_account("nginx-ha-serviceaccount")
+    }
+
+    fn become_account(&mut self, account: &str) -> Result<()> {
         self.kubeconfig = self.dropin.folder().join("config");
-        let user = json!({"token": self.cluster.token(&self.namespace, name)?});
+        let user = json!({"token": self.cluster.token(&self.namespace, account)?});
         kubeconfig::Server::of_testbed()?.write_kubeconfig(&self.kubeconfig, &user)
     }
 

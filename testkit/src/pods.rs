@@ -80,12 +80,7 @@ impl Pods {
 
     /// A manifest with `change` made to each object; Deployments get the image and the folder of the tests.
     pub fn fitted(&self, manifest: &Path, change: impl Fn(&mut Value)) -> Result<String> {
-        let path = manifest.display().to_string();
-        let text = self.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", &path])?;
-        let mut objects = Vec::new();
-        for object in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
-            objects.extend(items(object?));
-        }
+        let mut objects = self.kubectl.objects(manifest)?;
         for object in &mut objects {
             if object["kind"] == "Deployment" {
                 self.fit(&mut object["spec"]["template"]["spec"]);
@@ -243,18 +238,6 @@ pub fn shorten_lease(object: &mut Value) {
     for argument in arguments.and_then(Value::as_array_mut).into_iter().flatten() {
         if *argument == "--lease=15s" {
             *argument = format!("--lease={}s", LEASE.as_secs()).into();
-        }
-    }
-}
-
-/// The objects of a list, or the object itself.
-fn items(mut object: Value) -> Vec<Value> {
-    match object["items"].take() {
-        Value::Array(items) => items,
-        _ => {
-            // Asking for what is not there leaves a null behind.
-            object.as_object_mut().map(|fields| fields.remove("items"));
-            vec![object]
         }
     }
 }

@@ -128,15 +128,15 @@ fn an_api_server_that_is_away_for_a_moment_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn the_rbac_of_the_seed_is_enough() -> Result<()> {
+fn the_rbac_of_the_example_is_enough() -> Result<()> {
     let mut election = Election::new()?;
-    election.restrict(&["*"])?;
+    election.restrict_as_the_example()?;
     // Absent, so created and waited for.
     let began = Instant::now();
     let [a, b] = election.pair()?;
     ensure!(began.elapsed() >= LEASE, "absence costs a lease: {:?}", began.elapsed());
     let out = a.out();
-    ensure!(out == " is the leader\na is the leader\n", "as the seed shows it: {out:?}");
+    ensure!(out == " is the leader\na is the leader\n", "as of old: {out:?}");
     a.signal(Signal::TERM)?;
     let took = taken_over(&[&a, &b], &b)?;
     println!("by watch: {took:?}");
@@ -193,6 +193,10 @@ fn a_lease_will_do_and_every_verb_works_on_both() -> Result<()> {
         };
         let status = soloist("status")?;
         ensure!(status.contains('a'), "{status}");
+        let board =
+            || Some(election.object().ok()?["metadata"]["annotations"]["soloist.dev/members"].as_str()?.to_owned());
+        let is_announced = || board().is_some_and(|members| members.contains(r#""name":"b""#));
+        wait_until("b's announcement", LIMIT, is_announced)?;
         soloist("switchover")?;
         b.wait_named("b")?;
         a.wait_named("b")?;

@@ -50,6 +50,7 @@ fn old_members_are_replaced_one_by_one_and_back() -> Result<()> {
     let began = Instant::now();
     wait_until("soloist to lead", LIMIT, || [&s1, &s2].iter().any(|one| one.leads().unwrap_or(false)))?;
     let took = began.elapsed();
+    println!("from the old leader's end to the new one: {took:?}");
     ensure!(took + LEASE / 2 > FOREIGN_WAIT && took < FOREIGN_WAIT + LATE, "three leases of silence: {took:?}");
     let (leader, follower) = if s1.leads()? { (s1, s2) } else { (s2, s1) };
     follower.wait_named(leader.name())?;
