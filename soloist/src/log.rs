@@ -7,8 +7,10 @@ pub mod logrus;
 use std::io::IsTerminal;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::writer::MakeWriterExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use self::klog::Klog;
 use self::logrus::Logrus;
@@ -35,25 +37,26 @@ const LINES_MAX: usize = 1_000;
 /// Starts logging. Lines go through a bounded queue to a thread of their own: a reader who has stopped costs lines,
 /// never a renewal. `SOLOIST_LOG` filters, as `info` does by default. The guard flushes when it is dropped.
 pub fn start(format: Format) -> WorkerGuard {
-    start_at(format, "info")
+    start_at(format, LevelFilter::INFO)
 }
 
 /// The same for a program that says nothing as long as nothing is wrong.
 pub fn start_quietly(format: Format) -> WorkerGuard {
-    start_at(format, "warn")
+    start_at(format, LevelFilter::WARN)
 }
 
-fn start_at(format: Format, default: &str) -> WorkerGuard {
+fn start_at(format: Format, default: LevelFilter) -> WorkerGuard {
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(std::io::stderr());
-    let filter = EnvFilter::try_from_env("SOLOIST_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let wanted = std::env::var("SOLOIST_LOG").ok().and_then(|wanted| wanted.parse::<Targets>().ok());
+    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(default));
     let writer = writer.with_max_level(tracing::Level::TRACE);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_target(false).with_writer(writer);
     match format {
-        Format::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
-        Format::Json => builder.json().flatten_event(true).init(),
-        Format::Logrus => builder.with_ansi(false).event_format(Logrus).init(),
-        Format::Klog => builder.with_ansi(false).event_format(Klog).init(),
+        Format::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().with(filter).init(),
+        Format::Json => builder.json().flatten_event(true).finish().with(filter).init(),
+        Format::Logrus => builder.with_ansi(false).event_format(Logrus).finish().with(filter).init(),
+        Format::Klog => builder.with_ansi(false).event_format(Klog).finish().with(filter).init(),
     }
     guard
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
 use super::entry::Entry;
-use crate::elector::KernelEntropy;
+use crate::elector::{KernelEntropy, let_others_go_first};
 use crate::lock::news::News;
 use crate::lock::{Failed, LockError};
 use crate::patience::{jittered, within};
@@ -138,6 +138,8 @@ impl Task {
                 }
             };
             if pause.is_zero() {
+                // What the news calls for is more urgent than the next question.
+                let_others_go_first().await;
                 continue;
             }
             tokio::select! {
