@@ -154,7 +154,8 @@ testbed-smoke: testbed image ## Each kind of testbed up, used and down, with tim
 image: ## A container image of the static release binary, without a container daemon
 	@testbed/image
 
-# Each file of tests has servers of its own, so that three of them go side by side: they mostly wait for leases.
+# Each file of tests has servers of its own, so that two of them go side by side: they mostly wait for leases,
+# and the servers of more would keep each other waiting.
 CLUSTER_PARTS := cluster-lock $(patsubst testkit/tests/%.rs,cluster-%,$(CLUSTER_FILES))
 
 .PHONY: cluster
@@ -163,7 +164,7 @@ cluster: testbed ## Tests on a real API server; needs root
 	cargo build --locked --workspace --bins
 	cargo test --locked -p soloist --lib --no-run
 	cargo test --locked -p testkit --no-run $(call names,$(CLUSTER_FILES))
-	$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(CLUSTER_PARTS)
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(CLUSTER_PARTS)
 
 .PHONY: $(CLUSTER_PARTS)
 cluster-lock:
@@ -182,7 +183,7 @@ consul: testbed ## Tests on a real Consul; needs root
 	cargo build --locked --workspace --bins
 	cargo test --locked -p soloist --lib --no-run
 	cargo test --locked -p testkit --no-run $(call names,$(CONSUL_FILES))
-	$(MAKE) --no-print-directory --jobs=4 --output-sync=target $(CONSUL_PARTS)
+	$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(CONSUL_PARTS)
 
 .PHONY: $(CONSUL_PARTS)
 consul-lock:

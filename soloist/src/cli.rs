@@ -4,9 +4,11 @@ mod access;
 mod demo;
 mod failover;
 mod history;
+mod membership;
 pub(crate) mod operate;
 mod pause;
 mod run;
+mod sidecar;
 mod status;
 mod switchover;
 
@@ -50,6 +52,8 @@ Exit codes:
 enum Verb {
     /// Take part in a group: run COMMAND while this member is the active one
     Run(Box<run::Arguments>),
+    /// Take part in a group without running anything: tell an application beside this whether it is the active one
+    Sidecar(Box<sidecar::Arguments>),
     /// Show who is active, since when, and who else is there
     Status(status::Arguments),
     /// Show who was active when, why, and the gaps between
@@ -108,6 +112,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match cli.verb {
         Verb::Run(arguments) => run::main(*arguments),
+        Verb::Sidecar(arguments) => sidecar::main(*arguments),
         Verb::Status(arguments) => status::main(&arguments),
         Verb::History(arguments) => history::main(&arguments),
         Verb::Switchover(arguments) => switchover::main(&arguments),

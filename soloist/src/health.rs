@@ -1,7 +1,7 @@
 //! Asks whether this member may be active, and tells the elector when the answer has changed.
 //!
 //! A command is asked on active and standby alike; a server only while the own workload runs, because on a cold standby
-//! there is nothing that could answer. Where nobody can say, nothing changes.
+//! there is nothing that could answer, unless the member runs nothing: what is beside it is there all the time. Where nobody can say, nothing changes.
 
 pub mod http;
 pub mod judge;
@@ -39,6 +39,7 @@ pub fn before_the_first(settings: Option<&Settings>) -> Health {
 fn judge(settings: &Settings) -> Judge {
     let origin = match settings.check {
         Check::Exec(_) => Origin::Unproven,
+        Check::Http(_) if settings.is_warm => Origin::Unproven,
         Check::Http(_) => Origin::Trusted,
     };
     Judge::new(settings.rules, origin)
@@ -176,6 +177,7 @@ impl Watcher {
     fn can_ask(&self) -> bool {
         match self.settings.check {
             Check::Exec(_) => self.stance != Stance::Stopping,
+            Check::Http(_) if self.settings.is_warm => self.stance != Stance::Stopping,
             Check::Http(_) => self.stance.runs(),
         }
     }

@@ -153,7 +153,7 @@ impl Settings {
                 .hint("it is for --lock kubernetes://NAMESPACE/NAME"));
         }
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
-        let health = health::health(raw.health)?;
+        let health = health::health(raw.health, raw.command.is_none())?;
         let hooks = hooks::hooks(raw.hooks)?;
         let listeners = notify::listeners(&raw.notify)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;

@@ -63,10 +63,14 @@ impl DropIn {
 
     /// Starts a member that serves HTTP.
     pub fn start(&self, name: &str, flags: &[&str], kubeconfig: Option<&Path>) -> Result<Elector> {
+        let id = format!("--id={name}");
+        self.serve(name, self.command("leader-elector", &[&[&*id, "--http=127.0.0.1:0"], flags].concat(), kubeconfig))
+    }
+
+    /// Starts what says in its log where it serves HTTP.
+    fn serve(&self, name: &str, mut command: Command) -> Result<Elector> {
         let file = |kind: &str| self.folder.path().join(format!("{name}.{kind}"));
         let (log, out) = (file("log"), file("out"));
-        let id = format!("--id={name}");
-        let mut command = self.command("leader-elector", &[&[&*id, "--http=127.0.0.1:0"], flags].concat(), kubeconfig);
         let child = command.stdout(File::create(&out)?).stderr(File::create(&log)?).spawn()?;
         let read = || fs::read_to_string(&log).unwrap_or_default();
         let mut elector = Elector { name: name.to_owned(), child, log: log.clone(), out, server: Server::at("") };
@@ -106,6 +110,13 @@ impl Election {
         let metadata =
             json!({"name": NAME, "namespace": election.namespace, "annotations": {"soloist.dev/initial": "true"}});
         election.cluster.apply(&json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata}))?;
+        Ok(election)
+    }
+
+    /// The same over a Lease.
+    pub fn free_lease() -> Result<Self> {
+        let election = Self { kind: "lease", ..Self::new()? };
+        election.cluster.initial_lease(&election.namespace, NAME)?;
         Ok(election)
     }
 
@@ -159,6 +170,16 @@ impl Election {
         ];
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         self.dropin.start(name, &flags, Some(&self.kubeconfig))
+    }
+
+    /// Starts a member of the same election by `soloist sidecar`.
+    pub fn start_sidecar(&self, name: &str, options: &[&str]) -> Result<Elector> {
+        let lease = format!("{}s", LEASE.as_secs());
+        let mut command = Command::new(binary("soloist")?);
+        command.args(["sidecar", "--lock", &self.lock_url(), "--name", name, "--lease", &lease]);
+        command.args(["--http", "127.0.0.1:0", "--handover-on", "none"]).args(options).stdin(Stdio::null());
+        command.env("KUBECONFIG", &self.kubeconfig);
+        self.dropin.serve(name, command)
     }
 
     /// The first leads and the second follows.
@@ -221,6 +242,18 @@ impl Elector {
         let answer = self.server.get(path)?;
         ensure!(answer.status == 200, "{answer:?}");
         Ok(answer.body)
+    }
+
+    /// What it says on `/status`.
+    pub fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ask("/status")?)?)
+    }
+
+    /// Whether it says on `/active` that it is active.
+    pub fn is_active(&self) -> Result<bool> {
+        let answer = self.server.get("/active")?;
+        ensure!(matches!(answer.status, 200 | 503), "{answer:?}");
+        Ok(answer.status == 200)
     }
 
     /// Whether it says that it leads itself.

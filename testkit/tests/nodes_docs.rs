@@ -15,7 +15,7 @@ use testkit::wait::wait_until;
 fn every_command_of_the_documents_for_kubernetes_works() -> Result<()> {
     let pods = Pods::new()?;
     let folder = folder_with_examples(&pods)?;
-    let is_member = |line: &str| line.starts_with("soloist run");
+    let is_member = |line: &str| line.starts_with("soloist run") || line.starts_with("soloist sidecar");
     let shown = shown_lines().into_iter().filter(|(_, line)| needs_a_cluster(line) && !is_member(line));
     let shown: Vec<_> = shown.collect();
     ensure!(shown.len() >= 10, "{shown:?}");

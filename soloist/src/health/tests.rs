@@ -15,7 +15,7 @@ fn settings(line: &str) -> Settings {
         fall: 1,
         start: Duration::from_millis(1),
     };
-    Settings { check: Check::Exec(line.to_owned()), rules }
+    Settings { check: Check::Exec(line.to_owned()), rules, is_warm: false }
 }
 
 fn announced(name: &str, healthy: bool) -> Announcement {

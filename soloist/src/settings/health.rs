@@ -57,6 +57,8 @@ pub struct Health {
     pub check: Check,
     /// What the answers count.
     pub rules: Rules,
+    /// Whether there is somebody to ask also while this member stands by: what is checked is not started by it.
+    pub is_warm: bool,
 }
 
 /// Whom to ask.
@@ -90,7 +92,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(100);
 const IN_A_ROW_MAX: u32 = 100;
 
 /// Validates the flags; nothing if there is no check.
-pub(super) fn health(raw: Raw) -> Result<Option<Health>, Failure> {
+pub(super) fn health(raw: Raw, is_warm: bool) -> Result<Option<Health>, Failure> {
     let rules = rules(&raw)?;
     let check = match (raw.exec, raw.http) {
         (Some(_), Some(_)) => {
@@ -106,7 +108,7 @@ pub(super) fn health(raw: Raw) -> Result<Option<Health>, Failure> {
         }
         (None, None) => return Ok(None),
     };
-    Ok(Some(Health { check, rules }))
+    Ok(Some(Health { check, rules, is_warm }))
 }
 
 fn rules(raw: &Raw) -> Result<Rules, Failure> {
@@ -135,14 +137,14 @@ mod tests {
     use super::*;
 
     fn refused(raw: Raw) -> Failure {
-        let failure = health(raw).unwrap_err();
+        let failure = health(raw, false).unwrap_err();
         assert!(failure.hint.is_some(), "{failure}");
         failure
     }
 
     #[test]
     fn without_a_check_there_is_none() {
-        assert_eq!(health(Raw::default()).unwrap(), None);
+        assert_eq!(health(Raw::default(), false).unwrap(), None);
     }
 
     #[test]
