@@ -18,7 +18,7 @@ use crate::outage::Store;
 use crate::relay;
 use crate::relayed::{Placed, Relayed, View, settle};
 
-pub use crate::relayed::{AHEAD, BUSY, LEASE, NAMESPACE};
+pub use crate::relayed::{AHEAD, BEYOND, LEASE, NAMESPACE};
 
 /// Members that share a Lease.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use testkit::consul::Consul;
 use testkit::consul_group::{Choice, Pair};
 use testkit::outage::Outage;
-use testkit::relayed::{AHEAD, BUSY, LEASE, settle};
+use testkit::relayed::{AHEAD, BEYOND, LEASE, settle};
 use testkit::scenario::{Handover, LIMIT, check, follow};
 use testkit::stamp;
 use testkit::statements::outage::{SHORT, STOPPED, Scene};
@@ -72,7 +72,7 @@ fn a_lease_later(pair: &Pair, handover: &Handover, _before: u64, _gone: u64) -> 
     let group = &pair.group;
     let waited = Duration::from_nanos(handover.new.first.saturating_sub(group.last_sight("a")?));
     ensure!(waited + AHEAD >= LEASE, "too early, after {waited:?}\n{}", group.group.logs());
-    ensure!(handover.from_event <= LEASE + BUSY, "took {:?}\n{}", handover.from_event, group.group.logs());
+    ensure!(handover.from_event <= LEASE + BEYOND, "took {:?}\n{}", handover.from_event, group.group.logs());
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use testkit::wait::wait_until;
 const LEASE: Duration = Duration::from_secs(30);
 
 /// From the word to the next workload: a write, a start, and two busy processors.
-const PROMPT: Duration = Duration::from_secs(3);
+const PROMPT: Duration = Duration::from_millis(1_500);
 
 /// A group whose members believe the kubelet.
 fn believers(name: &str) -> Pair<'_> {

@@ -7,12 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use testkit::history::Span;
-use testkit::lease_group::BUSY;
 use testkit::pods::{CutOff, LEASE, LIMIT, Pods, shorten_lease};
 use testkit::wait::{wait_for, wait_until};
 
 /// A handover by a release takes milliseconds. This only tells it from one that waited for a lease, on a busy machine.
-const PROMPT: Duration = Duration::from_secs(3);
+const PROMPT: Duration = Duration::from_millis(1_500);
 
 fn example(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/kubernetes").join(file)
@@ -108,7 +107,7 @@ fn lose_node_of(pods: &Pods, active: &Span) -> Result<()> {
     let after = Duration::from_nanos(next.first.saturating_sub(at));
     eprintln!("loss of a node: the next one is active after {after:?}");
     // The lease counts from the last renewal that was seen, which was before the cut.
-    ensure!(after < LEASE + BUSY, "took {after:?}{}", pods.logs());
+    ensure!(after < LEASE + Duration::from_millis(500), "took {after:?}{}", pods.logs());
     drop(cut);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use testkit::lease_group::BUSY;
+use testkit::lease_group::BEYOND;
 use testkit::pods::{LIMIT, Pair, Pods, PowerLoss};
 use testkit::wait::wait_until;
 
@@ -27,7 +27,7 @@ fn a_node_without_power_costs_a_lease_and_its_pod_stands_by_when_it_is_back() ->
     eprintln!("a node without power: the next one is active {waited:?} after the last sight");
     ensure!(next.member != active.member, "the pod of the dead node came first{}", pods.logs());
     ensure!(waited + LATER >= LEASE, "too early, after {waited:?}{}", pods.logs());
-    ensure!(waited <= LEASE + BUSY, "too late, after {waited:?}{}", pods.logs());
+    ensure!(waited <= LEASE + BEYOND, "too late, after {waited:?}{}", pods.logs());
 
     loss.end()?;
     let again = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";

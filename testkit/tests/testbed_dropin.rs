@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The lease of these members.
 const LEASE: Duration = Duration::from_secs(4);
 /// Beyond a few writes to the API server, on busy processors.
-const HANDOVER_MAX: Duration = Duration::from_secs(3);
+const HANDOVER_MAX: Duration = Duration::from_millis(1500);
 
 fn client() -> Result<Kubectl> {
     Kubectl::find("TESTBED_API", "no real API server is there: run this by make cluster")

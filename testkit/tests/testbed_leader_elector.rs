@@ -12,7 +12,7 @@ use testkit::wait::{holds_for, wait_for, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(40);
 /// Beyond a few writes to the API server, on busy processors.
-const HANDOVER_MAX: Duration = Duration::from_secs(3);
+const HANDOVER_MAX: Duration = Duration::from_millis(1500);
 /// What a loaded machine adds to a wait.
 const LATE: Duration = Duration::from_secs(2);
 

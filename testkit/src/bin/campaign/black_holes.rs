@@ -8,13 +8,10 @@ use anyhow::{Context, Result, bail};
 use election::Timing;
 use testkit::history::History;
 use testkit::process::Process;
-use testkit::relayed::{AHEAD, Placed, View};
+use testkit::relayed::{AHEAD, BEYOND, Placed, View};
 use testkit::sim::random::Random;
 use testkit::stamp;
 use testkit::wait::{holds_for, wait_for, wait_until};
-
-/// How much more than a lease the next one may take, counted from the last sight of the old one.
-const BEYOND: Duration = Duration::from_millis(500);
 
 /// Longer than anything takes that works, a default lease included.
 const LIMIT: Duration = Duration::from_secs(60);
