@@ -108,15 +108,15 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
     let mut member = Member::start(settings, front, guarded)?;
     let keepers = Keepers {
         elector: ProcessId::own().map_err(internal("read the own start time"))?,
-        guard: member.workload.guard(),
+        guard: member.charge.workload.guard(),
         boot_id: boot_id().map_err(internal("read the boot id"))?,
-        cgroup: member.base.clone(),
+        cgroup: member.charge.base.clone(),
     };
-    let allow_remote_fs = member.settings.allow_remote_fs;
+    let allow_remote_fs = member.listening.settings.allow_remote_fs;
     let lock = FileLock::open(file::Settings { path: place.path, allow_remote_fs, keepers }).map_err(refused)?;
-    lock.set_announce(Arc::new(member.workload.announcer()));
-    let (lock_knows, commands_know) = (lock.guard_setter(), member.commands.clone());
-    member.workload.on_replaced(move |guard| {
+    lock.set_announce(Arc::new(member.charge.workload.announcer()));
+    let (lock_knows, commands_know) = (lock.guard_setter(), member.charge.commands.clone());
+    member.charge.workload.on_replaced(move |guard| {
         lock_knows(guard);
         commands_know.set_guard(guard);
     });
@@ -124,7 +124,7 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
     let around_the_lock = AroundTheLock {
         board,
         // Members may find the file by different paths.
-        name: member.settings.group.clone(),
+        name: member.listening.settings.group.clone(),
         // Whoever holds the flock and finds no record is the first ever.
         absence: Absence::Free,
         can_pause: true,
@@ -151,7 +151,7 @@ async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Resu
 }
 
 async fn at_the_lease<W: Workload>(member: Member<W>, lock: KubernetesLock) -> Result<Exit, Failure> {
-    let recorder = lock.recorder(member.settings.name.clone());
+    let recorder = lock.recorder(member.listening.settings.name.clone());
     let around_the_lock = AroundTheLock {
         board: lock.board(),
         name: format!("{}/{}", lock.place().namespace, lock.place().name),
@@ -172,8 +172,9 @@ async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Resu
         let address = &access.address;
         tracing::warn!("Consul at {address} is asked without TLS: whoever is on the way can change the lock");
     }
-    let timing = member.settings.timing;
-    let session = consul_lock_session.unwrap_or_else(|| format!("soloist {} at '{prefix}'", member.settings.name));
+    let timing = member.listening.settings.timing;
+    let session =
+        consul_lock_session.unwrap_or_else(|| format!("soloist {} at '{prefix}'", member.listening.settings.name));
     let lock = ConsulLock::new(access, Keys::of(&prefix), session, timing.lease(), timing.period());
     let session = lock.session_keeper();
     let around_the_lock = AroundTheLock {
@@ -241,24 +242,18 @@ fn nothing() -> Result<Charge<Nothing>, Failure> {
 
 /// What every member has, whatever its lock is.
 struct Member<W> {
-    settings: Settings,
-    front: Front,
-    http: Option<serve::Bound>,
-    around: Around,
-    sender: mpsc::Sender<Order>,
-    orders: mpsc::Receiver<Order>,
+    listening: Listening,
     clock: BootClock,
-    base: Option<Base>,
-    workload: W,
-    commands: Commands,
+    charge: Charge<W>,
 }
 
 impl Member<Keeper> {
     /// Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
     fn watch_the_guard(&mut self) {
-        self.workload.set_patience(self.settings.timing.lateness());
-        let commands = self.commands.clone();
-        self.workload.on_replaced(move |guard| commands.set_guard(guard));
+        let Charge { workload, commands, .. } = &mut self.charge;
+        workload.set_patience(self.listening.settings.timing.lateness());
+        let commands = commands.clone();
+        workload.on_replaced(move |guard| commands.set_guard(guard));
     }
 }
 
@@ -294,10 +289,8 @@ impl<W: Workload> Member<W> {
 
     /// Starts what `charge` needs.
     fn of(listening: Listening, charge: Charged<W>) -> Result<Self, Failure> {
-        let Listening { settings, front, http, around, sender, orders } = listening;
         let clock = BootClock::new().map_err(internal("make a timer"))?;
-        let Charge { workload, base, commands } = charge()?;
-        Ok(Self { settings, front, http, around, sender, orders, clock, base, workload, commands })
+        Ok(Self { listening, clock, charge: charge()? })
     }
 
     /// Takes part in the election over `lock` until the machine decides to leave.
@@ -306,7 +299,9 @@ impl<W: Workload> Member<W> {
         lock: L,
         around_the_lock: AroundTheLock<B>,
     ) -> Result<Exit, Failure> {
-        let Self { settings, front, http, mut around, sender, mut orders, clock, base, workload, commands } = self;
+        let Self { listening, clock, charge } = self;
+        let Listening { settings, front, http, mut around, sender, mut orders } = listening;
+        let Charge { workload, base, commands } = charge;
         let AroundTheLock { board, name, absence, can_pause, local_lock, lingering } = around_the_lock;
         if settings.fail_fast {
             first_look(&lock).await?;

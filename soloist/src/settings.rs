@@ -155,7 +155,7 @@ impl Settings {
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
         let health = health::health(raw.health, raw.command.is_none())?;
         let hooks = hooks::hooks(raw.hooks)?;
-        let listeners = notify::listeners(&raw.notify)?;
+        let listeners = notify::listeners(&raw.notify, raw.allow_plaintext)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
         let variable = |name: &str| std::env::var(name).ok();
         let instance =

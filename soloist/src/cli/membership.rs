@@ -5,11 +5,14 @@ mod notify;
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, CommandFactory, ValueEnum};
+use election::Exit;
 
 use super::access::Arguments as AccessArguments;
+use crate::error::{Code, Failure};
 use crate::log;
-use crate::settings::{Raw, consul_service};
+use crate::member::{self, Front};
+use crate::settings::{FilePlace, Place, Raw, Settings, consul_service, warn_about_unknown_variables};
 
 /// Which group, and who in it.
 #[derive(Debug, Args)]
@@ -73,7 +76,7 @@ pub(super) struct Around {
     consul_service_address: Option<String>,
     /// How log lines look
     #[arg(long, env = "SOLOIST_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
-    log_format: log::Format,
+    pub(super) log_format: log::Format,
     // Last, because a heading holds for all that follows it.
     #[command(flatten)]
     health: health::Arguments,
@@ -93,11 +96,6 @@ enum HandoverArgument {
 }
 
 impl Around {
-    /// How log lines look.
-    pub(super) fn log_format(&self) -> log::Format {
-        self.log_format
-    }
-
     /// What a member of `group` was told, but for its workload.
     pub(super) fn raw(self, group: Group) -> Raw {
         Raw {
@@ -106,7 +104,7 @@ impl Around {
             name: group.name,
             lease: group.lease,
             allow_plaintext: self.access.allow_plaintext,
-            notify: self.notify.raw(self.access.allow_plaintext),
+            notify: self.notify.raw(),
             access: self.access.into(),
             asks_kubelet: matches!(self.evidence, Some(EvidenceArgument::Pod)),
             fail_fast: self.fail_fast,
@@ -124,4 +122,19 @@ impl Around {
             ..Raw::default()
         }
     }
+}
+
+/// Runs one member to its end and returns its exit code.
+pub(super) fn take_part(settings: Settings, format: log::Format) -> Result<i32, Failure> {
+    member::check(&settings)?;
+    let _flush = log::start(format);
+    warn_about_unknown_variables(&super::Cli::command());
+    if let Place::File(FilePlace { path, is_default: true }) = &settings.lock {
+        tracing::info!("the lock is {}", path.display());
+    }
+    Ok(match member::run(settings, Front::default())? {
+        Exit::StoodBy => 0,
+        Exit::Workload(code) => code,
+        Exit::LeaseLost => Code::Lost as i32,
+    })
 }

@@ -4,14 +4,12 @@ mod hooks;
 
 use std::ffi::OsString;
 
-use clap::{Args, CommandFactory, ValueEnum};
-use election::{Exit, OnExit, OnLoss};
+use clap::{Args, ValueEnum};
+use election::{OnExit, OnLoss};
 
-use super::membership::{Around, Group};
-use crate::error::{Code, Failure};
-use crate::log;
-use crate::member::{self, Front};
-use crate::settings::{FilePlace, Place, Raw, Settings, warn_about_unknown_variables};
+use super::membership::{self, Around, Group};
+use crate::error::Failure;
+use crate::settings::{Raw, Settings};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -93,18 +91,6 @@ impl Arguments {
 
 /// Runs one member to its end and returns its exit code.
 pub(super) fn main(arguments: Arguments) -> Result<i32, Failure> {
-    let format = arguments.around.log_format();
-    let settings = arguments.settings()?;
-    member::check(&settings)?;
-    let _flush = log::start(format);
-    warn_about_unknown_variables(&super::Cli::command());
-    if let Place::File(FilePlace { path, is_default: true }) = &settings.lock {
-        tracing::info!("the lock is {}", path.display());
-    }
-    let exit = member::run(settings, Front::default());
-    Ok(match exit? {
-        Exit::StoodBy => 0,
-        Exit::Workload(code) => code,
-        Exit::LeaseLost => Code::Lost as i32,
-    })
+    let format = arguments.around.log_format;
+    membership::take_part(arguments.settings()?, format)
 }

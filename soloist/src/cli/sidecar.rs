@@ -1,13 +1,11 @@
 //! `soloist sidecar`: one member without a workload, for an application in another container that asks or is told.
 
-use clap::{Args, CommandFactory};
-use election::{Exit, OnExit, OnLoss};
+use clap::Args;
+use election::{OnExit, OnLoss};
 
-use super::membership::{Around, Group};
+use super::membership::{self, Around, Group};
 use crate::error::{Code, Failure};
-use crate::log;
-use crate::member::{self, Front};
-use crate::settings::{Raw, Settings, warn_about_unknown_variables};
+use crate::settings::{Raw, Settings};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -47,14 +45,6 @@ impl Arguments {
 
 /// Runs one member to its end and returns its exit code.
 pub(super) fn main(arguments: Arguments) -> Result<i32, Failure> {
-    let format = arguments.around.log_format();
-    let settings = arguments.settings()?;
-    member::check(&settings)?;
-    let _flush = log::start(format);
-    warn_about_unknown_variables(&super::Cli::command());
-    Ok(match member::run(settings, Front::default())? {
-        Exit::StoodBy => 0,
-        Exit::Workload(code) => code,
-        Exit::LeaseLost => Code::Lost as i32,
-    })
+    let format = arguments.around.log_format;
+    membership::take_part(arguments.settings()?, format)
 }

@@ -1,7 +1,6 @@
 //! `--notify`: who is told which part this member plays.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::target::{self, Address};
@@ -15,8 +14,6 @@ pub struct Raw {
     pub targets: Vec<String>,
     /// `--notify-token-file`
     pub token_file: Option<PathBuf>,
-    /// `--allow-plaintext`
-    pub allow_plaintext: bool,
 }
 
 /// Who is told, and how.
@@ -61,8 +58,8 @@ const LISTENERS_MAX: usize = 16;
 const PAYLOAD_MAX: usize = 512;
 const HINT: &str = "http://HOST:PORT/PATH, http://unix:SOCKET:/PATH, udp:HOST:PORT, udp:HOST:PORT/PAYLOAD or file:PATH";
 
-/// Validates the flags.
-pub(super) fn listeners(raw: &Raw) -> Result<Vec<Listener>, Failure> {
+/// Validates the flags; with `allow_plaintext` a token may leave this host.
+pub(super) fn listeners(raw: &Raw, allow_plaintext: bool) -> Result<Vec<Listener>, Failure> {
     if raw.targets.len() > LISTENERS_MAX {
         let what = format!("--notify is given {} times", raw.targets.len());
         return Err(Failure::new(Code::Usage, what).hint(format!("at most {LISTENERS_MAX}")));
@@ -72,7 +69,7 @@ pub(super) fn listeners(raw: &Raw) -> Result<Vec<Listener>, Failure> {
     }
     let mut listeners = Vec::new();
     for text in &raw.targets {
-        let listener = listener(text, raw)?;
+        let listener = listener(text, raw.token_file.as_ref(), allow_plaintext)?;
         if listeners.contains(&listener) {
             return Err(Failure::new(Code::Usage, format!("--notify {text:?} is given twice")).hint("once will do"));
         }
@@ -98,16 +95,16 @@ fn check_token(file: &Path) -> Result<(), Failure> {
     }
 }
 
-fn listener(text: &str, raw: &Raw) -> Result<Listener, Failure> {
+fn listener(text: &str, token_file: Option<&PathBuf>, allow_plaintext: bool) -> Result<Listener, Failure> {
     let refuse = |what: &str| Failure::new(Code::Usage, format!("--notify {text:?} {what}")).hint(HINT);
     if text.starts_with("http://") || text.starts_with("https://") {
         let target = target::target("--notify", text, "--on-active with a client that does, such as curl")?;
-        if raw.token_file.is_some() && !raw.allow_plaintext && !is_local(&target.address) {
+        if token_file.is_some() && !allow_plaintext && !target.address.is_local() {
             let failure =
                 Failure::new(Code::Configuration, format!("--notify {text:?} would send a token without TLS"));
             return Err(failure.hint("a listener on this host, or --allow-plaintext"));
         }
-        return Ok(Listener::Http { target, token_file: raw.token_file.clone() });
+        return Ok(Listener::Http { target, token_file: token_file.cloned() });
     }
     if let Some(rest) = text.strip_prefix("udp:") {
         return udp(rest).map_err(refuse);
@@ -144,21 +141,13 @@ fn udp(rest: &str) -> Result<Listener, &'static str> {
     Ok(Listener::Udp { host: host.to_owned(), port, payload: payload.map(str::to_owned) })
 }
 
-/// Whether what is sent there stays on this host.
-pub(crate) fn is_local(address: &Address) -> bool {
-    match address {
-        Address::Unix(_) => true,
-        Address::Tcp(host, _) => host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn one(text: &str) -> Result<Listener, Failure> {
         let raw = Raw { targets: vec![text.to_owned()], ..Raw::default() };
-        listeners(&raw).map(|mut listeners| listeners.remove(0))
+        listeners(&raw, false).map(|mut listeners| listeners.remove(0))
     }
 
     #[test]
@@ -204,29 +193,27 @@ mod tests {
             assert!(failure.message.contains("--notify") && failure.hint.is_some(), "{text:?}: {failure}");
         }
         let many = Raw { targets: (1..=17).map(|port| format!("udp:a:{port}")).collect(), ..Raw::default() };
-        assert_eq!(listeners(&many).unwrap_err().code, Code::Usage);
+        assert_eq!(listeners(&many, false).unwrap_err().code, Code::Usage);
         let twice = Raw { targets: vec!["udp:a:1".to_owned(); 2], ..Raw::default() };
-        assert_eq!(listeners(&twice).unwrap_err().code, Code::Usage);
+        assert_eq!(listeners(&twice, false).unwrap_err().code, Code::Usage);
     }
 
     #[test]
     fn a_token_leaves_the_host_only_where_that_is_allowed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
-        let raw = |target: &str, allow_plaintext| Raw {
-            targets: vec![target.to_owned()],
-            token_file: Some(file.clone()),
-            allow_plaintext,
+        let taken = |target: &str, allow_plaintext| {
+            listeners(&Raw { targets: vec![target.to_owned()], token_file: Some(file.clone()) }, allow_plaintext)
         };
-        let code = |raw: &Raw| listeners(raw).unwrap_err().code;
-        assert_eq!(code(&raw("http://localhost/", false)), Code::Configuration, "there is no file");
+        let code = |target: &str, allow_plaintext| taken(target, allow_plaintext).unwrap_err().code;
+        assert_eq!(code("http://localhost/", false), Code::Configuration, "there is no file");
         std::fs::write(&file, "\n").unwrap();
-        assert_eq!(code(&raw("http://localhost/", false)), Code::Configuration, "it is empty");
+        assert_eq!(code("http://localhost/", false), Code::Configuration, "it is empty");
         std::fs::write(&file, "s3cret\n").unwrap();
-        assert!(listeners(&raw("http://localhost/", false)).is_ok());
-        assert!(listeners(&raw("http://unix:/run/app.sock:/", false)).is_ok());
-        assert_eq!(code(&raw("http://example.org/", false)), Code::Configuration);
-        assert!(listeners(&raw("http://example.org/", true)).is_ok());
-        assert_eq!(code(&raw("udp:a:7", true)), Code::Configuration, "nobody is shown it");
+        assert!(taken("http://localhost/", false).is_ok());
+        assert!(taken("http://unix:/run/app.sock:/", false).is_ok());
+        assert_eq!(code("http://example.org/", false), Code::Configuration);
+        assert!(taken("http://example.org/", true).is_ok());
+        assert_eq!(code("udp:a:7", true), Code::Configuration, "nobody is shown it");
     }
 }

@@ -1,5 +1,6 @@
 //! The URL of a server that is asked by plain HTTP.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use hyper::Uri;
@@ -27,6 +28,21 @@ pub enum Address {
 }
 
 const URL_HINT: &str = "such as http://127.0.0.1:8080/healthz or http://unix:/run/app.sock:/healthz";
+
+impl Address {
+    /// Whether what is sent there stays on this host.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Address::Unix(_) => true,
+            Address::Tcp(host, _) => is_this_host(host),
+        }
+    }
+}
+
+/// Whether `host` is this one, whatever a name server says.
+pub fn is_this_host(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
 
 /// Takes the URL of a flag apart. Who wants TLS is pointed to what is there `instead`.
 ///

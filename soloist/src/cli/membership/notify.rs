@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn raw(self, allow_plaintext: bool) -> Raw {
-        Raw { targets: self.listeners, token_file: self.notify_token_file, allow_plaintext }
+    pub(super) fn raw(self) -> Raw {
+        Raw { targets: self.listeners, token_file: self.notify_token_file }
     }
 }

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::settings::target::is_this_host;
+
 /// Where one server or agent, or several behind one address, answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -23,9 +25,7 @@ impl Address {
     fn is_local(&self) -> bool {
         match self {
             Address::Unix(_) => true,
-            Address::Tcp { host, .. } => {
-                host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-            }
+            Address::Tcp { host, .. } => is_this_host(host),
         }
     }
 }
