@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use election::Claim;
+use election::{Claim, Foreign};
 use http::Method;
 use serde_json::json;
 
@@ -286,6 +286,14 @@ async fn a_token_may_rotate_without_a_failed_call() {
     written(lock.write(version, &held(1, attempt), "why").await);
 }
 
+/// What a record says that is none of ours.
+fn foreign(record: Option<Record>) -> Foreign {
+    match record.expect("a record").claim {
+        Claim::Foreign(foreign) => foreign,
+        other => panic!("not foreign: {other:?}"),
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs the testbed: make cluster"]
 async fn what_others_do_to_the_lease_is_seen_for_what_it_is() {
@@ -294,10 +302,6 @@ async fn what_others_do_to_the_lease_is_seen_for_what_it_is() {
     let (holder, observer) = (cluster.lock(&place).await, cluster.lock(&place).await);
     let first = written(holder.write(Version::ABSENT, &held(1, 1), "why").await);
     observer.read().await.unwrap();
-    let foreign = |record: Option<Record>| match record.expect("a record").claim {
-        Claim::Foreign(foreign) => foreign,
-        other => panic!("not foreign: {other:?}"),
-    };
 
     // As `kubectl patch` does, as a label does, and as a client-go member does that was paused.
     cluster.patch(&place, json!({"metadata": {"labels": {"team": "a"}}, "spec": {"holderIdentity": "mallory"}})).await;

@@ -76,10 +76,6 @@ async fn what_a_stranger_does_to_the_annotation_is_foreign() {
     let (holder, observer) = (cluster.lock(&place).await, cluster.lock(&place).await);
     let first = written(holder.write(Version::ABSENT, &held(1, 1), "why").await);
     observer.read().await.unwrap();
-    let foreign = |record: Option<Record>| match record.expect("a record").claim {
-        Claim::Foreign(foreign) => foreign,
-        other => panic!("not foreign: {other:?}"),
-    };
     cluster.set_leader(&place, json!({"holderIdentity": "mallory", "leaderTransitions": 1})).await;
     changed(&observer, first).await;
     let named = foreign(record(&observer).await);
