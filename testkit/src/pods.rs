@@ -217,7 +217,9 @@ impl Pods {
         let pods = self.kubectl(&["get", "pods", "-o", "wide"]).unwrap_or_else(|error| error.to_string());
         let names = self.kubectl(&["get", "pods", "-o", "name"]).unwrap_or_default();
         let log = |name: &str| {
-            let text = self.kubectl(&["logs", "--tail=30", "--all-containers", name]).unwrap_or_else(|error| error.to_string());
+            let text = self
+                .kubectl(&["logs", "--tail=30", "--all-containers", name])
+                .unwrap_or_else(|error| error.to_string());
             format!("--- {name}\n{text}")
         };
         format!("\n{pods}{}", names.lines().map(log).collect::<String>())
