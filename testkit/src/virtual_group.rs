@@ -96,6 +96,7 @@ pub fn spawn(world: &World, name: &str, lease: Duration, rate: f64, seed: u64) -
         stop_grace: Duration::from_secs(2),
         absence: Absence::CostsALease,
         can_pause: true,
+        slots: 1,
         on_exit: world.on_exit,
         on_loss: OnLoss::Standby,
         healthy: true,

@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn seen(number: u64, claim: Claim, evidence: Evidence) -> Input {
-        let record = Some(Record { claim, lease: Duration::from_secs(15), paused_until_unix_ms: None });
+        let record = Some(Record { claim, lease: Duration::from_secs(15), slots: 1, paused_until_unix_ms: None });
         Input::Read(Ok(Seen { version: Version { incarnation: 1, number }, record, evidence }))
     }
 

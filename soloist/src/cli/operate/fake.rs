@@ -129,7 +129,7 @@ fn member(name: &str) -> Member {
 }
 
 fn look(claim: Claim, number: u64) -> Look {
-    let record = Record { claim, lease: Duration::from_secs(15), paused_until_unix_ms: None };
+    let record = Record { claim, lease: Duration::from_secs(15), slots: 1, paused_until_unix_ms: None };
     let seen = Seen { version: Version { incarnation: 0, number }, record: Some(record), evidence: Evidence::None };
     Look { seen, history: Vec::new(), members: Vec::new(), written_unix_us: None }
 }
