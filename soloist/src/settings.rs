@@ -9,6 +9,7 @@ mod lock_url;
 mod name;
 pub mod notify;
 mod route;
+mod slots;
 pub mod target;
 mod variables;
 
@@ -25,7 +26,7 @@ use crate::lock::kubernetes::{self, Access};
 use crate::route::open::Wanted;
 
 pub use http::{Address, Http};
-pub use lock_url::{ConsulPlace, FilePlace, Place, only_one, place};
+pub use lock_url::{ConsulPlace, FilePlace, Place, of_slot, only_one, place};
 pub(crate) use lock_url::{is_label, is_subdomain};
 pub use variables::warn_about_unknown_variables;
 
@@ -40,6 +41,8 @@ pub struct Raw {
     pub name: Option<String>,
     /// `--lease`
     pub lease: String,
+    /// `--active`
+    pub active: Option<String>,
     /// `--stop-grace`
     pub stop_grace: String,
     /// `--allow-remote-fs`
@@ -87,6 +90,8 @@ pub struct Settings {
     pub name: String,
     /// All durations that follow from the lease.
     pub timing: Timing,
+    /// How many members of the group may be active at a time.
+    pub active: u32,
     /// What the workload gets on a planned stop.
     pub stop_grace: Duration,
     /// Whether a remote or layered file system will do.
@@ -137,6 +142,7 @@ impl Settings {
     ) -> Result<Self, Failure> {
         let stop_grace = duration("--stop-grace", &raw.stop_grace)?;
         let timing = timing(&raw.lease)?;
+        let active = slots::active(raw.active.as_deref(), &place)?;
         let fits = match &place {
             Place::File(_) => Ok(()),
             Place::Kubernetes(_) => kubernetes::check_lease(timing.lease()),
@@ -161,6 +167,7 @@ impl Settings {
         let instance =
             |service: &str| consul_service::definition(&raw.consul_service, service, &name, &place, &variable);
         let routes = route::routes(&raw.routes, &instance, &variable)?;
+        slots::check_routes(&routes, active)?;
         let watches_pod = raw.hands_over_on_eviction && matches!(place, Place::Kubernetes(_));
         let handover = watches_pod.then(|| route::own_place(&variable)).flatten();
         check_workload(raw.command.as_deref(), &place)?;
@@ -172,6 +179,7 @@ impl Settings {
             asks_kubelet: raw.asks_kubelet,
             name,
             timing,
+            active,
             stop_grace,
             allow_remote_fs: raw.allow_remote_fs,
             fail_fast: raw.fail_fast,
@@ -185,6 +193,13 @@ impl Settings {
             hooks,
             listeners,
         })
+    }
+}
+
+impl Settings {
+    /// The numbers of all slots.
+    pub fn slots(&self) -> impl Iterator<Item = u32> + use<> {
+        1..=self.active
     }
 }
 

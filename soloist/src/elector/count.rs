@@ -63,7 +63,13 @@ impl Count {
     }
 
     /// Where a step of the machine has led, and what it wants done.
-    pub(super) fn outputs(&mut self, now: Instant, outputs: &[Output], role: Role, timing: &Timing) {
+    pub(super) fn outputs<'a>(
+        &mut self,
+        now: Instant,
+        outputs: impl IntoIterator<Item = &'a Output>,
+        role: Role,
+        timing: &Timing,
+    ) {
         for Output { action, .. } in outputs {
             match action {
                 Action::Read { .. } => self.asked = Some((Operation::Read, now)),

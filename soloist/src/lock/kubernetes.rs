@@ -86,9 +86,18 @@ impl KubernetesLock {
         period: Duration,
         asks_kubelet: bool,
     ) -> Result<Self, LockError> {
-        let calls = Calls::open(access, place).await?;
+        Ok(Self::over(Calls::open(access, place).await?, period, asks_kubelet))
+    }
+
+    /// Another Lease in the same namespace, over the same connections.
+    #[must_use]
+    pub fn of_another(&self, place: ObjectName, asks_kubelet: bool) -> Self {
+        Self::over(self.calls.about(place), self.period, asks_kubelet)
+    }
+
+    fn over(calls: Calls, period: Duration, asks_kubelet: bool) -> Self {
         let witness = Witness::new(calls.access(), calls.home(), calls.place(), asks_kubelet);
-        Ok(Self {
+        Self {
             calls,
             last: RefCell::new(None),
             period,
@@ -98,7 +107,7 @@ impl KubernetesLock {
             witness,
             woke_for_kubelet: Cell::new(false),
             ahead: RefCell::default(),
-        })
+        }
     }
 
     /// Which object it is, with its namespace.
