@@ -121,7 +121,7 @@ impl Board for Fake {
 /// The group `app` with a lock file that nobody looks for.
 pub(in crate::cli) fn target_at(lock: &str) -> Target {
     let lock = Place::File(FilePlace { path: lock.into(), is_default: false });
-    Target { group: "app".to_owned(), lock, access: Access::default() }
+    Target { group: "app".to_owned(), lock, slot: None, access: Access::default() }
 }
 
 fn member(name: &str) -> Member {
