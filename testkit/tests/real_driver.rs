@@ -8,7 +8,7 @@ use soloist::elector::Order;
 use testkit::virtual_group::{Dice, Ledger, VirtualMember, Weather, World, spawn};
 use tokio::task::LocalSet;
 
-/// Histories in each test; each has another seed.
+/// Histories in each test, unless `HISTORIES` chooses another number; each has another seed.
 const HISTORIES: u64 = 80;
 
 /// How long faults last in each, and how long the group has to recover afterwards.
@@ -135,8 +135,9 @@ fn play(seed: u64, slots: usize) -> Result<Seen> {
 }
 
 fn play_all(slots: usize) -> Result<()> {
+    let histories = std::env::var("HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(HISTORIES);
     let mut sum = Seen::default();
-    for seed in 0..HISTORIES {
+    for seed in 0..histories {
         let seen = play(seed, slots)?;
         sum.activations += seen.activations;
         sum.preparations += seen.preparations;
@@ -144,8 +145,8 @@ fn play_all(slots: usize) -> Result<()> {
         sum.departures += seen.departures;
         sum.crashes += seen.crashes;
     }
-    println!("{sum:?} in {HISTORIES} histories");
-    ensure!(sum.activations > HISTORIES * 3, "too few activations: {sum:?}");
+    println!("{sum:?} in {histories} histories");
+    ensure!(sum.activations > histories * 3, "too few activations: {sum:?}");
     ensure!(sum.preparations > sum.activations, "no attempt was lost: {sum:?}");
     ensure!(sum.deletions > 0 && sum.departures > 0 && sum.crashes > 0, "a fault never fired: {sum:?}");
     Ok(())
