@@ -121,6 +121,11 @@ bench-consul: testbed ## Beside the real consul lock and the raw limit on one Co
 	cargo build --locked --release -p soloist -p bench
 	testbed/run consul -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-consul.json consul
 
+.PHONY: bench-sidecar
+bench-sidecar: testbed ## Elections beside an application: who is named, killed containers, beside client-go; needs root
+	cargo build --locked --release -p soloist -p bench
+	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-sidecar.json sidecar
+
 .PHONY: growth
 growth: testbed ## 1 to 200 groups on one API server: requests a second and handovers; needs root
 	cargo build --locked --release -p soloist -p bench

@@ -15,6 +15,7 @@ mod lease;
 mod raw;
 mod register;
 mod report;
+mod sidecar;
 mod steps;
 
 use std::fmt::Display;
@@ -64,6 +65,8 @@ enum Role {
         #[arg(long = "peer")]
         peers: Vec<duel::kubernetes::Peer>,
     },
+    /// With the election in a container of its own: inside `testbed/run control-plane`
+    Sidecar,
     /// Beside the real `consul lock`, on one Consul: inside `testbed/run consul`
     Consul,
     /// Waits for a lock, writes what an acquiring write writes, and starts the workload.
@@ -97,6 +100,10 @@ fn main() -> Result<ExitCode> {
         Some(Role::Consul) => {
             let table = duel::consul::measure(arguments.rounds.unwrap_or(CONSUL_ROUNDS), arguments.quick)?;
             tell(&table, arguments.json.as_deref(), table.is_met())
+        }
+        Some(Role::Sidecar) => {
+            let report = sidecar::Report::measure(arguments.rounds())?;
+            tell(&report, arguments.json.as_deref(), report.is_met())
         }
         Some(Role::Growth) => {
             let growth = growth::Growth::measure(arguments.rounds.unwrap_or(GROWTH_ROUNDS), arguments.quick)?;

@@ -98,7 +98,12 @@ impl<E: Entropy> Slots<E> {
                 let slot = self.concerned(request);
                 self.advance(now, slot, input, &mut outputs);
             }
-            Input::Exited { .. } | Input::Gone { .. } | Input::GuardLost | Input::Measured { .. } | Input::Leave => {
+            Input::Exited { .. }
+            | Input::Gone { .. }
+            | Input::GuardLost
+            | Input::Forsaken
+            | Input::Measured { .. }
+            | Input::Leave => {
                 self.advance(now, self.turn.unwrap_or(0), input, &mut outputs);
             }
         }

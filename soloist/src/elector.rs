@@ -106,6 +106,8 @@ pub struct Elector<E, L, W, C> {
     /// What was granted last in this activation, and to whom.
     granted: Option<String>,
     publisher: Publisher,
+    /// What the health check says.
+    checked: Health,
     /// It was said that this member stays active although it is unhealthy.
     stays_unfit: bool,
     /// Why the present activation ends, once it does.
@@ -130,6 +132,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         orders: mpsc::Receiver<Order>,
         publisher: Publisher,
     ) -> Self {
+        let checked = publisher.newest().health.clone();
+        publisher.update(|snapshot| snapshot.health = fitness(&checked, &workload));
         Self {
             operations: locks.iter().map(|_| None).collect(),
             watches: locks.iter().map(|_| None).collect(),
@@ -144,6 +148,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             petition: None,
             granted: None,
             publisher,
+            checked,
             stays_unfit: false,
             end: None,
             traffic: Traffic::default(),
@@ -359,6 +364,12 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 tracing::error!("the guard is lost: {why}");
                 Some(Input::GuardLost)
             }
+            Event::Absent => Some(self.fitness()),
+            Event::Forsaken(why) => {
+                tracing::error!("{why}");
+                self.runs = false;
+                Some(Input::Forsaken)
+            }
         }
     }
 
@@ -383,9 +394,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 Some(Input::Request(request))
             }
             Some(Order::Health(health)) => {
-                let healthy = health.healthy;
-                self.publisher.update(|snapshot| snapshot.health = health);
-                Some(Input::Health(healthy))
+                self.checked = health;
+                Some(self.fitness())
             }
             Some(Order::Leaving(why)) => {
                 self.publisher.update(|snapshot| snapshot.leaving = why);
@@ -397,6 +407,14 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 Some(Input::Candidates(candidates))
             }
         }
+    }
+
+    /// Who has nothing to start is not fit, whatever the check says.
+    fn fitness(&mut self) -> Input {
+        let health = fitness(&self.checked, &self.workload);
+        let healthy = health.healthy;
+        self.publisher.update(|snapshot| snapshot.health = health);
+        Input::Health(healthy)
     }
 
     // === doing ===
@@ -523,6 +541,14 @@ fn number(slot: usize) -> u32 {
 pub async fn let_others_go_first() {
     for _ in 0..TURNS_TO_SEND {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Whether a member may be active: fit is who has something to start, and whose check says so.
+pub fn fitness(checked: &Health, workload: &impl Workload) -> Health {
+    match workload.absence() {
+        Some(why) => Health { healthy: false, why },
+        None => checked.clone(),
     }
 }
 

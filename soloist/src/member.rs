@@ -4,35 +4,36 @@
 mod routes;
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use election::{Absence, Exit, Nonce, Role, Slots};
+use election::{Absence, Exit, Role, Slots};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
-use crate::elector::{Command, Elector, KernelEntropy, Order, let_others_go_first};
+use crate::elector::{Command, Elector, KernelEntropy, Order, fitness, let_others_go_first};
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::consul::{ConsulLock, Keys};
 use crate::lock::file::{self, Category, FileBoard, FileLock, JointAnnounce, Keepers};
-use crate::lock::kubernetes::{KubernetesLock, ObjectName};
+use crate::lock::kubernetes::{KubernetesLock, ObjectName, Witnesses};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::patience::within;
 use crate::route::Route;
-use crate::settings::{ConsulPlace, FilePlace, Place, Settings, of_slot};
+use crate::settings::{ConsulPlace, Duty, FilePlace, Place, Settings, of_slot};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::Workload;
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::nothing::Nothing;
 use crate::workload::process::{ProcessId, boot_id};
+use crate::workload::via::{Distant, Door};
 use crate::{attend, countdown, handover, health, hooks, notify, serve, signals};
 
 use self::routes::Opened;
@@ -144,32 +145,41 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
 
 async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Result<Exit, Failure> {
     let listening = Listening::start(settings, front)?;
-    let Settings { access, timing, asks_kubelet, .. } = &listening.settings;
-    let opened = KubernetesLock::open(access.clone(), place.clone(), timing.period(), *asks_kubelet).await;
+    let Settings { access, timing, asks_kubelet, duty, .. } = &listening.settings;
+    let witnesses = Witnesses { kubelet: *asks_kubelet, own_container: !matches!(duty, Duty::Via(_)) };
+    let opened = KubernetesLock::open(access.clone(), place.clone(), timing.period(), witnesses).await;
     let mut locks = vec![opened.map_err(misconfigured)?];
     // Handshake and answer are under way while the guard is started: a container that runs anew has no time to lose.
     locks[0].look_ahead();
     let_others_go_first().await;
     for slot in listening.settings.slots().skip(1) {
-        let lock = locks[0].of_another(place.of_slot(slot), *asks_kubelet);
+        let lock = locks[0].of_another(place.of_slot(slot), witnesses);
         locks.push(lock);
     }
-    if listening.settings.command.is_none() {
-        return at_the_lease(Member::of(listening, nothing)?, locks).await;
+    match listening.settings.duty.clone() {
+        Duty::Tell => at_the_lease(Member::of(listening, nothing)?, locks).await,
+        Duty::Via(path) => {
+            let lateness = listening.settings.timing.lateness();
+            at_the_lease(Member::of(listening, || distant(&path, lateness))?, locks).await
+        }
+        Duty::Command(_) => {
+            let mut member = Member::of(listening, guarded)?;
+            member.watch_the_guard();
+            at_the_lease(member, locks).await
+        }
     }
-    let mut member = Member::of(listening, guarded)?;
-    member.watch_the_guard();
-    at_the_lease(member, locks).await
 }
 
 async fn at_the_lease<W: Workload>(member: Member<W>, locks: Vec<KubernetesLock>) -> Result<Exit, Failure> {
     let lock = &locks[0];
+    // A shorter deadline might not be seen in time by a guard that hangs together with its wrapper.
+    let can_pause = !matches!(member.listening.settings.duty, Duty::Via(_));
     let recorder = lock.recorder(member.listening.settings.name.clone());
     let around_the_lock = AroundTheLock {
         board: lock.board(),
         name: format!("{}/{}", lock.place().namespace, lock.place().name),
         absence: Absence::CostsALease,
-        can_pause: true,
+        can_pause,
         local_locks: Vec::new(),
         lingering: vec![("the recorder of Events", Box::new(|snapshots| Box::pin(recorder.run(snapshots))))],
     };
@@ -249,7 +259,7 @@ struct Charge<W> {
 
 /// A workload behind a guard, which is started here.
 fn guarded() -> Result<Charge<Keeper>, Failure> {
-    let base = contain();
+    let base = Base::own();
     let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
     let commands = Commands::new(Some(keeper.guard()));
     Ok(Charge { workload: keeper, base, commands })
@@ -258,6 +268,13 @@ fn guarded() -> Result<Charge<Keeper>, Failure> {
 /// No workload, and no guard.
 fn nothing() -> Result<Charge<Nothing>, Failure> {
     Ok(Charge { workload: Nothing::default(), base: None, commands: Commands::new(None) })
+}
+
+/// A workload in another container, behind a socket that is opened here.
+fn distant(path: &Path, patience: Duration) -> Result<Charge<Distant>, Failure> {
+    let mut workload = Distant::new(Door::open(path)?);
+    workload.set_patience(patience);
+    Ok(Charge { workload, base: None, commands: Commands::new(None) })
 }
 
 /// What every member has, whatever its lock is.
@@ -298,9 +315,6 @@ impl Listening {
     }
 }
 
-/// How what belongs to a member is started.
-type Charged<W> = fn() -> Result<Charge<W>, Failure>;
-
 impl<W: Workload> Member<W> {
     /// The numbers of all slots.
     fn slots(&self) -> impl Iterator<Item = u32> + use<W> {
@@ -308,12 +322,16 @@ impl<W: Workload> Member<W> {
     }
 
     /// Starts what listens, and what `charge` needs. Nothing has asked the lock yet.
-    fn start(settings: Settings, front: Front, charge: Charged<W>) -> Result<Self, Failure> {
+    fn start(
+        settings: Settings,
+        front: Front,
+        charge: impl FnOnce() -> Result<Charge<W>, Failure>,
+    ) -> Result<Self, Failure> {
         Self::of(Listening::start(settings, front)?, charge)
     }
 
     /// Starts what `charge` needs.
-    fn of(listening: Listening, charge: Charged<W>) -> Result<Self, Failure> {
+    fn of(listening: Listening, charge: impl FnOnce() -> Result<Charge<W>, Failure>) -> Result<Self, Failure> {
         let clock = BootClock::new().map_err(internal("make a timer"))?;
         Ok(Self { listening, clock, charge: charge()? })
     }
@@ -339,13 +357,15 @@ impl<W: Workload> Member<W> {
                 return other.map(|_| Exit::StoodBy);
             }
         };
-        let command = Command {
-            argv: settings.command.clone().unwrap_or_default(),
-            stop_grace: settings.stop_grace,
-            local_locks,
+        let argv = match &settings.duty {
+            Duty::Command(argv) => argv.clone(),
+            // The application's own.
+            Duty::Via(_) | Duty::Tell => Vec::new(),
         };
+        let command = Command { argv, stop_grace: settings.stop_grace, local_locks };
         let health = health::before_the_first(settings.health.as_ref());
-        let slots = Slots::new(&machine_settings(&settings, absence, can_pause, &health), || KernelEntropy);
+        let fit = fitness(&health, &workload);
+        let slots = Slots::new(&machine_settings(&settings, absence, can_pause, &fit), || KernelEntropy);
         let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
         let publisher = Publisher::new(first.in_slots(slots.count()));
         around.add("the countdown", countdown::run(publisher.subscribe()));
@@ -483,20 +503,6 @@ fn machine_settings(settings: &Settings, absence: Absence, can_pause: bool, heal
         on_exit: settings.on_exit,
         on_loss: settings.on_loss,
         healthy: health.healthy,
-    }
-}
-
-/// A cgroup of its own where one is writable; elsewhere the subreapers do what they can.
-fn contain() -> Option<Base> {
-    let mut entropy = KernelEntropy;
-    let high = election::Entropy::bits(&mut entropy);
-    let low = election::Entropy::bits(&mut entropy);
-    match Base::create(Nonce(u128::from(high) << 64 | u128::from(low))) {
-        Ok(base) => Some(base),
-        Err(error) => {
-            tracing::debug!("no cgroup of our own: {error}");
-            None
-        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod size;
 mod sys;
 mod terminal;
 mod tree;
+pub mod via;
 
 pub(crate) use sys::{die_with_parent, restore_descriptor_limit, watch};
 
@@ -129,12 +130,20 @@ pub enum Event {
     Stuck(String),
     /// The guard is gone or was killed because it did not answer; the elector ends the tree and `Gone` follows.
     GuardLost(String),
+    /// [`Workload::absence`] has changed.
+    Absent,
+    /// Whether anything of it is left will never be known, and why. Nothing follows.
+    Forsaken(String),
 }
 
 /// Starts, stops and proves. Implemented by the handle to the guard process, and by the simulator.
 ///
-/// Orders never block. Every started activation ends with exactly one [`Event::Gone`].
+/// Orders never block. Every started activation ends with exactly one [`Event::Gone`] or [`Event::Forsaken`].
 pub trait Workload {
+    /// Why nothing could be started now; it says [`Event::Absent`] when that changes.
+    fn absence(&self) -> Option<String> {
+        None
+    }
     /// Whether there is ever a process of it.
     fn has_processes(&self) -> bool {
         true

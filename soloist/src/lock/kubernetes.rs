@@ -30,6 +30,7 @@ use self::calls::Calls;
 use self::hub::LeaseNews;
 use self::watch::Watcher;
 use self::witness::Witness;
+pub use self::witness::Witnesses;
 use super::codec::EncodeError;
 use super::history::Change;
 use super::news::{self, Woken};
@@ -76,7 +77,7 @@ pub struct KubernetesLock {
 
 impl KubernetesLock {
     /// Reads the credentials; nothing is asked of the API server yet. `period` passes between two looks while the Lease
-    /// cannot be watched. With `asks_kubelet` the holder's pod is watched, too: its end ends the wait for its lease.
+    /// cannot be watched. `witnesses` tell of a holder's end before its lease runs out.
     ///
     /// # Errors
     /// Credentials that cannot be read or must not be used.
@@ -84,19 +85,19 @@ impl KubernetesLock {
         access: Access,
         place: ObjectName,
         period: Duration,
-        asks_kubelet: bool,
+        witnesses: Witnesses,
     ) -> Result<Self, LockError> {
-        Ok(Self::over(Calls::open(access, place).await?, period, asks_kubelet))
+        Ok(Self::over(Calls::open(access, place).await?, period, witnesses))
     }
 
     /// Another Lease in the same namespace, over the same connections.
     #[must_use]
-    pub fn of_another(&self, place: ObjectName, asks_kubelet: bool) -> Self {
-        Self::over(self.calls.about(place), self.period, asks_kubelet)
+    pub fn of_another(&self, place: ObjectName, witnesses: Witnesses) -> Self {
+        Self::over(self.calls.about(place), self.period, witnesses)
     }
 
-    fn over(calls: Calls, period: Duration, asks_kubelet: bool) -> Self {
-        let witness = Witness::new(calls.access(), calls.home(), calls.place(), asks_kubelet);
+    fn over(calls: Calls, period: Duration, witnesses: Witnesses) -> Self {
+        let witness = Witness::new(calls.access(), calls.home(), calls.place(), witnesses);
         Self {
             calls,
             last: RefCell::new(None),

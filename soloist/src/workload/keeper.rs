@@ -41,6 +41,8 @@ const GUARD_LIFE_MIN: Duration = Duration::from_secs(1);
 pub struct Keeper {
     executable: PathBuf,
     base: Option<Base>,
+    /// The page with the deadline, where it is somebody else's.
+    lent: Option<OwnedFd>,
     own: ProcessId,
     attention: Attention,
     guard: Option<Guard>,
@@ -117,16 +119,26 @@ impl Keeper {
 
     /// As [`Keeper::spawn`], with another binary of this program as the guard.
     pub fn spawn_from(executable: PathBuf, base: Option<Base>) -> io::Result<Self> {
+        Self::of(executable, base, None)
+    }
+
+    /// As [`Keeper::spawn`], for somebody else's deadline: only who made the page behind `memfd` moves it.
+    pub(super) fn spawn_under(memfd: OwnedFd, base: Option<Base>) -> io::Result<Self> {
+        Self::of(PathBuf::from("/proc/self/exe"), base, Some(memfd))
+    }
+
+    fn of(executable: PathBuf, base: Option<Base>, lent: Option<OwnedFd>) -> io::Result<Self> {
         // When the guard dies, its children become ours.
         prctl::set_child_subreaper(true).map_err(|errno| failed("become a subreaper", errno.into()))?;
         sys::heed_children();
         let own = ProcessId::own()?;
-        let guard = Guard::spawn(&executable, own, base.as_ref())?;
+        let guard = Guard::spawn(&executable, own, base.as_ref(), lent.as_ref())?;
         let announcer = Announcer::default();
         announcer.set_line(guard.line.as_fd())?;
         Ok(Self {
             executable,
             base,
+            lent,
             own,
             attention: Attention::new(PATIENCE),
             last_guard: guard.id,
@@ -140,6 +152,17 @@ impl Keeper {
             on_replaced: None,
             events: VecDeque::new(),
         })
+    }
+
+    /// Ends a guard that has nothing to guard, and waits for its end.
+    pub(super) async fn dismiss(mut self) {
+        let Some(Guard { mut child, end, line, .. }) = self.guard.take() else { return };
+        *self.announcer.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        drop(line);
+        if tokio::time::timeout(PATIENCE, end.readable()).await.is_err() {
+            let _ = child.kill();
+        }
+        let _ = child.wait();
     }
 
     /// The guard that is, or was last.
@@ -165,7 +188,7 @@ impl Keeper {
     /// A guard that died with nothing to guard is replaced when there is something to guard again.
     fn ensure_guard(&mut self) -> io::Result<()> {
         if self.guard.is_none() {
-            let guard = Guard::spawn(&self.executable, self.own, self.base.as_ref())?;
+            let guard = Guard::spawn(&self.executable, self.own, self.base.as_ref(), self.lent.as_ref())?;
             self.announcer.set_line(guard.line.as_fd())?;
             self.last_guard = guard.id;
             if let Some(tell) = &self.on_replaced {
@@ -360,7 +383,7 @@ impl Keeper {
                     guard.line.flush();
                 }
             }
-            () = sleep_until(look_at), if look_at.is_some() => {
+            () = clock::sleep_until(look_at) => {
                 // Whatever has come while nobody listened counts first.
                 self.listen();
                 self.look();
@@ -462,8 +485,12 @@ impl Workload for Keeper {
 }
 
 impl Guard {
-    fn spawn(executable: &PathBuf, own: ProcessId, base: Option<&Base>) -> io::Result<Self> {
-        let (page, memfd) = Page::create().map_err(|error| failed("share memory with the guard", error))?;
+    fn spawn(executable: &PathBuf, own: ProcessId, base: Option<&Base>, lent: Option<&OwnedFd>) -> io::Result<Self> {
+        let page = match lent {
+            Some(memfd) => Page::open(memfd.as_fd()).and_then(|page| Ok((page, memfd.try_clone()?))),
+            None => Page::create(),
+        };
+        let (page, memfd) = page.map_err(|error| failed("share memory with the guard", error))?;
         let (socket, inherited) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut command = Command::new(executable);
         command.arg0(guard::NAME).arg(inherited.as_raw_fd().to_string()).process_group(0);
@@ -510,11 +537,5 @@ impl Guard {
             self.line.forget();
             let _ = self.child.kill();
         }
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    if let Some(at) = at {
-        tokio::time::sleep(at.since(clock::now())).await;
     }
 }
