@@ -26,6 +26,10 @@ pub struct Snapshot {
     pub since_unix_us: u64,
     /// Whom the lock names, as far as this member knows.
     pub holder: Option<Holder>,
+    /// The slot, counted from 1, that this member acquires, or is active in, or was until nothing of it is left.
+    pub slot: Option<u32>,
+    /// Whom the lock of each slot names, where there are several.
+    pub slots: Vec<Option<Holder>>,
     /// The own time of being active, until nothing of it is left.
     pub tenure: Option<Tenure>,
     /// The last time of being active that has ended, anybody's.
@@ -168,6 +172,8 @@ impl Snapshot {
             role: Role::Standby,
             since_unix_us: now_unix_us,
             holder: None,
+            slot: None,
+            slots: Vec::new(),
             tenure: None,
             previous: None,
             lease,
@@ -184,6 +190,15 @@ impl Snapshot {
             due: None,
             news: 0,
         }
+    }
+
+    /// A member of a group of which so many may be active.
+    #[must_use]
+    pub fn in_slots(mut self, count: usize) -> Self {
+        if count > 1 {
+            self.slots = vec![None; count];
+        }
+        self
     }
 
     /// How long this member may still say that it is active; nothing if it may not.

@@ -60,8 +60,8 @@ Examples:
       beside: soloist sidecar --lock kubernetes:///app --via /soloist/via/app.sock
   soloist run --lock ./x.lock -- sh -c 'echo active $SOLOIST_FENCING_TOKEN; exec sleep 1000'
 
-The workload finds SOLOIST_FENCING_TOKEN, SOLOIST_ROLE, SOLOIST_MEMBER and
-SOLOIST_ACTIVATION in its environment.";
+The workload finds SOLOIST_FENCING_TOKEN, SOLOIST_ROLE, SOLOIST_MEMBER,
+SOLOIST_ACTIVATION and SOLOIST_SLOT in its environment.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OnExitArgument {

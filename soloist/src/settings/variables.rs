@@ -3,8 +3,15 @@
 use clap::Command;
 
 /// What the environment of workloads, checks and hooks carries, which a nested soloist inherits.
-const WORKLOADS_OWN: [&str; 6] =
-    ["SOLOIST_FENCING_TOKEN", "SOLOIST_ROLE", "SOLOIST_MEMBER", "SOLOIST_ACTIVATION", "SOLOIST_HOOK", "SOLOIST_REASON"];
+const WORKLOADS_OWN: [&str; 7] = [
+    "SOLOIST_FENCING_TOKEN",
+    "SOLOIST_ROLE",
+    "SOLOIST_MEMBER",
+    "SOLOIST_ACTIVATION",
+    "SOLOIST_SLOT",
+    "SOLOIST_HOOK",
+    "SOLOIST_REASON",
+];
 
 /// Settings that are no flags.
 const OTHERS: [&str; 1] = ["SOLOIST_LOG"];

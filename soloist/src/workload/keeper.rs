@@ -227,6 +227,7 @@ impl Keeper {
         let prepare = Order::Prepare(Prepare {
             activation: activation.to_string(),
             member: preparation.member.name,
+            slot: preparation.slot,
             stop_grace: preparation.stop_grace,
         });
         let packet = Packet::new(&prepare, vec![parcel.pack()?])?;

@@ -68,6 +68,7 @@ impl Order {
 pub(super) struct Prepare {
     pub activation: String,
     pub member: String,
+    pub slot: u32,
     pub stop_grace: Duration,
 }
 
@@ -197,7 +198,7 @@ pub(super) fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result
 /// The variable that is known last: only the grant tells the token.
 pub(super) const TOKEN: &str = "SOLOIST_FENCING_TOKEN";
 
-/// The environment that the workload gets: the guard's, with its own four variables, but for the [`TOKEN`].
+/// The environment that the workload gets: the guard's, with its own five variables, but for the [`TOKEN`].
 pub(super) fn environment(
     inherited: impl Iterator<Item = (OsString, OsString)>,
     prepare: &Prepare,
@@ -206,6 +207,7 @@ pub(super) fn environment(
         ("SOLOIST_ROLE", "active".to_owned()),
         ("SOLOIST_MEMBER", prepare.member.clone()),
         ("SOLOIST_ACTIVATION", prepare.activation.clone()),
+        ("SOLOIST_SLOT", prepare.slot.to_string()),
     ];
     let is_own = |name: &OsStr| name == TOKEN || own.iter().any(|(own, _)| name == *own);
     let mut entries: Vec<_> = inherited.filter(|(name, _)| !is_own(name)).collect();
@@ -229,6 +231,7 @@ mod tests {
         Prepare {
             activation: format!("{:032x}", 7),
             member: "alpha".to_owned(),
+            slot: 2,
             stop_grace: Duration::from_millis(1500),
         }
     }
@@ -283,8 +286,9 @@ mod tests {
         let value = |name: &str| entries.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
         assert_eq!(value("SOLOIST_ROLE"), ["active"]);
         assert_eq!(value("SOLOIST_MEMBER"), ["alpha"]);
+        assert_eq!(value("SOLOIST_SLOT"), ["2"]);
         assert!(value(TOKEN).is_empty());
         assert_eq!(value("SOLOIST_GROUP"), ["g"]);
-        assert_eq!(entries.len(), 4);
+        assert_eq!(entries.len(), 5);
     }
 }
