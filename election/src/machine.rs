@@ -199,6 +199,11 @@ impl<E: Entropy> Machine<E> {
         }
     }
 
+    /// Whether a standby knows what the lock says, or that it cannot be read.
+    pub(crate) fn has_looked(&self) -> bool {
+        matches!(&self.state, State::Standby(standby) if standby.has_looked())
+    }
+
     /// Whether a standby sees the lock held by this activation.
     pub(crate) fn sees(&self, activation: Activation) -> bool {
         matches!(&self.state, State::Standby(standby) if standby.sees(activation))

@@ -153,7 +153,9 @@ impl<E: Entropy> Slots<E> {
 
     /// Tells each machine whether it may be active. Whoever may not hears it before anybody hears that it may.
     fn settle(&mut self, now: Instant, outputs: &mut Vec<Directed>) {
-        if self.rests.is_some_and(|slot| now >= self.machines[slot].holds_back_until()) {
+        // Who starts anew goes on in its own slot: what that says now comes first.
+        let is_over = |machine: &Machine<E>| machine.has_looked() && now >= machine.holds_back_until();
+        if self.rests.is_some_and(|slot| is_over(&self.machines[slot])) {
             self.rests = None;
         }
         while let Some((slot, may_be_active)) = self.untold() {
@@ -207,7 +209,8 @@ impl<E: Entropy> Slots<E> {
 
     /// When [`Slots::step`] wants to be called again with [`Input::Wake`], if nothing happens before.
     pub fn next_wakeup(&self) -> Option<Instant> {
-        let rested = self.rests.map(|slot| self.machines[slot].holds_back_until());
+        let rests = self.rests.map(|slot| &self.machines[slot]).filter(|machine| machine.has_looked());
+        let rested = rests.map(Machine::holds_back_until);
         self.machines.iter().map(Machine::next_wakeup).chain([rested]).flatten().min()
     }
 

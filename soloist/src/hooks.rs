@@ -135,6 +135,7 @@ fn environment(step: &Step, snapshot: &Snapshot) -> Vec<(&'static str, Option<St
         ("SOLOIST_REASON", Some(snapshot.reason.clone())),
         ("SOLOIST_FENCING_TOKEN", step.of.map(|of| of.token.to_string())),
         ("SOLOIST_ACTIVATION", step.of.map(|of| of.activation.to_string())),
+        ("SOLOIST_SLOT", snapshot.slot.map(|slot| slot.to_string())),
     ]
 }
 

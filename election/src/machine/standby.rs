@@ -274,6 +274,11 @@ impl Standby {
         }
     }
 
+    /// See [`super::Machine::has_looked`].
+    pub fn has_looked(&self) -> bool {
+        self.sight.is_some() || self.reread_at.is_some()
+    }
+
     /// Whether the lock was held by `activation` at the last look.
     pub fn sees(&self, activation: Activation) -> bool {
         matches!(&self.sight, Some(Sight { subject: Subject::Held(_, held, _), .. }) if *held == activation)

@@ -207,6 +207,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_slot_has_a_slice_and_knows_those_of_the_others() {
+        let names = [1, 2, 12].map(|slot| Slice::new(target("10.0.0.7"), slot).name);
+        assert_eq!(names, ["app-soloist", "app-soloist-2", "app-soloist-12"]);
+        let first = Slice::new(target("10.0.0.7"), 1);
+        for name in &names {
+            assert!(first.is_of_some_slot(name), "{name}");
+        }
+        for name in ["app-soloist-", "app-soloist-x", "app-soloist2", "app", "app-soloist-2-3", ""] {
+            assert!(!first.is_of_some_slot(name), "{name}");
+        }
+    }
+
     #[tokio::test]
     async fn other_endpoints_of_the_service_are_refused() {
         let other = |endpoints: Value| {

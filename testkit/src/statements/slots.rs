@@ -6,6 +6,7 @@ use crate::ends::End;
 use crate::group::Group;
 use crate::history::{History, Span};
 use crate::member::Member;
+use crate::quantiles::Quantiles;
 use crate::scenario::{LIMIT, STAMPS};
 use crate::wait::wait_for;
 
@@ -84,5 +85,9 @@ pub fn check(group: &Group, rounds: usize) -> Result<()> {
         let is_violated = histories().iter().any(|history| !history.violations().is_empty());
         (outcome.is_ok() || is_violated).then_some(outcome)
     };
-    wait_for("enough stamps", LIMIT, checked)?
+    wait_for("enough stamps", LIMIT, checked)??;
+    let gaps = histories().into_iter().flat_map(|history| history.gaps()).map(|gap| gap.length.as_nanos());
+    let gaps: Vec<u64> = gaps.filter_map(|nanos| nanos.try_into().ok()).collect();
+    println!("{} handovers, gaps in ms (p50, p99, max): {}", gaps.len(), Quantiles::of(gaps));
+    Ok(())
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::lock::history::Change;
-use crate::snapshot::{Announcement, Workload};
+use crate::snapshot::{Announcement, Holder, Workload};
 
 #[test]
 fn standby_is_not_active_and_says_so() {
@@ -179,6 +179,21 @@ fn status_tells_all_that_is_known() {
             "since": "1970-01-01T00:00:01.000000Z", "announced": "1970-01-01T00:00:02.000000Z"}],
     });
     assert_eq!(status, expected);
+}
+
+#[test]
+fn status_shows_all_slots_where_there_are_several() {
+    let stand = Stand::up();
+    stand.publisher.update(|snapshot| {
+        let holder = Holder { name: "other".to_owned(), activation: None, token: Some(Token(9)) };
+        snapshot.slots = vec![None, Some(holder), None];
+    });
+    let status = stand.get("/status").json();
+    assert_eq!(status["slot"], json!(null));
+    let slot = |slot: u64, holder: Option<&str>, token: Option<u64>| json!({"slot": slot, "holder": holder, "fencing_token": token});
+    assert_eq!(status["slots"], json!([slot(1, None, None), slot(2, Some("other"), Some(9)), slot(3, None, None)]));
+    stand.publisher.update(|snapshot| snapshot.slot = Some(3));
+    assert_eq!(stand.get("/status").json()["slot"], 3);
 }
 
 #[test]
