@@ -3,6 +3,7 @@
 mod count;
 mod predecessor;
 mod publish;
+mod standby;
 mod traffic;
 
 use std::ffi::OsString;
@@ -127,6 +128,8 @@ pub struct Elector<E, L, W, C> {
     runs: bool,
     /// The workload's size is to be looked at.
     measure_due: bool,
+    /// The code of a standby that has ended by itself, where the member leaves with it.
+    fallen: Option<i32>,
 }
 
 impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
@@ -162,6 +165,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             to_prepare: None,
             runs: false,
             measure_due: false,
+            fallen: None,
         }
     }
 
@@ -195,6 +199,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             self.note_unfit();
             self.note_end(&outputs);
             self.count.outputs(self.clock.now(), &outputs, self.machine.role(), self.machine.timing());
+            self.stand_by();
             // docs/safety.md R19.
             match self.machine.role() {
                 Role::Active => {}
@@ -207,8 +212,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             }
             for output in outputs {
                 if let Some(exit) = self.perform(output) {
-                    self.traffic.settle().await;
-                    return exit;
+                    return self.settle(exit).await;
                 }
             }
             if shows_the_lock {
@@ -334,6 +338,11 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 tracing::error!("the guard is lost: {why}");
                 Some(Input::GuardLost)
             }
+            Event::Stands { pid, containment, memory_locked } => {
+                self.note_standby(pid, containment, memory_locked);
+                None
+            }
+            Event::Fell { why, leaves } => Some(self.fall(why, leaves)),
         }
     }
 

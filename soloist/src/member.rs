@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use election::{Absence, Exit, Machine, Nonce, Role};
+use election::{Absence, Exit, Machine, Nonce, OnExit, Role};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -26,6 +26,7 @@ use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::patience::within;
 use crate::route::Route;
+use crate::settings::notify::Listener;
 use crate::settings::{ConsulPlace, FilePlace, Place, Settings};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::Workload;
@@ -33,6 +34,7 @@ use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::nothing::Nothing;
 use crate::workload::process::{ProcessId, boot_id};
+use crate::workload::warm::{Guarded, Standing};
 use crate::{attend, countdown, handover, health, hooks, notify, serve, signals};
 
 use self::routes::Opened;
@@ -108,19 +110,21 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
     let mut member = Member::start(settings, front, guarded)?;
     let keepers = Keepers {
         elector: ProcessId::own().map_err(internal("read the own start time"))?,
-        guard: member.charge.workload.guard(),
+        guard: member.charge.workload.keeper.guard(),
         boot_id: boot_id().map_err(internal("read the boot id"))?,
-        cgroup: member.charge.base.clone(),
+        cgroup: member.charge.base.clone().filter(|_| member.mark().is_none()),
+        tree: member.mark().map(|mark| file::Tree { mark, cgroup: member.charge.base.clone() }),
     };
     let allow_remote_fs = member.listening.settings.allow_remote_fs;
     let lock = FileLock::open(file::Settings { path: place.path, allow_remote_fs, keepers }).map_err(refused)?;
-    lock.set_announce(Arc::new(member.charge.workload.announcer()));
+    lock.set_announce(Arc::new(member.charge.workload.keeper.announcer()));
     let (lock_knows, commands_know) = (lock.guard_setter(), member.charge.commands.clone());
-    member.charge.workload.on_replaced(move |guard| {
+    member.charge.workload.keeper.on_replaced(move |guard| {
         lock_knows(guard);
         commands_know.set_guard(guard);
     });
     let board = FileBoard::open(lock.path()).map_err(unavailable)?;
+    member.keep_warm(Some(lock.path().to_owned()));
     let around_the_lock = AroundTheLock {
         board,
         // Members may find the file by different paths.
@@ -147,6 +151,7 @@ async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Resu
     }
     let mut member = Member::of(listening, guarded)?;
     member.watch_the_guard();
+    member.keep_warm(None);
     at_the_lease(member, lock).await
 }
 
@@ -166,6 +171,7 @@ async fn at_the_lease<W: Workload>(member: Member<W>, lock: KubernetesLock) -> R
 async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Result<Exit, Failure> {
     let mut member = Member::start(settings, front, guarded)?;
     member.watch_the_guard();
+    member.keep_warm(None);
     let ConsulPlace { access, prefix, consul_lock_session, .. } = place;
     let mimics_consul_lock = consul_lock_session.is_some();
     if access.is_plaintext() {
@@ -223,21 +229,24 @@ struct AroundTheLock<B> {
 /// What a member is active for, and what belongs to it.
 struct Charge<W> {
     workload: W,
+    /// Names what is this process's own on this host.
+    nonce: Nonce,
     base: Option<Base>,
     commands: Commands,
 }
 
 /// A workload behind a guard, which is started here.
-fn guarded() -> Result<Charge<Keeper>, Failure> {
-    let base = contain();
+fn guarded() -> Result<Charge<Guarded>, Failure> {
+    let nonce = fresh_nonce();
+    let base = contain(nonce);
     let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
     let commands = Commands::new(Some(keeper.guard()));
-    Ok(Charge { workload: keeper, base, commands })
+    Ok(Charge { workload: Guarded::cold(keeper), nonce, base, commands })
 }
 
 /// No workload, and no guard.
 fn nothing() -> Result<Charge<Nothing>, Failure> {
-    Ok(Charge { workload: Nothing::default(), base: None, commands: Commands::new(None) })
+    Ok(Charge { workload: Nothing::default(), nonce: fresh_nonce(), base: None, commands: Commands::new(None) })
 }
 
 /// What every member has, whatever its lock is.
@@ -247,13 +256,33 @@ struct Member<W> {
     charge: Charge<W>,
 }
 
-impl Member<Keeper> {
+impl Member<Guarded> {
+    /// What the processes of a workload that is kept warm are found by, if it is.
+    fn mark(&self) -> Option<String> {
+        self.listening.settings.warm.map(|_| self.charge.nonce.to_string())
+    }
+
+    /// Keeps the workload warm, where that is wanted.
+    fn keep_warm(&mut self, local_lock: Option<PathBuf>) {
+        let settings = &self.listening.settings;
+        let (Some(warm), Some(mark)) = (settings.warm, self.mark()) else { return };
+        self.charge.workload.keep_warm(Standing {
+            command: settings.command.clone().unwrap_or_default(),
+            member: settings.name.clone(),
+            mark,
+            stop_grace: settings.stop_grace,
+            notice: warm.notice,
+            local_lock,
+            leaves_with_it: settings.on_exit == OnExit::Exit,
+        });
+    }
+
     /// Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
     fn watch_the_guard(&mut self) {
         let Charge { workload, commands, .. } = &mut self.charge;
-        workload.set_patience(self.listening.settings.timing.lateness());
+        workload.keeper.set_patience(self.listening.settings.timing.lateness());
         let commands = commands.clone();
-        workload.on_replaced(move |guard| commands.set_guard(guard));
+        workload.keeper.on_replaced(move |guard| commands.set_guard(guard));
     }
 }
 
@@ -301,7 +330,7 @@ impl<W: Workload> Member<W> {
     ) -> Result<Exit, Failure> {
         let Self { listening, clock, charge } = self;
         let Listening { settings, front, http, mut around, sender, mut orders } = listening;
-        let Charge { workload, base, commands } = charge;
+        let Charge { workload, base, commands, .. } = charge;
         let AroundTheLock { board, name, absence, can_pause, local_lock, lingering } = around_the_lock;
         if settings.fail_fast {
             first_look(&lock).await?;
@@ -318,7 +347,11 @@ impl<W: Workload> Member<W> {
             Command { argv: settings.command.clone().unwrap_or_default(), stop_grace: settings.stop_grace, local_lock };
         let health = health::before_the_first(settings.health.as_ref());
         let machine = Machine::new(machine_settings(&settings, absence, can_pause, &health), KernelEntropy);
-        let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
+        let mut first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
+        first.is_warm = settings.warm.is_some();
+        if first.is_warm {
+            notify::reset_files(&settings.listeners, &first).map_err(|why| Failure::new(Code::Permission, why))?;
+        }
         let publisher = Publisher::new(first);
         around.add("the countdown", countdown::run(publisher.subscribe()));
         let nonce = machine.member().nonce;
@@ -338,7 +371,7 @@ impl<W: Workload> Member<W> {
             around.add_lingering("the hooks", hooks, &mut farewells);
         }
         for listener in settings.listeners.clone() {
-            let telling = notify::run(listener, publisher.subscribe());
+            let telling = notify::run(listener, commands.clone(), publisher.subscribe());
             around.add_lingering("a notice", telling, &mut farewells);
         }
         let metrics = Metrics::default();
@@ -384,7 +417,8 @@ impl Around {
         publisher: &Publisher,
         orders: &mpsc::Sender<Order>,
     ) -> Result<(), Failure> {
-        if settings.health.is_some() || settings.hooks.is_some() {
+        let tells_by_command = settings.listeners.iter().any(|listener| matches!(listener, Listener::Exec { .. }));
+        if settings.health.is_some() || settings.hooks.is_some() || tells_by_command {
             self.add("the reaper", commands.reaper().map_err(internal("handle SIGCHLD"))?);
         }
         if let Some(health) = settings.health.clone() {
@@ -459,12 +493,16 @@ fn machine_settings(settings: &Settings, absence: Absence, can_pause: bool, heal
     }
 }
 
-/// A cgroup of its own where one is writable; elsewhere the subreapers do what they can.
-fn contain() -> Option<Base> {
+fn fresh_nonce() -> Nonce {
     let mut entropy = KernelEntropy;
     let high = election::Entropy::bits(&mut entropy);
     let low = election::Entropy::bits(&mut entropy);
-    match Base::create(Nonce(u128::from(high) << 64 | u128::from(low))) {
+    Nonce(u128::from(high) << 64 | u128::from(low))
+}
+
+/// A cgroup of its own where one is writable; elsewhere the subreapers do what they can.
+fn contain(nonce: Nonce) -> Option<Base> {
+    match Base::create(nonce) {
         Ok(base) => Some(base),
         Err(error) => {
             tracing::debug!("no cgroup of our own: {error}");

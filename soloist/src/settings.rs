@@ -11,6 +11,7 @@ pub mod notify;
 mod route;
 pub mod target;
 mod variables;
+pub mod warm;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -62,6 +63,8 @@ pub struct Raw {
     pub routes: Vec<String>,
     /// `--consul-check-http` and so on.
     pub consul_service: consul_service::Raw,
+    /// `--warm`
+    pub is_warm: bool,
     /// What follows `--`; nothing for a member without a workload.
     pub command: Option<Vec<OsString>>,
     /// `--health-...`
@@ -101,6 +104,8 @@ pub struct Settings {
     pub routes: Vec<Wanted>,
     /// The workload, if there is one.
     pub command: Option<Vec<OsString>>,
+    /// How it is kept warm, if it is.
+    pub warm: Option<warm::Warm>,
     /// After the workload's own end.
     pub on_exit: OnExit,
     /// After a loss.
@@ -153,10 +158,17 @@ impl Settings {
                 .hint("it is for --lock kubernetes://NAMESPACE/NAME"));
         }
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
-        let health = health::health(raw.health, raw.command.is_none())?;
+        let subject = match (&raw.command, raw.is_warm) {
+            (None, _) => health::Subject::Beside,
+            (Some(_), true) => health::Subject::Warm,
+            (Some(_), false) => health::Subject::Cold,
+        };
+        let health = health::health(raw.health, subject)?;
+        let hook_limit = duration("--hook-timeout", &raw.hooks.timeout)?;
         let hooks = hooks::hooks(raw.hooks)?;
-        let listeners = notify::listeners(&raw.notify, raw.allow_plaintext)?;
+        let notify::Wanted { listeners, signal } = notify::listeners(&raw.notify, hook_limit, raw.allow_plaintext)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
+        let warm = warm::warm(raw.is_warm, health.is_some(), signal, !listeners.is_empty() || http.is_some())?;
         let variable = |name: &str| std::env::var(name).ok();
         let instance =
             |service: &str| consul_service::definition(&raw.consul_service, service, &name, &place, &variable);
@@ -179,6 +191,7 @@ impl Settings {
             handover,
             routes,
             command: raw.command,
+            warm,
             on_exit,
             on_loss,
             health,

@@ -2,9 +2,18 @@
 
 use clap::Command;
 
+use crate::workload::process::MARK;
+
 /// What the environment of workloads, checks and hooks carries, which a nested soloist inherits.
-const WORKLOADS_OWN: [&str; 6] =
-    ["SOLOIST_FENCING_TOKEN", "SOLOIST_ROLE", "SOLOIST_MEMBER", "SOLOIST_ACTIVATION", "SOLOIST_HOOK", "SOLOIST_REASON"];
+const WORKLOADS_OWN: [&str; 7] = [
+    "SOLOIST_FENCING_TOKEN",
+    "SOLOIST_ROLE",
+    "SOLOIST_MEMBER",
+    "SOLOIST_ACTIVATION",
+    "SOLOIST_HOOK",
+    "SOLOIST_REASON",
+    MARK,
+];
 
 /// Settings that are no flags.
 const OTHERS: [&str; 1] = ["SOLOIST_LOG"];

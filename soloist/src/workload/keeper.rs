@@ -20,11 +20,12 @@ use tokio::io::unix::AsyncFd;
 
 use super::cgroup::Base;
 use super::process::{ProcessId, failed};
-use super::protocol::{self, Order, Packet, Parcel, Prepare, Report, Start};
+use super::protocol::{self, Order, Packet, Parcel, Prepare, Report, Stand, Start};
 use super::size::resident_bytes_below;
 use super::sys::{self, Page};
 use super::terminal::Terminal;
 use super::tree::{self, Step, Sweep, Tree};
+use super::warm::Standing;
 use super::{Event, Launch, Preparation, Workload, guard};
 use crate::clock;
 use crate::lock::file::Announce;
@@ -56,6 +57,8 @@ pub struct Keeper {
     last_guard: ProcessId,
     /// What the guard was told to make ready.
     prepared: Option<Activation>,
+    /// How many standbys were started: the number of each names its cgroup.
+    stood: u64,
     run: Option<Running>,
     /// The guard is gone and the elector ends the tree itself.
     ending: Option<(Tree, Sweep, Option<Terminal>)>,
@@ -100,11 +103,12 @@ impl Announce for Announcer {
 /// What the keeper knows of the activation that runs.
 #[derive(Debug)]
 struct Running {
-    activation: Activation,
+    /// Names its cgroup.
+    leaf: Activation,
     main: Option<i32>,
     kill_at: Instant,
-    /// When the guard is asked whether it is there, apart from extensions.
-    check_at: Instant,
+    /// When the guard is asked whether it is there, apart from extensions; a standby has no deadline that it could miss.
+    check_at: Option<Instant>,
     terminal: Option<Terminal>,
 }
 
@@ -157,6 +161,7 @@ impl Keeper {
             last_guard: guard.id,
             guard: Some(guard),
             prepared: None,
+            stood: 0,
             run: None,
             ending: None,
             worst: Duration::ZERO,
@@ -246,12 +251,7 @@ impl Keeper {
     }
 
     fn try_start(&mut self, launch: Launch, descriptor: Option<OwnedFd>) -> io::Result<()> {
-        let start = Order::Start(Start {
-            activation: launch.preparation.activation.to_string(),
-            token: launch.token.0,
-            successor: launch.successor,
-            locked: descriptor.is_some(),
-        });
+        let start = Order::Start(Start::of(&launch, descriptor.is_some()));
         self.try_prepare(launch.preparation)?;
         let packet = Packet::new(&start, descriptor.into_iter().collect())?;
         let Some(guard) = &mut self.guard else { return Err(ErrorKind::NotFound.into()) };
@@ -261,21 +261,61 @@ impl Keeper {
         Ok(())
     }
 
+    /// Starts a standby. It ends with [`Event::Gone`] as an activation does.
+    pub(super) fn stand(&mut self, standing: &Standing) -> io::Result<()> {
+        if self.run.is_some() || self.ending.is_some() {
+            return Err(io::Error::new(
+                ErrorKind::AlreadyExists,
+                "failed to start a standby: the last is not gone yet",
+            ));
+        }
+        let leaf = Activation(u128::from(self.stood));
+        let lock_path = standing.local_lock.clone().map(PathBuf::into_os_string).unwrap_or_default();
+        let parcel = Parcel { lock_path, command: standing.command.clone() };
+        let stand = Order::Stand(Stand {
+            leaf: leaf.to_string(),
+            member: standing.member.clone(),
+            mark: standing.mark.clone(),
+            stop_grace: standing.stop_grace,
+            notice: standing.notice,
+        });
+        let packet = Packet::new(&stand, vec![parcel.pack()?])?;
+        self.ensure_guard()?;
+        let Some(guard) = &mut self.guard else { return Err(ErrorKind::NotFound.into()) };
+        guard.send(packet);
+        self.stood += 1;
+        let terminal = Terminal::of(self.own.pid);
+        self.run = Some(Running { leaf, main: None, kill_at: Instant::default(), check_at: None, terminal });
+        Ok(())
+    }
+
+    /// Makes the standby the active one.
+    pub(super) fn activate(&mut self, launch: Launch, descriptor: Option<OwnedFd>) -> io::Result<()> {
+        let start = Order::Activate(Start::of(&launch, descriptor.is_some()));
+        let packet = Packet::new(&start, descriptor.into_iter().collect())?;
+        let (Some(run), Some(guard)) = (&mut self.run, &mut self.guard) else { return Err(ErrorKind::NotFound.into()) };
+        // See docs/safety.md R14: the guard reads it before it tells the standby.
+        guard.page.store(launch.kill_at);
+        guard.send(packet);
+        run.kill_at = launch.kill_at;
+        run.check_at = Some(run.next_check(clock::now(), self.patience));
+        self.ask();
+        Ok(())
+    }
+
     /// When the guard must be looked at, whatever it says by itself.
     fn look_at(&self) -> Option<Instant> {
         let asked = self.guard.as_ref()?.asked.as_ref().map(|asked| asked.look_at);
-        let check = self.run.as_ref().map(|run| run.check_at);
+        let check = self.run.as_ref().and_then(|run| run.check_at);
         [asked, check].into_iter().flatten().min()
     }
 
     fn look(&mut self) {
         let now = clock::now();
-        if self.run.as_ref().is_some_and(|run| now >= run.check_at) {
+        let patience = self.patience;
+        if let Some(run) = self.run.as_mut().filter(|run| run.check_at.is_some_and(|at| now >= at)) {
+            run.check_at = Some(run.next_check(now, patience));
             self.ask();
-            let patience = self.patience;
-            if let Some(run) = &mut self.run {
-                run.check_at = run.next_check(now, patience);
-            }
         }
         let part = self.patience / PATIENCE_PARTS;
         let Some(guard) = &mut self.guard else { return };
@@ -360,7 +400,7 @@ impl Keeper {
         self.events.push_back(Event::GuardLost(format!("the guard is gone: {why}")));
         let tree = Tree {
             namespace: tree::is_namespace_of(self.own.pid),
-            leaf: self.base.as_ref().and_then(|base| base.open_leaf(run.activation)),
+            leaf: self.base.as_ref().and_then(|base| base.open_leaf(run.leaf)),
             main: run.main,
         };
         self.ending = Some((tree, Sweep::new(clock::now()), run.terminal));
@@ -439,13 +479,13 @@ impl Workload for Keeper {
         }
         let now = clock::now();
         let mut run = Running {
-            activation: launch.preparation.activation,
+            leaf: launch.preparation.activation,
             main: None,
             kill_at: launch.kill_at,
-            check_at: now,
+            check_at: None,
             terminal: Terminal::of(self.own.pid),
         };
-        run.check_at = run.next_check(now, self.patience);
+        run.check_at = Some(run.next_check(now, self.patience));
         match self.try_start(launch, descriptor) {
             Ok(()) => {
                 self.run = Some(run);
@@ -463,7 +503,7 @@ impl Workload for Keeper {
         let (Some(run), Some(guard)) = (&mut self.run, &self.guard) else { return };
         guard.page.store(kill_at);
         run.kill_at = kill_at;
-        run.check_at = run.next_check(now, patience);
+        run.check_at = Some(run.next_check(now, patience));
         self.ask();
     }
 
