@@ -124,6 +124,11 @@ bench-notices: ## From the decision that a member is active to the notice at a w
 	cargo build --locked --release -p soloist -p bench -p testkit --bins
 	target/release/bench --rounds $${ROUNDS:-100} --json out/bench-notices.json notices
 
+.PHONY: bench-sidecar
+bench-sidecar: testbed ## Elections beside an application: who is named, killed containers, beside client-go; needs root
+	cargo build --locked --release -p soloist -p bench
+	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-sidecar.json sidecar
+
 .PHONY: growth
 growth: testbed ## 1 to 200 groups on one API server: requests a second and handovers; needs root
 	cargo build --locked --release -p soloist -p bench

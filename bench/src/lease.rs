@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
-use soloist::lock::kubernetes::{Access, KubernetesLock, ObjectName};
+use soloist::lock::kubernetes::{Access, KubernetesLock, ObjectName, Witnesses};
 use testkit::audit::AUDITED;
 use testkit::cluster::Cluster;
 use testkit::ends::End;
@@ -154,7 +154,7 @@ fn raw(cluster: &Cluster) -> Result<Raw<KubernetesLock>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let open = || {
         let place = ObjectName::lease(namespace, name);
-        runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD, false))
+        runtime.block_on(KubernetesLock::open(Access::default(), place, PERIOD, Witnesses::OWN_CONTAINER))
     };
     let two = [open()?, open()?];
     Raw::start(runtime, two)

@@ -16,6 +16,7 @@ mod notices;
 mod raw;
 mod register;
 mod report;
+mod sidecar;
 mod steps;
 
 use std::fmt::Display;
@@ -65,6 +66,8 @@ enum Role {
         #[arg(long = "peer")]
         peers: Vec<duel::kubernetes::Peer>,
     },
+    /// With the election in a container of its own: inside `testbed/run control-plane`
+    Sidecar,
     /// Beside the real `consul lock`, on one Consul: inside `testbed/run consul`
     Consul,
     /// Waits for a lock, writes what an acquiring write writes, and starts the workload.
@@ -104,6 +107,10 @@ fn main() -> Result<ExitCode> {
         Some(Role::Notices) => {
             let notices = notices::Notices::measure(arguments.rounds())?;
             tell(&notices, arguments.json.as_deref(), notices.is_met())
+        }
+        Some(Role::Sidecar) => {
+            let report = sidecar::Report::measure(arguments.rounds())?;
+            tell(&report, arguments.json.as_deref(), report.is_met())
         }
         Some(Role::Growth) => {
             let growth = growth::Growth::measure(arguments.rounds.unwrap_or(GROWTH_ROUNDS), arguments.quick)?;

@@ -37,6 +37,9 @@ pub enum Input {
     },
     /// The guard died or did not answer; its tree is being ended.
     GuardLost,
+    /// Whether anything of the workload is left will never be known here: it ends by its deadline, and without a proof.
+    /// Instead of [`Input::Gone`].
+    Forsaken,
     /// The guard's greatest lateness so far, and the time that killing the workload would take at its present size.
     Measured {
         /// Lateness.

@@ -140,7 +140,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let command = Cli::command().mut_subcommand("run", run::alone_with_via);
+    let matches = command.try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches)
 }
 

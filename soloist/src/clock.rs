@@ -28,6 +28,14 @@ pub fn unix_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Returns at `at`; never where there is none. Cancel safe.
+pub async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.since(now())).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Where the elector's time comes from: this host, or a simulation.
 pub trait Clock {
     /// The present instant.

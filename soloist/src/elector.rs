@@ -115,6 +115,8 @@ pub struct Elector<E, L, W, C> {
     /// What was granted last in this activation, and to whom.
     granted: Option<String>,
     publisher: Publisher,
+    /// What the health check says.
+    checked: Health,
     /// It was said that this member stays active although it is unhealthy.
     stays_unfit: bool,
     /// Why the present activation ends, once it does.
@@ -143,6 +145,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         orders: mpsc::Receiver<Order>,
         publisher: Publisher,
     ) -> Self {
+        let checked = publisher.newest().health.clone();
+        publisher.update(|snapshot| snapshot.health = fitness(&checked, &workload));
         Self {
             machine,
             lock: Rc::new(lock),
@@ -157,6 +161,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             petition: None,
             granted: None,
             publisher,
+            checked,
             stays_unfit: false,
             end: None,
             count: Count::new(Metrics::default()),
@@ -339,10 +344,15 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 Some(Input::GuardLost)
             }
             Event::Stands { pid, containment, memory_locked } => {
-                self.note_standby(pid, containment, memory_locked);
-                None
+                Some(self.note_standby(pid, containment, memory_locked))
             }
-            Event::Fell { why, leaves } => Some(self.fall(why, leaves)),
+            Event::Fell { why, leaves } => Some(self.fall(&why, leaves)),
+            Event::Absent => Some(self.fitness()),
+            Event::Forsaken(why) => {
+                tracing::error!("{why}");
+                self.runs = false;
+                Some(Input::Forsaken)
+            }
         }
     }
 
@@ -367,9 +377,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 Some(Input::Request(request))
             }
             Some(Order::Health(health)) => {
-                let healthy = health.healthy;
-                self.publisher.update(|snapshot| snapshot.health = health);
-                Some(Input::Health(healthy))
+                self.checked = health;
+                Some(self.fitness())
             }
             Some(Order::Leaving(why)) => {
                 self.publisher.update(|snapshot| snapshot.leaving = why);
@@ -381,6 +390,14 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 Some(Input::Candidates(candidates))
             }
         }
+    }
+
+    /// Who has nothing to start is not fit, whatever the check says.
+    fn fitness(&mut self) -> Input {
+        let health = fitness(&self.checked, &self.workload);
+        let healthy = health.healthy;
+        self.publisher.update(|snapshot| snapshot.health = health);
+        Input::Health(healthy)
     }
 
     // === doing ===
@@ -521,6 +538,14 @@ fn watch<L: Lock + 'static>(lock: Rc<L>, since: Version, timing: election::Timin
         }
         result
     })
+}
+
+/// Whether a member may be active: fit is who has something to start, and whose check says so.
+pub fn fitness(checked: &Health, workload: &impl Workload) -> Health {
+    match workload.absence() {
+        Some(why) => Health { healthy: false, why },
+        None => checked.clone(),
+    }
 }
 
 fn log(action: &Action, reason: &str, role: Role) {

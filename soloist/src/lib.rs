@@ -26,5 +26,6 @@ pub mod serve;
 pub mod settings;
 pub mod signals;
 pub mod snapshot;
+mod socket_file;
 pub mod spell;
 pub mod workload;

@@ -4,36 +4,37 @@
 mod routes;
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use election::{Absence, Exit, Machine, Nonce, OnExit, Role};
+use election::{Absence, Exit, Machine, OnExit, Role};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
-use crate::elector::{Command, Elector, KernelEntropy, Order, let_others_go_first};
+use crate::elector::{Command, Elector, KernelEntropy, Order, fitness, let_others_go_first};
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::consul::{ConsulLock, Keys};
 use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
-use crate::lock::kubernetes::{KubernetesLock, ObjectName};
+use crate::lock::kubernetes::{KubernetesLock, ObjectName, Witnesses};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::patience::within;
 use crate::route::Route;
 use crate::settings::notify::Listener;
-use crate::settings::{ConsulPlace, FilePlace, Place, Settings};
+use crate::settings::{ConsulPlace, Duty, FilePlace, Place, Settings};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::Workload;
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::nothing::Nothing;
 use crate::workload::process::{ProcessId, boot_id};
+use crate::workload::via::{Distant, Door};
 use crate::workload::warm::{Guarded, Standing};
 use crate::{attend, countdown, handover, health, hooks, notify, serve, signals};
 
@@ -140,28 +141,37 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
 
 async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Result<Exit, Failure> {
     let listening = Listening::start(settings, front)?;
-    let Settings { access, timing, asks_kubelet, .. } = &listening.settings;
-    let opened = KubernetesLock::open(access.clone(), place, timing.period(), *asks_kubelet).await;
+    let Settings { access, timing, asks_kubelet, duty, .. } = &listening.settings;
+    let witnesses = Witnesses { kubelet: *asks_kubelet, own_container: !matches!(duty, Duty::Via(_)) };
+    let opened = KubernetesLock::open(access.clone(), place, timing.period(), witnesses).await;
     let lock = opened.map_err(misconfigured)?;
     // Handshake and answer are under way while the guard is started: a container that runs anew has no time to lose.
     lock.look_ahead();
     let_others_go_first().await;
-    if listening.settings.command.is_none() {
-        return at_the_lease(Member::of(listening, nothing)?, lock).await;
+    match listening.settings.duty.clone() {
+        Duty::Tell => at_the_lease(Member::of(listening, nothing)?, lock).await,
+        Duty::Via(path) => {
+            let lateness = listening.settings.timing.lateness();
+            at_the_lease(Member::of(listening, || distant(&path, lateness))?, lock).await
+        }
+        Duty::Command(_) => {
+            let mut member = Member::of(listening, guarded)?;
+            member.watch_the_guard();
+            member.keep_warm(None);
+            at_the_lease(member, lock).await
+        }
     }
-    let mut member = Member::of(listening, guarded)?;
-    member.watch_the_guard();
-    member.keep_warm(None);
-    at_the_lease(member, lock).await
 }
 
 async fn at_the_lease<W: Workload>(member: Member<W>, lock: KubernetesLock) -> Result<Exit, Failure> {
+    // A shorter deadline might not be seen in time by a guard that hangs together with its wrapper.
+    let can_pause = !matches!(member.listening.settings.duty, Duty::Via(_));
     let recorder = lock.recorder(member.listening.settings.name.clone());
     let around_the_lock = AroundTheLock {
         board: lock.board(),
         name: format!("{}/{}", lock.place().namespace, lock.place().name),
         absence: Absence::CostsALease,
-        can_pause: true,
+        can_pause,
         local_lock: None,
         lingering: vec![("the recorder of Events", Box::new(|snapshots| Box::pin(recorder.run(snapshots))))],
     };
@@ -229,24 +239,28 @@ struct AroundTheLock<B> {
 /// What a member is active for, and what belongs to it.
 struct Charge<W> {
     workload: W,
-    /// Names what is this process's own on this host.
-    nonce: Nonce,
     base: Option<Base>,
     commands: Commands,
 }
 
 /// A workload behind a guard, which is started here.
 fn guarded() -> Result<Charge<Guarded>, Failure> {
-    let nonce = fresh_nonce();
-    let base = contain(nonce);
+    let base = Base::own();
     let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
     let commands = Commands::new(Some(keeper.guard()));
-    Ok(Charge { workload: Guarded::cold(keeper), nonce, base, commands })
+    Ok(Charge { workload: Guarded::cold(keeper), base, commands })
 }
 
 /// No workload, and no guard.
 fn nothing() -> Result<Charge<Nothing>, Failure> {
-    Ok(Charge { workload: Nothing::default(), nonce: fresh_nonce(), base: None, commands: Commands::new(None) })
+    Ok(Charge { workload: Nothing::default(), base: None, commands: Commands::new(None) })
+}
+
+/// A workload in another container, behind a socket that is opened here.
+fn distant(path: &Path, patience: Duration) -> Result<Charge<Distant>, Failure> {
+    let mut workload = Distant::new(Door::open(path)?);
+    workload.set_patience(patience);
+    Ok(Charge { workload, base: None, commands: Commands::new(None) })
 }
 
 /// What every member has, whatever its lock is.
@@ -259,17 +273,16 @@ struct Member<W> {
 impl Member<Guarded> {
     /// What the processes of a workload that is kept warm are found by, if it is.
     fn mark(&self) -> Option<String> {
-        self.listening.settings.warm.map(|_| self.charge.nonce.to_string())
+        self.listening.settings.warm.map(|_| self.charge.workload.mark())
     }
 
     /// Keeps the workload warm, where that is wanted.
     fn keep_warm(&mut self, local_lock: Option<PathBuf>) {
         let settings = &self.listening.settings;
-        let (Some(warm), Some(mark)) = (settings.warm, self.mark()) else { return };
+        let (Some(warm), Duty::Command(command)) = (settings.warm, &settings.duty) else { return };
         self.charge.workload.keep_warm(Standing {
-            command: settings.command.clone().unwrap_or_default(),
+            command: command.clone(),
             member: settings.name.clone(),
-            mark,
             stop_grace: settings.stop_grace,
             notice: warm.notice,
             local_lock,
@@ -307,17 +320,18 @@ impl Listening {
     }
 }
 
-/// How what belongs to a member is started.
-type Charged<W> = fn() -> Result<Charge<W>, Failure>;
-
 impl<W: Workload> Member<W> {
     /// Starts what listens, and what `charge` needs. Nothing has asked the lock yet.
-    fn start(settings: Settings, front: Front, charge: Charged<W>) -> Result<Self, Failure> {
+    fn start(
+        settings: Settings,
+        front: Front,
+        charge: impl FnOnce() -> Result<Charge<W>, Failure>,
+    ) -> Result<Self, Failure> {
         Self::of(Listening::start(settings, front)?, charge)
     }
 
     /// Starts what `charge` needs.
-    fn of(listening: Listening, charge: Charged<W>) -> Result<Self, Failure> {
+    fn of(listening: Listening, charge: impl FnOnce() -> Result<Charge<W>, Failure>) -> Result<Self, Failure> {
         let clock = BootClock::new().map_err(internal("make a timer"))?;
         Ok(Self { listening, clock, charge: charge()? })
     }
@@ -330,7 +344,7 @@ impl<W: Workload> Member<W> {
     ) -> Result<Exit, Failure> {
         let Self { listening, clock, charge } = self;
         let Listening { settings, front, http, mut around, sender, mut orders } = listening;
-        let Charge { workload, base, commands, .. } = charge;
+        let Charge { workload, base, commands } = charge;
         let AroundTheLock { board, name, absence, can_pause, local_lock, lingering } = around_the_lock;
         if settings.fail_fast {
             first_look(&lock).await?;
@@ -343,10 +357,15 @@ impl<W: Workload> Member<W> {
                 return other.map(|_| Exit::StoodBy);
             }
         };
-        let command =
-            Command { argv: settings.command.clone().unwrap_or_default(), stop_grace: settings.stop_grace, local_lock };
+        let argv = match &settings.duty {
+            Duty::Command(argv) => argv.clone(),
+            // The application's own.
+            Duty::Via(_) | Duty::Tell => Vec::new(),
+        };
+        let command = Command { argv, stop_grace: settings.stop_grace, local_lock };
         let health = health::before_the_first(settings.health.as_ref());
-        let machine = Machine::new(machine_settings(&settings, absence, can_pause, &health), KernelEntropy);
+        let fit = fitness(&health, &workload);
+        let machine = Machine::new(machine_settings(&settings, absence, can_pause, &fit), KernelEntropy);
         let mut first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
         first.is_warm = settings.warm.is_some();
         if first.is_warm {
@@ -490,24 +509,6 @@ fn machine_settings(settings: &Settings, absence: Absence, can_pause: bool, heal
         on_exit: settings.on_exit,
         on_loss: settings.on_loss,
         healthy: health.healthy,
-    }
-}
-
-fn fresh_nonce() -> Nonce {
-    let mut entropy = KernelEntropy;
-    let high = election::Entropy::bits(&mut entropy);
-    let low = election::Entropy::bits(&mut entropy);
-    Nonce(u128::from(high) << 64 | u128::from(low))
-}
-
-/// A cgroup of its own where one is writable; elsewhere the subreapers do what they can.
-fn contain(nonce: Nonce) -> Option<Base> {
-    match Base::create(nonce) {
-        Ok(base) => Some(base),
-        Err(error) => {
-            tracing::debug!("no cgroup of our own: {error}");
-            None
-        }
     }
 }
 

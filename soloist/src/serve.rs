@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::connections::{Connections, Limits};
 use self::events::Event;
-use self::listener::{Listener, SocketFile};
+use self::listener::Listener;
 use self::view::View;
 use crate::descriptors;
 use crate::elector::Order;
@@ -39,6 +39,7 @@ use crate::error::Failure;
 use crate::metrics::Metrics;
 use crate::settings::{Address, Http};
 use crate::snapshot::Snapshot;
+use crate::socket_file::SocketFile;
 
 /// As many connections as are open at most, as long as descriptors suffice.
 const CONNECTIONS_MAX: u64 = 4096;

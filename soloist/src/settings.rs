@@ -24,8 +24,10 @@ use crate::handover;
 use crate::lock::consul;
 use crate::lock::kubernetes::{self, Access};
 use crate::route::open::Wanted;
+use crate::workload::size::memory_limit_bytes;
 
-pub use http::{Address, Http};
+pub use command::check as check_command;
+pub use http::{Address, Http, socket_path};
 pub use lock_url::{ConsulPlace, FilePlace, Place, only_one, place};
 pub(crate) use lock_url::{is_label, is_subdomain};
 pub use variables::warn_about_unknown_variables;
@@ -65,8 +67,10 @@ pub struct Raw {
     pub consul_service: consul_service::Raw,
     /// `--warm`
     pub is_warm: bool,
-    /// What follows `--`; nothing for a member without a workload.
+    /// What follows `--`; nothing for a member that runs nothing itself.
     pub command: Option<Vec<OsString>>,
+    /// `--via` of a sidecar.
+    pub via: Option<PathBuf>,
     /// `--health-...`
     pub health: health::Raw,
     /// `--on-active` and so on.
@@ -102,9 +106,9 @@ pub struct Settings {
     pub handover: Option<handover::Place>,
     /// Who gets the group's traffic.
     pub routes: Vec<Wanted>,
-    /// The workload, if there is one.
-    pub command: Option<Vec<OsString>>,
-    /// How it is kept warm, if it is.
+    /// What the member is active for.
+    pub duty: Duty,
+    /// How its command is kept warm, if it is.
     pub warm: Option<warm::Warm>,
     /// After the workload's own end.
     pub on_exit: OnExit,
@@ -116,6 +120,17 @@ pub struct Settings {
     pub hooks: Option<hooks::Hooks>,
     /// Who is told which part this member plays.
     pub listeners: Vec<notify::Listener>,
+}
+
+/// What a member does while it is active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Runs a command.
+    Command(Vec<OsString>),
+    /// Has the command run of whoever connects to this socket.
+    Via(PathBuf),
+    /// Says so.
+    Tell,
 }
 
 impl Settings {
@@ -141,7 +156,9 @@ impl Settings {
         on_loss: OnLoss,
     ) -> Result<Self, Failure> {
         let stop_grace = duration("--stop-grace", &raw.stop_grace)?;
-        let timing = timing(&raw.lease)?;
+        // How large the workload may become is known of the own container alone.
+        let limit = if raw.via.is_none() { memory_limit_bytes() } else { None };
+        let timing = timing_within(&raw.lease, limit)?;
         let fits = match &place {
             Place::File(_) => Ok(()),
             Place::Kubernetes(_) => kubernetes::check_lease(timing.lease()),
@@ -158,10 +175,11 @@ impl Settings {
                 .hint("it is for --lock kubernetes://NAMESPACE/NAME"));
         }
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
-        let subject = match (&raw.command, raw.is_warm) {
-            (None, _) => health::Subject::Beside,
-            (Some(_), true) => health::Subject::Warm,
-            (Some(_), false) => health::Subject::Cold,
+        let duty = duty(raw.command, raw.via, &place)?;
+        let subject = match &duty {
+            Duty::Tell => health::Subject::Beside,
+            Duty::Command(_) if raw.is_warm => health::Subject::Warm,
+            Duty::Command(_) | Duty::Via(_) => health::Subject::Cold,
         };
         let health = health::health(raw.health, subject)?;
         let hook_limit = duration("--hook-timeout", &raw.hooks.timeout)?;
@@ -175,7 +193,6 @@ impl Settings {
         let routes = route::routes(&raw.routes, &instance, &variable)?;
         let watches_pod = raw.hands_over_on_eviction && matches!(place, Place::Kubernetes(_));
         let handover = watches_pod.then(|| route::own_place(&variable)).flatten();
-        check_workload(raw.command.as_deref(), &place)?;
         place.prepare()?;
         Ok(Self {
             group: group.unwrap_or_else(|| place.name()),
@@ -190,7 +207,7 @@ impl Settings {
             http,
             handover,
             routes,
-            command: raw.command,
+            duty,
             warm,
             on_exit,
             on_loss,
@@ -202,15 +219,18 @@ impl Settings {
 }
 
 /// A lock file is held by the workload itself, and so far nobody takes part on Consul without one.
-fn check_workload(command: Option<&[OsString]>, place: &Place) -> Result<(), Failure> {
-    match (command, place) {
-        (Some(command), _) => command::check(command),
-        (None, Place::Kubernetes(_)) => Ok(()),
-        (None, Place::File(_) | Place::Consul(_)) => {
-            let what = format!("a member without a workload cannot use the lock {place}");
-            Err(Failure::new(Code::Configuration, what).hint("kubernetes://NAMESPACE/NAME"))
-        }
+fn duty(command: Option<Vec<OsString>>, via: Option<PathBuf>, place: &Place) -> Result<Duty, Failure> {
+    if let Some(command) = command {
+        command::check(&command)?;
+        return Ok(Duty::Command(command));
     }
+    if !matches!(place, Place::Kubernetes(_)) {
+        let what = format!("a member without a workload of its own cannot use the lock {place}");
+        return Err(Failure::new(Code::Configuration, what).hint("kubernetes://NAMESPACE/NAME"));
+    }
+    let Some(via) = via else { return Ok(Duty::Tell) };
+    socket_path("--via", &via)?;
+    Ok(Duty::Via(via))
 }
 
 /// Whether a member could have this name, wherever it was read.
@@ -223,8 +243,12 @@ pub fn is_member_name(name: &str) -> bool {
 /// # Errors
 /// Not a duration, or one for which the timing inequality does not hold.
 pub fn timing(lease: &str) -> Result<Timing, Failure> {
+    timing_within(lease, memory_limit_bytes())
+}
+
+fn timing_within(lease: &str, memory_limit_bytes: Option<u64>) -> Result<Timing, Failure> {
     let parsed = duration("--lease", lease)?;
-    Timing::new(parsed, crate::workload::size::memory_limit_bytes()).map_err(|error| {
+    Timing::new(parsed, memory_limit_bytes).map_err(|error| {
         let failure = Failure::new(Code::Configuration, format!("--lease {lease}: {error}"));
         match error.smallest() {
             Some(smallest) => failure.hint(format!("use --lease {}", Plain(smallest))),

@@ -1,8 +1,10 @@
 //! The workload: the user's command and all that it forks, behind a guard that cannot leave it running.
 
+mod attention;
 pub mod cgroup;
 pub mod guard;
 pub mod keeper;
+mod line;
 pub mod nothing;
 pub mod process;
 mod protocol;
@@ -11,6 +13,7 @@ pub mod size;
 mod sys;
 mod terminal;
 mod tree;
+pub mod via;
 pub mod warm;
 
 pub(crate) use sys::{die_with_parent, restore_descriptor_limit, watch};
@@ -142,12 +145,20 @@ pub enum Event {
         /// The code with which the member leaves, where it does not start another one.
         leaves: Option<i32>,
     },
+    /// [`Workload::absence`] has changed.
+    Absent,
+    /// Whether anything of it is left will never be known, and why. Nothing follows.
+    Forsaken(String),
 }
 
 /// Starts, stops and proves. Implemented by the handle to the guard process, and by the simulator.
 ///
-/// Orders never block. Every started activation ends with exactly one [`Event::Gone`].
+/// Orders never block. Every started activation ends with exactly one [`Event::Gone`] or [`Event::Forsaken`].
 pub trait Workload {
+    /// Why nothing could be started now; it says [`Event::Absent`] when that changes.
+    fn absence(&self) -> Option<String> {
+        None
+    }
     /// Whether there is ever a process of it.
     fn has_processes(&self) -> bool {
         true

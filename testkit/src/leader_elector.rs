@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::cluster::Cluster;
 use crate::documents::root;
 use crate::group::binary;
-use crate::http::Server;
+use crate::http::{Connection, Server};
 use crate::kubeconfig;
 use crate::process;
 use crate::relay::Relay;
@@ -227,6 +227,16 @@ impl Elector {
         &self.name
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Result<i32> {
+        Ok(i32::try_from(self.child.id())?)
+    }
+
+    /// A connection to ask it over.
+    pub fn connect(&self) -> Result<Connection> {
+        self.server.connect()
+    }
+
     /// What it wrote to standard error.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -274,7 +284,7 @@ impl Elector {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        process::signal(i32::try_from(self.child.id())?, signal)
+        process::signal(self.pid()?, signal)
     }
 
     /// Waits for its end, and returns its code; nothing where a signal ended it.

@@ -29,6 +29,7 @@ const CLEAN_UP: Duration = Duration::from_millis(300);
 pub struct Starter<'a> {
     group: &'a Group,
     name: String,
+    via: Option<PathBuf>,
     wrapper: Vec<OsString>,
     probe_wrapper: Vec<OsString>,
     options: Vec<OsString>,
@@ -43,6 +44,7 @@ impl<'a> Starter<'a> {
         Self {
             group,
             name: name.to_owned(),
+            via: None,
             wrapper: Vec::new(),
             probe_wrapper: Vec::new(),
             options: Vec::new(),
@@ -64,6 +66,13 @@ impl<'a> Starter<'a> {
     #[must_use]
     pub fn variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Leaves the election to the sidecar at this socket.
+    #[must_use]
+    pub fn via(mut self, path: &Path) -> Self {
+        self.via = Some(path.to_owned());
         self
     }
 
@@ -113,13 +122,35 @@ impl<'a> Starter<'a> {
 
     /// Starts the member with any command as its workload.
     pub fn run<S: AsRef<OsStr>>(self, workload: &[S]) -> Result<Member> {
-        let mut words = self.wrapper;
-        words.extend([self.group.binary("soloist")?.into_os_string(), "run".into()]);
-        words.extend(self.group.options());
-        words.extend(["--name".into(), self.name.clone().into()]);
-        words.extend(self.options);
+        let mut words: Vec<OsString> = match &self.via {
+            // All else is the sidecar's.
+            Some(path) => vec!["run".into(), "--via".into(), path.into()],
+            None => ["run".into()].into_iter().chain(self.as_member()).collect(),
+        };
+        words.extend(self.options.iter().cloned());
         words.push("--".into());
         words.extend(workload.iter().map(|word| word.as_ref().to_owned()));
+        self.spawn(&words)
+    }
+
+    /// Starts a sidecar, whose workload is run by another container via `path`.
+    pub fn sidecar(self, path: &Path) -> Result<Member> {
+        let mut words: Vec<OsString> = ["sidecar".into()].into_iter().chain(self.as_member()).collect();
+        words.extend(["--via".into(), path.into()]);
+        words.extend(self.options.iter().cloned());
+        self.spawn(&words)
+    }
+
+    fn as_member(&self) -> Vec<OsString> {
+        let mut options = self.group.options();
+        options.extend(["--name".into(), self.name.clone().into()]);
+        options
+    }
+
+    fn spawn(self, arguments: &[OsString]) -> Result<Member> {
+        let mut words = self.wrapper;
+        words.push(self.group.binary("soloist")?.into_os_string());
+        words.extend_from_slice(arguments);
         let (program, arguments) = words.split_first().context("no command to start")?;
         let (log, output) = (self.group.log_path(&self.name, "log"), self.group.log_path(&self.name, "out"));
         let mark = format!("{}/{}/{}", self.group.folder().display(), self.name, self.group.next_serial());

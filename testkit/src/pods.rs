@@ -106,10 +106,21 @@ impl Pods {
     /// # Errors
     /// It does not run.
     pub fn first_process(&self, pod: &str) -> Result<Process> {
+        self.first_process_called(pod, "")
+    }
+
+    /// The first process of the container of a pod whose command line holds `words`.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn first_process_called(&self, pod: &str, words: &str) -> Result<Process> {
         let is_first = |process: &Process| {
             let numbers = process.status("NSpid").unwrap_or_default();
             let mut numbers = numbers.split_ascii_whitespace();
-            numbers.next().is_some() && numbers.last() == Some("1") && process.carries(&format!("HOSTNAME={pod}"))
+            numbers.next().is_some()
+                && numbers.last() == Some("1")
+                && process.carries(&format!("HOSTNAME={pod}"))
+                && process.mentions(words)
         };
         process::all().into_iter().find(is_first).with_context(|| format!("{pod} does not run"))
     }
@@ -135,9 +146,11 @@ impl Pods {
         // No name server runs in the testbed.
         pod["dnsPolicy"] = "Default".into();
         add(&mut pod["volumes"], json!({"name": "stamps", "hostPath": {"path": self.stamps.path()}}));
-        for container in pod["containers"].as_array_mut().into_iter().flatten() {
-            container["image"] = IMAGE.into();
-            add(&mut container["volumeMounts"], json!({"name": "stamps", "mountPath": "/stamps"}));
+        for kind in ["containers", "initContainers"] {
+            for container in pod.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten() {
+                container["image"] = IMAGE.into();
+                add(&mut container["volumeMounts"], json!({"name": "stamps", "mountPath": "/stamps"}));
+            }
         }
     }
 
@@ -204,7 +217,9 @@ impl Pods {
         let pods = self.kubectl(&["get", "pods", "-o", "wide"]).unwrap_or_else(|error| error.to_string());
         let names = self.kubectl(&["get", "pods", "-o", "name"]).unwrap_or_default();
         let log = |name: &str| {
-            let text = self.kubectl(&["logs", "--tail=30", name]).unwrap_or_else(|error| error.to_string());
+            let text = self
+                .kubectl(&["logs", "--tail=30", "--all-containers", name])
+                .unwrap_or_else(|error| error.to_string());
             format!("--- {name}\n{text}")
         };
         format!("\n{pods}{}", names.lines().map(log).collect::<String>())

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use soloist::lock::Lock;
-use soloist::lock::kubernetes::{Access, KubernetesLock, ObjectName};
+use soloist::lock::kubernetes::{Access, KubernetesLock, ObjectName, Witnesses};
 use testkit::cluster::Cluster;
 use testkit::stamp;
 
@@ -41,7 +41,7 @@ pub fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let place = ObjectName::lease(QUIET, NAME);
-        let lock = KubernetesLock::open(Access::default(), place, PERIOD, false).await?;
+        let lock = KubernetesLock::open(Access::default(), place, PERIOD, Witnesses::OWN_CONTAINER).await?;
         let seen = lock.read().await?;
         written(lock.write(seen.version, &released(1), "raw").await)?;
         println!("{}", stamp::now());

@@ -73,7 +73,8 @@ impl Acquiring {
             Input::Request(request) => refuse_as_standby(core, &request),
             // The answer to the write tells more than a change notice that it causes itself.
             Input::Changed | Input::Wake | Input::Health(_) | Input::Candidates(_) => {}
-            Input::Exited { .. } | Input::Gone { .. } | Input::GuardLost | Input::Measured { .. } => {}
+            Input::Exited { .. } | Input::Gone { .. } | Input::GuardLost | Input::Forsaken | Input::Measured { .. } => {
+            }
         }
         if core.is_idle() && self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;

@@ -160,6 +160,7 @@ impl Active {
             Input::Exited { code } => self.exited(core, code),
             Input::Gone { proof, released } => return self.gone(core, now, proof, released),
             Input::GuardLost => self.lose(core, "the guard died or does not answer", false),
+            Input::Forsaken => return ending::forsaken(core),
             Input::Measured { lateness, proof } => self.measured(core, lateness, proof),
             Input::Health(_) => {}
             Input::Request(request) => self.answer(core, now, request),

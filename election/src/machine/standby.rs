@@ -112,7 +112,8 @@ impl Standby {
             Input::Request(request) => self.answer(core, &request),
             Input::Leave => return leave_idle(core),
             Input::Wake | Input::Health(_) | Input::Candidates(_) => {}
-            Input::Exited { .. } | Input::Gone { .. } | Input::GuardLost | Input::Measured { .. } => {}
+            Input::Exited { .. } | Input::Gone { .. } | Input::GuardLost | Input::Forsaken | Input::Measured { .. } => {
+            }
         }
         self.decide(core, now)
     }

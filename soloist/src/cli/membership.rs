@@ -12,7 +12,7 @@ use super::access::Arguments as AccessArguments;
 use crate::error::{Code, Failure};
 use crate::log;
 use crate::member::{self, Front};
-use crate::settings::{FilePlace, Place, Raw, Settings, consul_service, warn_about_unknown_variables};
+use crate::settings::{Duty, FilePlace, Place, Raw, Settings, consul_service, warn_about_unknown_variables};
 
 /// Which group, and who in it.
 #[derive(Debug, Args)]
@@ -132,9 +132,12 @@ pub(super) fn take_part(settings: Settings, format: log::Format) -> Result<i32, 
     if let Place::File(FilePlace { path, is_default: true }) = &settings.lock {
         tracing::info!("the lock is {}", path.display());
     }
+    let runs_it_itself = matches!(settings.duty, Duty::Command(_));
     Ok(match member::run(settings, Front::default())? {
         Exit::StoodBy => 0,
-        Exit::Workload(code) => code,
+        Exit::Workload(code) if runs_it_itself => code,
+        // It was another container's, which ends with it.
+        Exit::Workload(_) => 0,
         Exit::LeaseLost => Code::Lost as i32,
     })
 }

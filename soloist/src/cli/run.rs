@@ -3,19 +3,26 @@
 mod hooks;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Arg, Args, Command, CommandFactory, Id, ValueEnum};
 use election::{OnExit, OnLoss};
 
 use super::membership::{self, Around, Group};
-use crate::error::Failure;
-use crate::settings::{Raw, Settings};
+use crate::error::{Code, Failure};
+use crate::log;
+use crate::settings::{self, Raw, Settings, duration, socket_path, warn_about_unknown_variables};
+use crate::workload::via;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
     group: Group,
+    /// In a container beside a sidecar: run the workload whenever the sidecar says so that listens at this socket, with
+    /// --via of the same path; this container's first process must be soloist. The sidecar has all other settings
+    #[arg(long, env = "SOLOIST_VIA", value_name = "PATH")]
+    via: Option<PathBuf>,
     /// What the workload gets between SIGTERM and SIGKILL on a planned stop
     #[arg(
         long,
@@ -53,6 +60,8 @@ Examples:
   soloist run --lock ./app.lock -- ./server --port 8080
   soloist run --lock kubernetes://prod/app -- ./server
   soloist run --group app --lease 5s --on-exit restart -- ./server
+  soloist run --via /soloist/via/app.sock -- ./server
+      beside: soloist sidecar --lock kubernetes:///app --via /soloist/via/app.sock
   soloist run --lock ./x.lock -- sh -c 'echo active $SOLOIST_FENCING_TOKEN; exec sleep 1000'
   soloist run --warm --health-exec ./is-ready --notify signal:USR1 -- ./server
 
@@ -96,8 +105,41 @@ impl Arguments {
     }
 }
 
-/// Runs one member to its end and returns its exit code.
-pub(super) fn main(arguments: Arguments) -> Result<i32, Failure> {
+/// The flags that mean something beside `--via`; the sidecar decides all the rest.
+const WITH_VIA: [&str; 5] = ["via", "stop_grace", "on_exit", "log_format", "command"];
+
+/// `command` is `run`: with `--via` it takes nothing that the sidecar is to be told.
+pub(super) fn alone_with_via(command: Command) -> Command {
+    let is_the_sidecars = |id: &&Id| !WITH_VIA.contains(&id.as_str());
+    let others: Vec<Id> = command.get_arguments().map(Arg::get_id).filter(is_the_sidecars).cloned().collect();
+    command.mut_arg("via", |via| via.conflicts_with_all(others))
+}
+
+impl Arguments {
+    fn wrapper(self, path: PathBuf) -> Result<via::Settings, Failure> {
+        let stays = match self.on_exit {
+            OnExitArgument::Exit => false,
+            OnExitArgument::Standby => true,
+            OnExitArgument::Restart => {
+                let what = "--via: got --on-exit restart, but who is next is the sidecar's to decide";
+                return Err(Failure::new(Code::Usage, what).hint("exit or standby"));
+            }
+        };
+        let stop_grace = duration("--stop-grace", &self.stop_grace)?;
+        socket_path("--via", &path)?;
+        settings::check_command(&self.command)?;
+        Ok(via::Settings { path, command: self.command, stop_grace, stays })
+    }
+}
+
+/// Runs one member to its end and returns its exit code; with `--via` the workload of the sidecar's.
+pub(super) fn main(mut arguments: Arguments) -> Result<i32, Failure> {
     let format = arguments.around.log_format;
+    if let Some(path) = arguments.via.take() {
+        let settings = arguments.wrapper(path)?;
+        let _flush = log::start(format);
+        warn_about_unknown_variables(&super::Cli::command());
+        return via::run(&settings);
+    }
     membership::take_part(arguments.settings()?, format)
 }

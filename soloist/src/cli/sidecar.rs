@@ -1,11 +1,13 @@
-//! `soloist sidecar`: one member without a workload, for an application in another container that asks or is told.
+//! `soloist sidecar`: one member for an application in another container, which asks, is told, or is run from here.
+
+use std::path::PathBuf;
 
 use clap::Args;
 use election::{OnExit, OnLoss};
 
 use super::membership::{self, Around, Group};
 use crate::error::{Code, Failure};
-use crate::settings::{Raw, Settings};
+use crate::settings::{Duty, Raw, Settings};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -14,6 +16,19 @@ pub(super) struct Arguments {
     group: Group,
     #[command(flatten)]
     around: Around,
+    /// Have the application's command run by `soloist run --via` of the same path in its own container: PATH is a socket
+    /// on a volume that both containers mount, in a folder that only owner and group can write to
+    #[arg(long, env = "SOLOIST_VIA", value_name = "PATH")]
+    via: Option<PathBuf>,
+    /// With --via: what the application gets between SIGTERM and SIGKILL on a planned stop
+    #[arg(
+        long,
+        env = "SOLOIST_STOP_GRACE",
+        allow_hyphen_values = true,
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    stop_grace: String,
 }
 
 const EXAMPLES: &str = "\
@@ -24,19 +39,19 @@ Examples:
       the application is told of each change
   soloist sidecar --lock kubernetes:///app --http 127.0.0.1:9090 --health-http http://127.0.0.1:8080/ready
       only an application that says that it is ready stands, and becomes active
+  soloist sidecar --lock kubernetes:///app --via /soloist/via/app.sock
+      the application's container runs: soloist run --via /soloist/via/app.sock -- COMMAND
 
-It runs nothing and stops nothing: at most one member says at a time that it is active. Where two
-must never run, let soloist run the command.";
-
-/// Nothing is ever stopped for so long here; the settings want to know.
-const STOP_GRACE: &str = "1s";
+Without --via it runs nothing and stops nothing: at most one member says at a time that it is
+active. Where two must never run, use --via, or let soloist run the command itself.";
 
 impl Arguments {
     fn settings(self) -> Result<Settings, Failure> {
-        let raw = Raw { stop_grace: STOP_GRACE.to_owned(), command: None, ..self.around.raw(self.group) };
+        let raw = Raw { stop_grace: self.stop_grace, via: self.via, ..self.around.raw(self.group) };
         let settings = Settings::new(raw, OnExit::Standby, OnLoss::Standby)?;
-        if settings.http.is_none() && settings.listeners.is_empty() && settings.routes.is_empty() {
-            let what = "nobody would hear who is active: there is no --http, no --notify and no --route";
+        let is_heard = settings.http.is_some() || !settings.listeners.is_empty() || !settings.routes.is_empty();
+        if settings.duty == Duty::Tell && !is_heard {
+            let what = "nobody would hear who is active: there is no --via, no --http, no --notify and no --route";
             return Err(Failure::new(Code::Configuration, what).hint("add --http 127.0.0.1:9090"));
         }
         Ok(settings)

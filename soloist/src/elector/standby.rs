@@ -7,7 +7,6 @@ use election::{Entropy, Exit, Input, Role};
 use super::{Elector, Order};
 use crate::clock::Clock;
 use crate::lock::Lock;
-use crate::snapshot::Health;
 use crate::workload::{Containment, Workload};
 
 /// What a second order to leave shortens the stop to.
@@ -23,7 +22,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         }
     }
 
-    pub(super) fn note_standby(&mut self, pid: i32, containment: Containment, memory_locked: bool) {
+    /// There is somebody who could be told.
+    pub(super) fn note_standby(&mut self, pid: i32, containment: Containment, memory_locked: bool) -> Input {
         tracing::info!(pid, containment = containment.word(), "the workload stands by");
         self.runs = true;
         self.publisher.update(|snapshot| {
@@ -33,20 +33,16 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         if self.machine.role() == Role::Standby {
             self.publish_standby(Some(pid));
         }
+        self.fitness()
     }
 
     /// A member without its standby is not fit. The health check begins anew with the next one.
-    pub(super) fn fall(&mut self, why: String, leaves: Option<i32>) -> Input {
+    pub(super) fn fall(&mut self, why: &str, leaves: Option<i32>) -> Input {
         tracing::warn!("{why}");
         self.publish_standby(None);
-        self.publisher.update(|snapshot| snapshot.health = Health { healthy: false, why });
-        match leaves {
-            Some(code) => {
-                self.fallen = Some(code);
-                Input::Leave
-            }
-            None => Input::Health(false),
-        }
+        let unfit = self.fitness();
+        self.fallen = leaves;
+        if leaves.is_some() { Input::Leave } else { unfit }
     }
 
     /// What is left to do when the machine has decided to leave.

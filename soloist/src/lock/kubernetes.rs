@@ -30,6 +30,7 @@ use self::calls::Calls;
 use self::hub::LeaseNews;
 use self::watch::Watcher;
 use self::witness::Witness;
+pub use self::witness::Witnesses;
 use super::codec::EncodeError;
 use super::history::Change;
 use super::news::{self, Woken};
@@ -76,7 +77,7 @@ pub struct KubernetesLock {
 
 impl KubernetesLock {
     /// Reads the credentials; nothing is asked of the API server yet. `period` passes between two looks while the Lease
-    /// cannot be watched. With `asks_kubelet` the holder's pod is watched, too: its end ends the wait for its lease.
+    /// cannot be watched. `witnesses` tell of a holder's end before its lease runs out.
     ///
     /// # Errors
     /// Credentials that cannot be read or must not be used.
@@ -84,10 +85,10 @@ impl KubernetesLock {
         access: Access,
         place: ObjectName,
         period: Duration,
-        asks_kubelet: bool,
+        witnesses: Witnesses,
     ) -> Result<Self, LockError> {
         let calls = Calls::open(access, place).await?;
-        let witness = Witness::new(calls.access(), calls.home(), calls.place(), asks_kubelet);
+        let witness = Witness::new(calls.access(), calls.home(), calls.place(), witnesses);
         Ok(Self {
             calls,
             last: RefCell::new(None),

@@ -1,18 +1,16 @@
 //! Takes the address that is to be served.
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
-use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, sockopt};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::socket::{self, Backlog, SockType, sockopt};
+use nix::sys::stat::Mode;
 
 use crate::error::{Code, Failure};
 use crate::settings::Address;
+use crate::socket_file::{self, SocketFile};
 
 /// Connections that wait to be taken in. The kernel allows 4096 by default, too.
 const BACKLOG: i32 = 4096;
@@ -25,33 +23,6 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-/// The file of a unix socket; removed when this is dropped, unless somebody has put another one there.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
-    id: (u64, u64),
-}
-
-impl SocketFile {
-    fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), id: id_of(path)? })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if id_of(&self.path).is_ok_and(|id| id == self.id) {
-            // What cannot be removed is replaced by the next one.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn id_of(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// The listener, the address that it has now, and the file to remove in the end.
@@ -88,42 +59,15 @@ fn tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 fn unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let socket = match bind_unix(path) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            remove_stale(path)?;
-            bind_unix(path)?
-        }
-        bound => bound?,
-    };
-    // From here on the file is ours to remove.
-    let file = SocketFile::at(path)?;
-    socket::listen(&socket, Backlog::new(BACKLOG)?)?;
+    let (socket, file) = socket_file::listen(path, SockType::Stream, Mode::S_IRUSR | Mode::S_IWUSR, BACKLOG)?;
     Ok((socket.into(), file))
-}
-
-fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    // The file gets the mode of the socket, less the umask: nobody else can connect, from the first moment on.
-    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    Ok(socket)
-}
-
-/// Removes a socket that nobody answers on.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(ErrorKind::AlreadyExists, "there is something else than a socket"));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
-        Ok(_) => Err(ErrorKind::AddrInUse.into()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]

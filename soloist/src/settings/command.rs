@@ -13,7 +13,10 @@ use crate::error::{Code, Failure};
 const PATH_DEFAULT: &str = "/bin:/usr/bin";
 
 /// Refuses a command that exec would refuse, or whose rights soloist could not take back.
-pub(super) fn check(command: &[OsString]) -> Result<(), Failure> {
+///
+/// # Errors
+/// Why it could not be run, with the exit code of a shell.
+pub fn check(command: &[OsString]) -> Result<(), Failure> {
     let Some(program) = command.first().filter(|program| !program.is_empty()) else {
         return Err(
             Failure::new(Code::Usage, "no command was given").hint("soloist run --lock PATH -- COMMAND ARGUMENTS")

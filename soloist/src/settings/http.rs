@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Failure};
@@ -64,23 +65,35 @@ pub(super) fn http(address: Option<&str>, token_file: Option<PathBuf>) -> Result
 fn parse(text: &str) -> Result<Address, Failure> {
     let text = text.trim();
     match text.strip_prefix("unix:") {
-        Some(path) => unix(text, path),
+        Some(path) => unix(path),
         None => text.parse().map(Address::Tcp).map_err(|_| not_an_address(text)),
     }
 }
 
-fn unix(text: &str, path: &str) -> Result<Address, Failure> {
-    let refuse = |what: &str| Err(Failure::new(Code::Usage, format!("--http {text:?} {what}")).hint(ALLOWED));
-    if path.is_empty() {
+fn unix(path: &str) -> Result<Address, Failure> {
+    socket_path("--http", Path::new(path)).map_err(|failure| failure.hint(ALLOWED))?;
+    Ok(Address::Unix(path.into()))
+}
+
+/// Checks the path of a socket.
+///
+/// # Errors
+/// It does not fit into the address of one.
+pub fn socket_path(flag: &str, path: &Path) -> Result<(), Failure> {
+    let bytes = path.as_os_str().as_bytes();
+    let refuse = |what: &str| {
+        Err(Failure::new(Code::Usage, format!("{flag} {path:?} {what}")).hint("such as /run/soloist/app.sock"))
+    };
+    if bytes.is_empty() {
         return refuse("names no path");
     }
-    if path.contains('\0') {
+    if bytes.contains(&0) {
         return refuse("holds a zero byte");
     }
-    if path.len() > UNIX_PATH_BYTES_MAX {
-        return refuse(&format!("has a path of {} bytes, at most {UNIX_PATH_BYTES_MAX} fit", path.len()));
+    if bytes.len() > UNIX_PATH_BYTES_MAX {
+        return refuse(&format!("has a path of {} bytes, at most {UNIX_PATH_BYTES_MAX} fit", bytes.len()));
     }
-    Ok(Address::Unix(path.into()))
+    Ok(())
 }
 
 /// Names are not looked up, and whom an address serves is not guessed.

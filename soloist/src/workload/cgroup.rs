@@ -11,13 +11,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use election::{Activation, Nonce};
+use election::{Activation, Entropy, Nonce};
 use nix::poll::{PollFd, PollFlags};
 use nix::unistd::{AccessFlags, eaccess};
 use serde::{Deserialize, Serialize};
 
 use super::process::{failed, timeout_until};
 use crate::clock;
+use crate::elector::KernelEntropy;
 
 /// Longest time between two looks at a cgroup, in case that a notice is lost.
 const LOOK_PACE: Duration = Duration::from_millis(20);
@@ -32,6 +33,18 @@ pub struct Base {
 }
 
 impl Base {
+    /// One for this process where one is writable; elsewhere the subreapers do what they can.
+    pub fn own() -> Option<Self> {
+        let [high, low] = [KernelEntropy.bits(), KernelEntropy.bits()];
+        match Self::create(Nonce(u128::from(high) << 64 | u128::from(low))) {
+            Ok(base) => Some(base),
+            Err(error) => {
+                tracing::debug!("no cgroup of our own: {error}");
+                None
+            }
+        }
+    }
+
     /// Makes the base of the process with this nonce, and makes sure that it can hold a workload.
     pub fn create(nonce: Nonce) -> io::Result<Self> {
         let own = own_cgroup()?;

@@ -15,12 +15,13 @@ use std::time::Duration;
 use election::{Activation, Instant, Proof, Version};
 use nix::sys::prctl;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::attention::{Attention, PATIENCE};
 use super::cgroup::Base;
+use super::line::Line;
 use super::process::{ProcessId, failed};
-use super::protocol::{self, Order, Packet, Parcel, Prepare, Report, Stand, Start};
+use super::protocol::{Order, Packet, Parcel, Prepare, Report, Stand, Start};
 use super::size::resident_bytes_below;
 use super::sys::{self, Page};
 use super::terminal::Terminal;
@@ -30,16 +31,6 @@ use super::{Event, Launch, Preparation, Workload, guard};
 use crate::clock;
 use crate::lock::file::Announce;
 use crate::lock::history::sentence;
-
-/// How long the guard may take to answer, unless the elector says otherwise.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// The patience is counted in so many parts. A part that the elector itself slept through (stopped, suspended, frozen
-/// together with the guard) counts once, however long it was.
-const PATIENCE_PARTS: u32 = 4;
-
-/// Orders that may wait for a guard which does not read; with more it is as good as dead.
-const ORDERS_MAX: usize = 256;
 
 /// An elector that is stopped this long while it holds a lock is killed by its guard.
 const HOLDING_CHECK: Duration = Duration::from_secs(1);
@@ -51,8 +42,10 @@ const GUARD_LIFE_MIN: Duration = Duration::from_secs(1);
 pub struct Keeper {
     executable: PathBuf,
     base: Option<Base>,
+    /// The page with the deadline, where it is somebody else's.
+    lent: Option<OwnedFd>,
     own: ProcessId,
-    patience: Duration,
+    attention: Attention,
     guard: Option<Guard>,
     last_guard: ProcessId,
     /// What the guard was told to make ready.
@@ -106,9 +99,6 @@ struct Running {
     /// Names its cgroup.
     leaf: Activation,
     main: Option<i32>,
-    kill_at: Instant,
-    /// When the guard is asked whether it is there, apart from extensions; a standby has no deadline that it could miss.
-    check_at: Option<Instant>,
     terminal: Option<Terminal>,
 }
 
@@ -118,24 +108,11 @@ struct Guard {
     child: Child,
     id: ProcessId,
     end: AsyncFd<OwnedFd>,
-    socket: AsyncFd<OwnedFd>,
+    line: Line,
     page: Page,
-    orders: VecDeque<Packet>,
-    /// The ping that is not answered yet, if any: when it was sent.
-    asked: Option<Asked>,
     /// Why it was given up, once it was.
     given_up: Option<String>,
     started: Instant,
-}
-
-/// A question to the guard.
-#[derive(Debug)]
-struct Asked {
-    /// The newest ping; its answer settles all.
-    sent: Instant,
-    /// When the present part of the patience is over.
-    look_at: Instant,
-    parts_left: u32,
 }
 
 impl Keeper {
@@ -146,18 +123,28 @@ impl Keeper {
 
     /// As [`Keeper::spawn`], with another binary of this program as the guard.
     pub fn spawn_from(executable: PathBuf, base: Option<Base>) -> io::Result<Self> {
+        Self::of(executable, base, None)
+    }
+
+    /// As [`Keeper::spawn`], for somebody else's deadline: only who made the page behind `memfd` moves it.
+    pub(super) fn spawn_under(memfd: OwnedFd, base: Option<Base>) -> io::Result<Self> {
+        Self::of(PathBuf::from("/proc/self/exe"), base, Some(memfd))
+    }
+
+    fn of(executable: PathBuf, base: Option<Base>, lent: Option<OwnedFd>) -> io::Result<Self> {
         // When the guard dies, its children become ours.
         prctl::set_child_subreaper(true).map_err(|errno| failed("become a subreaper", errno.into()))?;
         sys::heed_children();
         let own = ProcessId::own()?;
-        let guard = Guard::spawn(&executable, own, base.as_ref())?;
+        let guard = Guard::spawn(&executable, own, base.as_ref(), lent.as_ref())?;
         let announcer = Announcer::default();
-        announcer.set_line(guard.socket.as_fd())?;
+        announcer.set_line(guard.line.as_fd())?;
         Ok(Self {
             executable,
             base,
+            lent,
             own,
-            patience: PATIENCE,
+            attention: Attention::new(PATIENCE),
             last_guard: guard.id,
             guard: Some(guard),
             prepared: None,
@@ -172,6 +159,17 @@ impl Keeper {
         })
     }
 
+    /// Ends a guard that has nothing to guard, and waits for its end.
+    pub(super) async fn dismiss(mut self) {
+        let Some(Guard { mut child, end, line, .. }) = self.guard.take() else { return };
+        *self.announcer.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        drop(line);
+        if tokio::time::timeout(PATIENCE, end.readable()).await.is_err() {
+            let _ = child.kill();
+        }
+        let _ = child.wait();
+    }
+
     /// The guard that is, or was last.
     pub fn guard(&self) -> ProcessId {
         self.last_guard
@@ -184,7 +182,7 @@ impl Keeper {
 
     /// How long the guard may take to answer before it is killed.
     pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+        self.attention.set_patience(patience);
     }
 
     /// Tells the guard, from any thread, when the elector holds a lock that others wait for.
@@ -195,8 +193,8 @@ impl Keeper {
     /// A guard that died with nothing to guard is replaced when there is something to guard again.
     fn ensure_guard(&mut self) -> io::Result<()> {
         if self.guard.is_none() {
-            let guard = Guard::spawn(&self.executable, self.own, self.base.as_ref())?;
-            self.announcer.set_line(guard.socket.as_fd())?;
+            let guard = Guard::spawn(&self.executable, self.own, self.base.as_ref(), self.lent.as_ref())?;
+            self.announcer.set_line(guard.line.as_fd())?;
             self.last_guard = guard.id;
             if let Some(tell) = &self.on_replaced {
                 tell(guard.id);
@@ -218,14 +216,8 @@ impl Keeper {
     fn ask(&mut self) {
         let sent = clock::now();
         self.order(&Order::Ping { sent: sent.as_nanos() }, Vec::new());
-        let patience = self.patience;
-        if let Some(guard) = &mut self.guard {
-            let part = patience / PATIENCE_PARTS;
-            match &mut guard.asked {
-                // Asking again does not give it more time.
-                Some(asked) => asked.sent = sent,
-                None => guard.asked = Some(Asked { sent, look_at: sent + part, parts_left: PATIENCE_PARTS }),
-            }
+        if self.guard.as_ref().is_some_and(|guard| guard.given_up.is_none()) {
+            self.attention.asks(sent);
         }
     }
 
@@ -262,7 +254,7 @@ impl Keeper {
     }
 
     /// Starts a standby. It ends with [`Event::Gone`] as an activation does.
-    pub(super) fn stand(&mut self, standing: &Standing) -> io::Result<()> {
+    pub(super) fn stand(&mut self, standing: &Standing, mark: &str) -> io::Result<()> {
         if self.run.is_some() || self.ending.is_some() {
             return Err(io::Error::new(
                 ErrorKind::AlreadyExists,
@@ -275,7 +267,7 @@ impl Keeper {
         let stand = Order::Stand(Stand {
             leaf: leaf.to_string(),
             member: standing.member.clone(),
-            mark: standing.mark.clone(),
+            mark: mark.to_owned(),
             stop_grace: standing.stop_grace,
             notice: standing.notice,
         });
@@ -284,8 +276,7 @@ impl Keeper {
         let Some(guard) = &mut self.guard else { return Err(ErrorKind::NotFound.into()) };
         guard.send(packet);
         self.stood += 1;
-        let terminal = Terminal::of(self.own.pid);
-        self.run = Some(Running { leaf, main: None, kill_at: Instant::default(), check_at: None, terminal });
+        self.run = Some(Running { leaf, main: None, terminal: Terminal::of(self.own.pid) });
         Ok(())
     }
 
@@ -293,37 +284,25 @@ impl Keeper {
     pub(super) fn activate(&mut self, launch: Launch, descriptor: Option<OwnedFd>) -> io::Result<()> {
         let start = Order::Activate(Start::of(&launch, descriptor.is_some()));
         let packet = Packet::new(&start, descriptor.into_iter().collect())?;
-        let (Some(run), Some(guard)) = (&mut self.run, &mut self.guard) else { return Err(ErrorKind::NotFound.into()) };
+        let (Some(_), Some(guard)) = (&self.run, &mut self.guard) else { return Err(ErrorKind::NotFound.into()) };
         // See docs/safety.md R14: the guard reads it before it tells the standby.
         guard.page.store(launch.kill_at);
         guard.send(packet);
-        run.kill_at = launch.kill_at;
-        run.check_at = Some(run.next_check(clock::now(), self.patience));
+        self.attention.runs_until(launch.kill_at, clock::now());
         self.ask();
         Ok(())
     }
 
-    /// When the guard must be looked at, whatever it says by itself.
-    fn look_at(&self) -> Option<Instant> {
-        let asked = self.guard.as_ref()?.asked.as_ref().map(|asked| asked.look_at);
-        let check = self.run.as_ref().and_then(|run| run.check_at);
-        [asked, check].into_iter().flatten().min()
-    }
-
     fn look(&mut self) {
         let now = clock::now();
-        let patience = self.patience;
-        if let Some(run) = self.run.as_mut().filter(|run| run.check_at.is_some_and(|at| now >= at)) {
-            run.check_at = Some(run.next_check(now, patience));
+        if self.attention.is_to_ask(now) {
             self.ask();
         }
-        let part = self.patience / PATIENCE_PARTS;
-        let Some(guard) = &mut self.guard else { return };
-        let Some(asked) = guard.asked.as_mut().filter(|asked| now >= asked.look_at) else { return };
-        asked.parts_left = asked.parts_left.saturating_sub(1);
-        asked.look_at = now + part;
-        if asked.parts_left == 0 {
-            guard.give_up(&format!("it did not answer for {:?}", self.patience));
+        if self.attention.is_over(now)
+            && let Some(guard) = &mut self.guard
+        {
+            guard.give_up(&format!("it did not answer for {:?}", self.attention.patience()));
+            self.attention.forget();
         }
     }
 
@@ -354,6 +333,7 @@ impl Keeper {
             Report::Gone { proof, released } => match Proof::parse(&proof) {
                 Some(proof) => {
                     self.run = None;
+                    self.attention.runs_no_more();
                     let released = released.map(|(incarnation, number)| Version { incarnation, number });
                     self.events.push_back(Event::Gone { proof, released });
                 }
@@ -367,11 +347,7 @@ impl Keeper {
     }
 
     fn hear_pong(&mut self, sent: Instant, worst: Duration) {
-        if let Some(guard) = &mut self.guard
-            && guard.asked.as_ref().is_some_and(|asked| asked.sent <= sent)
-        {
-            guard.asked = None;
-        }
+        self.attention.answered(sent);
         if worst > self.worst {
             self.worst = worst;
             self.events.push_back(Event::Late(worst));
@@ -386,6 +362,8 @@ impl Keeper {
         // What waits at its gate dies with the guard.
         self.prepared = None;
         let Some(mut guard) = self.guard.take() else { return };
+        self.attention.forget();
+        self.attention.runs_no_more();
         let how = guard.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         let Some(run) = self.run.take() else {
             // With nothing to guard it is replaced at once, unless it cannot even start: `start` tries again then.
@@ -432,19 +410,19 @@ impl Keeper {
 
     /// Waits until the guard says something, ends, takes more orders, or is due to be looked at.
     async fn await_guard(&mut self) {
-        let look_at = self.look_at();
+        let look_at = self.attention.look_at();
         let Some(guard) = &self.guard else { return std::future::pending().await };
         let talks = guard.given_up.is_none();
         tokio::select! {
             biased;
-            _ = guard.socket.readable(), if talks => self.listen(),
+            _ = guard.line.readable(), if talks => self.listen(),
             _ = guard.end.readable() => self.bury_guard(),
-            _ = guard.socket.writable(), if talks && !guard.orders.is_empty() => {
+            _ = guard.line.writable(), if talks && guard.line.has_waiting() => {
                 if let Some(guard) = &mut self.guard {
-                    guard.flush();
+                    guard.line.flush();
                 }
             }
-            () = sleep_until(look_at), if look_at.is_some() => {
+            () = clock::sleep_until(look_at) => {
                 // Whatever has come while nobody listened counts first.
                 self.listen();
                 self.look();
@@ -477,18 +455,12 @@ impl Workload for Keeper {
             tracing::error!("failed to start: the last activation is not gone yet");
             return self.kill();
         }
-        let now = clock::now();
-        let mut run = Running {
-            leaf: launch.preparation.activation,
-            main: None,
-            kill_at: launch.kill_at,
-            check_at: None,
-            terminal: Terminal::of(self.own.pid),
-        };
-        run.check_at = Some(run.next_check(now, self.patience));
+        let run = Running { leaf: launch.preparation.activation, main: None, terminal: Terminal::of(self.own.pid) };
+        let kill_at = launch.kill_at;
         match self.try_start(launch, descriptor) {
             Ok(()) => {
                 self.run = Some(run);
+                self.attention.runs_until(kill_at, clock::now());
                 self.ask();
             }
             Err(error) => {
@@ -499,11 +471,9 @@ impl Workload for Keeper {
     }
 
     fn extend(&mut self, kill_at: Instant) {
-        let (now, patience) = (clock::now(), self.patience);
-        let (Some(run), Some(guard)) = (&mut self.run, &self.guard) else { return };
+        let (Some(_), Some(guard)) = (&self.run, &self.guard) else { return };
         guard.page.store(kill_at);
-        run.kill_at = kill_at;
-        run.check_at = Some(run.next_check(now, patience));
+        self.attention.runs_until(kill_at, clock::now());
         self.ask();
     }
 
@@ -552,18 +522,13 @@ impl Workload for Keeper {
     }
 }
 
-impl Running {
-    /// The guard is asked shortly before and at the deadline, so that one which has just been stopped is found out
-    /// within the patience, and again and again after it, until the tree is gone.
-    fn next_check(&self, now: Instant, patience: Duration) -> Instant {
-        let checks = [self.kill_at - patience, self.kill_at];
-        checks.into_iter().find(|check| *check > now).unwrap_or(now + patience)
-    }
-}
-
 impl Guard {
-    fn spawn(executable: &PathBuf, own: ProcessId, base: Option<&Base>) -> io::Result<Self> {
-        let (page, memfd) = Page::create().map_err(|error| failed("share memory with the guard", error))?;
+    fn spawn(executable: &PathBuf, own: ProcessId, base: Option<&Base>, lent: Option<&OwnedFd>) -> io::Result<Self> {
+        let page = match lent {
+            Some(memfd) => Page::open(memfd.as_fd()).and_then(|page| Ok((page, memfd.try_clone()?))),
+            None => Page::create(),
+        };
+        let (page, memfd) = page.map_err(|error| failed("share memory with the guard", error))?;
         let (socket, inherited) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut command = Command::new(executable);
         command.arg0(guard::NAME).arg(inherited.as_raw_fd().to_string()).process_group(0);
@@ -571,7 +536,7 @@ impl Guard {
         sys::restore_descriptor_limit(&mut command);
         let setup = Packet::new(&Order::Setup { elector: own, base: base.cloned() }, vec![memfd])?;
         setup.send(socket.as_fd())?;
-        let socket = sys::watch(socket)?;
+        let line = Line::new(socket)?;
         let mut child = command.spawn().map_err(|error| failed("start the guard", error))?;
         // From here on a failure drops the socket, and the guard ends by itself.
         let watched = i32::try_from(child.id()).map_err(io::Error::other).and_then(|pid| {
@@ -586,38 +551,12 @@ impl Guard {
                 return Err(failed("watch the guard", error));
             }
         };
-        Ok(Self {
-            child,
-            id,
-            end,
-            socket,
-            page,
-            orders: VecDeque::new(),
-            asked: None,
-            given_up: None,
-            started: clock::now(),
-        })
+        Ok(Self { child, id, end, line, page, given_up: None, started: clock::now() })
     }
 
     fn send(&mut self, packet: Packet) {
-        self.orders.push_back(packet);
-        self.flush();
-        if self.orders.len() > ORDERS_MAX {
+        if !self.line.send(packet) {
             self.give_up("it does not take orders");
-        }
-    }
-
-    fn flush(&mut self) {
-        while let Some(packet) = self.orders.front() {
-            // The socket is asked, not the runtime's memory of it: an order must be on its way when this returns.
-            let sent = or_clear(packet.send(self.socket.as_fd()), || {
-                self.socket.try_io(Interest::WRITABLE, |socket| packet.send(socket.as_fd()))
-            });
-            match sent {
-                Ok(()) => drop(self.orders.pop_front()),
-                // Also what it says of a guard that is gone: its end is watched elsewhere.
-                Err(_) => return,
-            }
         }
     }
 
@@ -626,38 +565,15 @@ impl Guard {
         if self.given_up.is_some() {
             return Ok(None);
         }
-        let received = or_clear(protocol::receive::<Report>(self.socket.as_fd()), || {
-            self.socket.try_io(Interest::READABLE, |socket| protocol::receive::<Report>(socket.as_fd()))
-        });
-        match received {
-            Ok(Some((report, _))) => Ok(Some(report)),
-            Ok(None) => Err("it closed the connection".to_owned()),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
-            Err(error) => Err(error.to_string()),
-        }
+        Ok(self.line.receive::<Report>()?.map(|(report, _)| report))
     }
 
     /// Kills it. What it was guarding is ended when it is dead: two keepers must not work on one tree.
     fn give_up(&mut self, why: &str) {
         if self.given_up.is_none() {
             self.given_up = Some(why.to_owned());
-            self.orders.clear();
-            self.asked = None;
+            self.line.forget();
             let _ = self.child.kill();
         }
-    }
-}
-
-/// Tries again through the runtime when it would have to wait, so that the runtime learns that and waits, too.
-fn or_clear<T>(first: io::Result<T>, again: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    match first {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => again(),
-        other => other,
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    if let Some(at) = at {
-        tokio::time::sleep(at.since(clock::now())).await;
     }
 }

@@ -50,13 +50,17 @@ unsafe impl Send for Page {}
 unsafe impl Sync for Page {}
 
 impl Page {
-    /// A new page, writable, and the memfd to hand to the guard. Sealed: nobody can shrink it under a reader.
+    /// A new page, writable, and the memfd to hand to the guard. Sealed: nobody can shrink it under a reader, and nobody
+    /// else can write to it.
     pub(super) fn create() -> io::Result<(Self, OwnedFd)> {
         let memfd = memfd_create("soloist-deadline", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         let bytes = i64::try_from(PAGE_BYTES.get()).map_err(io::Error::other)?;
         nix::unistd::ftruncate(&memfd, bytes)?;
+        let page = Self::map(memfd.as_fd(), true)?;
+        // Linux before 5.1 does not know it; there the other side is trusted not to.
+        let _ = fcntl(&memfd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE));
         fcntl(&memfd, FcntlArg::F_ADD_SEALS(size_seals() | SealFlag::F_SEAL_SEAL))?;
-        Ok((Self::map(memfd.as_fd(), true)?, memfd))
+        Ok((page, memfd))
     }
 
     /// The page behind a memfd that somebody else made, for reading.

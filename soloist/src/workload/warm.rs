@@ -10,11 +10,12 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use election::{Instant, Proof};
+use election::{Entropy, Instant, Nonce, Proof};
 
 use super::keeper::Keeper;
 use super::{Ending, Event, Launch, Preparation, Workload};
 use crate::clock;
+use crate::elector::KernelEntropy;
 
 /// A standby that ended sooner than this after its start is not started again at once.
 const QUICK_END: Duration = Duration::from_secs(10);
@@ -30,8 +31,6 @@ pub struct Standing {
     pub command: Vec<OsString>,
     /// The own member's name.
     pub member: String,
-    /// What its processes are found by when both keepers are gone.
-    pub mark: String,
     /// How long the rest of a tree gets between SIGTERM and SIGKILL when the command ends by itself.
     pub stop_grace: Duration,
     /// The signal by which it is told that it is active, if there is one.
@@ -46,13 +45,21 @@ pub struct Standing {
 pub struct Guarded {
     /// The elector's handle to the guard.
     pub keeper: Keeper,
+    /// What its processes are found by, where they run before there is an activation.
+    mark: Nonce,
     warm: Option<Warm>,
 }
 
 impl Guarded {
     /// Starts the workload with its activation.
     pub fn cold(keeper: Keeper) -> Self {
-        Self { keeper, warm: None }
+        let [high, low] = [KernelEntropy.bits(), KernelEntropy.bits()];
+        Self { keeper, mark: Nonce(u128::from(high) << 64 | u128::from(low)), warm: None }
+    }
+
+    /// What the processes of a standby are found by when both keepers are gone.
+    pub fn mark(&self) -> String {
+        self.mark.to_string()
     }
 
     /// Keeps the workload warm from now on. Nothing is started before the member stands by.
@@ -79,7 +86,7 @@ impl Guarded {
             return;
         }
         let Some(warm) = &mut self.warm else { return };
-        match self.keeper.stand(&warm.standing) {
+        match self.keeper.stand(&warm.standing, &self.mark.to_string()) {
             Ok(()) => warm.state = State::Standby(Standby::new()),
             Err(error) => {
                 tracing::warn!("failed to start the standby workload: {error}");
@@ -140,10 +147,13 @@ impl Warm {
     /// Takes in what the keeper says.
     fn hear(&mut self, event: Event) {
         let State::Standby(standby) = &mut self.state else {
-            if matches!(event, Event::Gone { .. }) {
+            let is_gone = matches!(event, Event::Gone { .. });
+            self.events.push_back(event);
+            if is_gone {
                 self.state = State::Absent { wanted: false };
+                self.events.push_back(Event::Absent);
             }
-            return self.events.push_back(event);
+            return;
         };
         match event {
             Event::Started { pid, containment, memory_locked } => {
@@ -192,6 +202,15 @@ fn said(ending: Ending) -> String {
 }
 
 impl Workload for Guarded {
+    fn absence(&self) -> Option<String> {
+        let is_there = match &self.warm.as_ref()?.state {
+            State::Absent { .. } => false,
+            State::Standby(standby) => standby.is_up().is_some(),
+            State::Active => true,
+        };
+        (!is_there).then(|| "the workload does not stand by".to_owned())
+    }
+
     fn prepare(&mut self, preparation: Preparation) {
         if self.warm.is_none() {
             self.keeper.prepare(preparation);
@@ -288,15 +307,8 @@ impl Workload for Guarded {
             tokio::select! {
                 biased;
                 event = self.keeper.next() => warm.hear(event),
-                () = sleep_until(due) => self.begin(),
+                () = clock::sleep_until(due) => self.begin(),
             }
         }
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep(at.since(clock::now())).await,
-        None => std::future::pending().await,
     }
 }

@@ -42,7 +42,6 @@ async fn each_warm(text: &str, leaves_with_it: bool, test: impl AsyncFn(&mut War
         guarded.keep_warm(Standing {
             command,
             member: "alpha".to_owned(),
-            mark: "feed".to_owned(),
             stop_grace: Duration::from_millis(50),
             notice: Some(SIGUSR1),
             local_lock: None,
@@ -141,7 +140,8 @@ async fn a_standby_is_told_by_its_signal_and_is_never_one_again() {
     each_warm(LISTENER, false, async |warm| {
         let (standby, child) = warm.stands().await;
         let environment = warm.read("env");
-        for entry in ["SOLOIST_ROLE=standby", "SOLOIST_MEMBER=alpha", "SOLOIST_TREE=feed"] {
+        let mark = format!("SOLOIST_TREE={}", warm.guarded.mark());
+        for entry in ["SOLOIST_ROLE=standby", "SOLOIST_MEMBER=alpha", &mark] {
             assert!(environment.lines().any(|line| line == entry), "{entry} in {environment}");
         }
         assert!(!environment.contains("SOLOIST_ACTIVATION") && !environment.contains("SOLOIST_FENCING_TOKEN"));

@@ -14,6 +14,13 @@ use crate::register::Version;
 /// A workload that ended sooner than this after its start is not started again at once.
 const QUICK_END: Duration = Duration::from_secs(5);
 
+/// Without a proof there is no release: the lease runs out, which the deadline of the workload comes before.
+/// See docs/safety.md R4.
+pub(super) fn forsaken<E: Entropy>(core: &mut Core<E>) -> State {
+    core.say(Action::Exit(Exit::LeaseLost), "the workload is out of sight: leaving without a release");
+    State::Ended
+}
+
 impl Active {
     // docs/safety.md R4: only the proof leads to a release.
     pub(super) fn gone<E: Entropy>(

@@ -174,6 +174,14 @@ fn death_of_the_guard_kills_then_releases_then_stands_by() {
 }
 
 #[test]
+fn workload_that_is_out_of_sight_is_never_released() {
+    let mut rig = Rig::active();
+    rig.step(Input::Forsaken);
+    assert!(rig.try_write().is_none());
+    assert_eq!(rig.exit(), Some(Exit::LeaseLost));
+}
+
+#[test]
 fn workload_that_ends_by_itself_is_released_and_its_code_is_kept() {
     let mut rig = Rig::active();
     rig.step(Input::Exited { code: 3 });

@@ -117,7 +117,7 @@ impl Cluster {
 
 async fn lock_as(kubeconfig: &Path, place: &ObjectName) -> KubernetesLock {
     let access = Access { kubeconfig: Some(kubeconfig.to_owned()), ..Access::default() };
-    KubernetesLock::open(access, place.clone(), PERIOD, false).await.unwrap()
+    KubernetesLock::open(access, place.clone(), PERIOD, Witnesses::OWN_CONTAINER).await.unwrap()
 }
 
 async fn changed(lock: &KubernetesLock, since: Version) {

@@ -120,7 +120,7 @@ impl Server {
 
     async fn lock_that_looks_each(&self, period: Duration) -> KubernetesLock {
         let access = Access { kubeconfig: Some(self.kubeconfig()), ..Access::default() };
-        KubernetesLock::open(access, ObjectName::lease("", "app"), period, false).await.unwrap()
+        KubernetesLock::open(access, ObjectName::lease("", "app"), period, Witnesses::OWN_CONTAINER).await.unwrap()
     }
 
     fn rotate_token(&self, token: &str) {

@@ -17,6 +17,20 @@ use super::kubelet::{GIVE_WAY, Waiting, Watched};
 use crate::clock::unix_us;
 use crate::workload::process::ProcessId;
 
+/// Who may tell that a holder is gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Witnesses {
+    /// Pods are watched for the kubelet's word.
+    pub kubelet: bool,
+    /// The own container, whose next run tells of this one. Not where the workload is in another one.
+    pub own_container: bool,
+}
+
+impl Witnesses {
+    /// Nobody but the own container.
+    pub const OWN_CONTAINER: Self = Self { kubelet: false, own_container: true };
+}
+
 /// Gathers evidence for one lock.
 pub struct Witness {
     own: Option<Own>,
@@ -43,10 +57,10 @@ struct Kubelet {
 }
 
 impl Witness {
-    /// Finds out where this process is. `namespace` is where its credentials belong to; with `asks_kubelet` pods are
-    /// watched.
-    pub fn new(access: &Access, namespace: &str, place: &ObjectName, asks_kubelet: bool) -> Self {
-        Self::of(Container::own(namespace), access, place, asks_kubelet)
+    /// Finds out where this process is. `namespace` is where its credentials belong to.
+    pub fn new(access: &Access, namespace: &str, place: &ObjectName, witnesses: Witnesses) -> Self {
+        let container = Container::own(namespace).filter(|_| witnesses.own_container);
+        Self::of(container, access, place, witnesses.kubelet)
     }
 
     /// The same for a process that is in `container`.

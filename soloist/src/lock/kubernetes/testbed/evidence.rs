@@ -44,7 +44,7 @@ async fn say_state(cluster: &Cluster, container: &Container, state: Value) {
 }
 
 async fn observer(access: Access, place: &ObjectName) -> KubernetesLock {
-    let mut lock = KubernetesLock::open(access.clone(), place.clone(), PERIOD, false).await.unwrap();
+    let mut lock = KubernetesLock::open(access.clone(), place.clone(), PERIOD, Witnesses::OWN_CONTAINER).await.unwrap();
     lock.witness = Witness::of(None, &access, place, true);
     lock
 }

@@ -1,0 +1,114 @@
+//! Members that only tell who leads: from the leader's SIGTERM until every follower names the next one.
+
+use std::collections::BTreeSet;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use testkit::client_go::{self, ClientGo};
+use testkit::http::Connection;
+use testkit::leader_elector::{Election, Elector, NAME};
+use testkit::stamp;
+
+use crate::footprint::pss_of;
+use crate::steps::LIMIT;
+
+/// One that leads, and two that follow.
+const SIZE: usize = 3;
+
+/// Between two questions to each follower: they shall not be busy with these.
+const PACE: Duration = Duration::from_micros(100);
+
+/// From being up to being known to the others, and with nothing left to do.
+const CALM: Duration = Duration::from_millis(500);
+
+/// Stand-ins for leader-elector in one election.
+pub struct Named {
+    election: Election,
+    members: Vec<Elector>,
+    started: usize,
+}
+
+impl Named {
+    /// Starts them over a lock of this kind: `endpoints` or `lease`.
+    pub fn start(kind: &str) -> Result<Self> {
+        let election = if kind == "lease" { Election::free_lease()? } else { Election::free()? };
+        let mut named = Self { election, members: Vec::new(), started: 0 };
+        for _ in 0..SIZE {
+            named.add()?;
+        }
+        Ok(named)
+    }
+
+    fn add(&mut self) -> Result<()> {
+        self.started += 1;
+        let member = self.election.start(&format!("m{}", self.started))?;
+        let leader = self.members.first().unwrap_or(&member).name().to_owned();
+        if self.members.is_empty() {
+            member.wait_named(&leader)?;
+        }
+        self.members.push(member);
+        Ok(())
+    }
+
+    fn leader(&self) -> Result<usize> {
+        self.members.iter().position(|member| member.leads().unwrap_or(false)).context("nobody leads")
+    }
+
+    /// Asks the leader to leave, and waits until both others name the same one of them. Nanoseconds.
+    pub fn round(&mut self) -> Result<u64> {
+        sleep(CALM);
+        let leader = self.leader()?;
+        let mut old = self.members.remove(leader);
+        let mut followers: Vec<Connection> = self.members.iter().map(Elector::connect).collect::<Result<_>>()?;
+        let gone = body(old.name());
+        let at = stamp::now();
+        old.signal(Signal::TERM)?;
+        let began = Instant::now();
+        let named = loop {
+            let said: BTreeSet<String> =
+                followers.iter_mut().map(|follower| Ok(follower.get("/")?.body)).collect::<Result<_>>()?;
+            let now = stamp::now();
+            if said.len() == 1 && !said.contains(&gone) && !said.contains(&body("")) {
+                break now;
+            }
+            ensure!(began.elapsed() < LIMIT, "nobody follows {}: {said:?}", old.name());
+            sleep(PACE);
+        };
+        ensure!(old.wait()? == Some(0), "{}", old.log());
+        self.add()?;
+        Ok(named - at)
+    }
+
+    /// Memory of the one that leads.
+    pub fn pss_kb(&self) -> Result<u64> {
+        pss_of(self.members.get(self.leader()?).context("nobody leads")?.pid()?)
+    }
+}
+
+fn body(name: &str) -> String {
+    format!(r#"{{"name":"{name}"}}"#)
+}
+
+/// The same of client-go's election with its release on shutdown: until both others have logged the next leader.
+pub fn client_go_round(election: &Election, round: usize) -> Result<u64> {
+    let name = format!("{NAME}-{round}");
+    let start = |identity: &str| {
+        let mut command = client_go::command(&election.namespace, &name, identity)?;
+        command.args(["-release-on-cancel", "sleep", "1000"]);
+        ClientGo::start(&format!("{identity}-{round}"), election.dropin.folder(), command)
+    };
+    let leader = start("c1")?;
+    let followers = [start("c2")?, start("c3")?];
+    sleep(CALM);
+    let at = stamp::now();
+    leader.signal(Signal::TERM)?;
+    let began = Instant::now();
+    let next = |follower: &ClientGo| ["c2", "c3"].into_iter().any(|name| follower.has_seen(name));
+    while !followers.iter().all(next) {
+        ensure!(began.elapsed() < LIMIT, "nobody follows: {}", followers[0].log());
+        sleep(PACE);
+    }
+    Ok(stamp::now() - at)
+}
