@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use crate::group::Group;
-use crate::member::Member;
+use crate::member::{Member, Starter};
 use crate::process::Process;
 use crate::scenario::LIMIT;
 use crate::wait::{wait_for, wait_until};
@@ -20,9 +20,14 @@ pub fn options(group: &Group, more: &[&str]) -> Vec<String> {
 
 /// Starts such a member.
 pub fn spawn(group: &Group, name: &str, more: &[&str], probe: &[&str]) -> Result<Member> {
+    start(group, group.member(name).options(options(group, more)), probe)
+}
+
+/// Starts a member that has such options already.
+pub fn start(group: &Group, member: Starter<'_>, probe: &[&str]) -> Result<Member> {
     let lock = group.lock().display().to_string();
     let probe: Vec<&str> = ["--warm", &lock].into_iter().chain(probe.iter().copied()).collect();
-    group.member(name).options(options(group, more)).probe(&probe)
+    member.probe(&probe)
 }
 
 /// The PID of a member's workload, once it said that it is warm and its member believes it.

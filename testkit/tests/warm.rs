@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
+use testkit::documents::root;
 use testkit::ends::End;
 use testkit::group::Group;
 use testkit::history::Span;
@@ -16,7 +17,7 @@ use testkit::member::Member;
 use testkit::process::{self, Process};
 use testkit::scenario::{Handover, LEASE, LIMIT, STAMPS, follow, hand_over, wait_family};
 use testkit::stamp;
-use testkit::wait::{holds_for, wait_until};
+use testkit::wait::{holds_for, wait_for, wait_until};
 use testkit::warm::{options, spawn, wait_warm};
 
 /// Two members, of which the first is active and the second is warm; the PIDs of their workloads.
@@ -233,5 +234,33 @@ fn what_was_left_in_a_file_is_gone_before_a_standby_is_started() -> Result<()> {
     wait_until("the standby to read it", LIMIT, || copy.exists())?;
     let read: Value = serde_json::from_str(&fs::read_to_string(&copy)?)?;
     ensure!(read["role"] == "standby", "{read}");
+    Ok(())
+}
+
+#[test]
+fn the_example_is_active_at_once_after_it_has_loaded() -> Result<()> {
+    let group = Group::new()?;
+    let (folder, server) = (group.folder().display().to_string(), root().join("examples/warm/server.sh"));
+    let check = format!("cd {folder}; kill -0 \"$(cat ready-$SOLOIST_MEMBER)\"");
+    let start = |name: &str| {
+        let notify = format!("signal:USR1,file:{folder}/role-{name}.json");
+        let options = ["--warm", "--health-exec", &check, "--health-interval", "100ms", "--health-timeout", "100ms"];
+        let line = format!("cd {folder}; exec {}", server.display());
+        let member = group.member(name).options(options).options(["--notify", &notify]).variable("LOADING_S", "0.5");
+        member.run(&["sh", "-c", &line])
+    };
+    let says = |name: &str| {
+        let said = || fs::read_to_string(group.folder().join(format!("{name}.out"))).unwrap_or_default();
+        let active = format!("{name} is active with token ");
+        let token = || said().lines().find_map(|line| line.strip_prefix(&active)?.parse::<u64>().ok());
+        wait_for(&active, LIMIT, token).with_context(|| group.logs())
+    };
+    let first = start("a")?;
+    let token = says("a")?;
+    let second = start("b")?;
+    wait_until("b to be ready", LIMIT, || second.log().contains(" healthy: ")).with_context(|| second.log())?;
+    second.wait_standby(LIMIT)?;
+    first.signal(Signal::TERM)?;
+    ensure!(says("b")? > token);
     Ok(())
 }
