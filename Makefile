@@ -121,6 +121,11 @@ bench-consul: testbed ## Beside the real consul lock and the raw limit on one Co
 	cargo build --locked --release -p soloist -p bench
 	testbed/run consul -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-consul.json consul
 
+.PHONY: bench-notices
+bench-notices: ## From the decision that a member is active to the notice at a warm workload; fails when a target is missed
+	cargo build --locked --release -p soloist -p bench -p testkit --bins
+	target/release/bench --rounds $${ROUNDS:-100} --json out/bench-notices.json notices
+
 .PHONY: bench-sidecar
 bench-sidecar: testbed ## Elections beside an application: who is named, killed containers, beside client-go; needs root
 	cargo build --locked --release -p soloist -p bench

@@ -12,6 +12,7 @@ mod growth;
 mod handover;
 mod http;
 mod lease;
+mod notices;
 mod raw;
 mod register;
 mod report;
@@ -80,6 +81,8 @@ enum Role {
     /// Connects, reads a Lease and writes it.
     #[command(hide = true)]
     Fresh,
+    /// From the decision that a member is active to the notice at a warm workload
+    Notices,
     /// What many groups cost one API server: inside `testbed/run control-plane`
     Growth,
     /// Makes what follows the first process of a container: mounts what a kubelet mounts, and notes the instant.
@@ -100,6 +103,10 @@ fn main() -> Result<ExitCode> {
         Some(Role::Consul) => {
             let table = duel::consul::measure(arguments.rounds.unwrap_or(CONSUL_ROUNDS), arguments.quick)?;
             tell(&table, arguments.json.as_deref(), table.is_met())
+        }
+        Some(Role::Notices) => {
+            let notices = notices::Notices::measure(arguments.rounds())?;
+            tell(&notices, arguments.json.as_deref(), notices.is_met())
         }
         Some(Role::Sidecar) => {
             let report = sidecar::Report::measure(arguments.rounds())?;

@@ -4,6 +4,7 @@ mod count;
 mod line;
 mod predecessor;
 mod publish;
+mod standby;
 mod traffic;
 
 use std::ffi::OsString;
@@ -119,6 +120,8 @@ pub struct Elector<E, L, W, C> {
     runs: bool,
     /// The workload's size is to be looked at.
     measure_due: bool,
+    /// The code of a standby that has ended by itself, where the member leaves with it.
+    fallen: Option<i32>,
 }
 
 impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
@@ -155,6 +158,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             to_prepare: None,
             runs: false,
             measure_due: false,
+            fallen: None,
         }
     }
 
@@ -189,6 +193,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             self.note_unfit();
             self.note_end(&outputs);
             self.count(&outputs);
+            self.stand_by();
             // docs/safety.md R19.
             match self.slots.role() {
                 Role::Active => {}
@@ -201,8 +206,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             }
             for (slot, output) in outputs {
                 if let Some(exit) = self.perform(slot, output) {
-                    self.traffic.settle().await;
-                    return exit;
+                    return self.settle(exit).await;
                 }
             }
             if shows_the_lock {
@@ -364,6 +368,10 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 tracing::error!("the guard is lost: {why}");
                 Some(Input::GuardLost)
             }
+            Event::Stands { pid, containment, memory_locked } => {
+                Some(self.note_standby(pid, containment, memory_locked))
+            }
+            Event::Fell { why, leaves } => Some(self.fall(&why, leaves)),
             Event::Absent => Some(self.fitness()),
             Event::Forsaken(why) => {
                 tracing::error!("{why}");

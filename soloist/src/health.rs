@@ -1,7 +1,8 @@
 //! Asks whether this member may be active, and tells the elector when the answer has changed.
 //!
 //! A command is asked on active and standby alike; a server only while the own workload runs, because on a cold standby
-//! there is nothing that could answer, unless the member runs nothing: what is beside it is there all the time. Where nobody can say, nothing changes.
+//! there is nothing that could answer, unless the member runs nothing: what is beside it is there all the time. A workload
+//! that is kept warm is asked while it runs, and each one anew. Where nobody can say, nothing changes.
 
 pub mod http;
 pub mod judge;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::clock;
 use crate::commands::{Call, Commands, How};
 use crate::elector::{KernelEntropy, Order};
-use crate::settings::health::{Check, Health as Settings};
+use crate::settings::health::{Check, Health as Settings, Subject};
 use crate::snapshot::{Health, Snapshot, Workload};
 use judge::{Finding, Judge, Origin};
 
@@ -37,10 +38,9 @@ pub fn before_the_first(settings: Option<&Settings>) -> Health {
 }
 
 fn judge(settings: &Settings) -> Judge {
-    let origin = match settings.check {
-        Check::Exec(_) => Origin::Unproven,
-        Check::Http(_) if settings.is_warm => Origin::Unproven,
-        Check::Http(_) => Origin::Trusted,
+    let origin = match (settings.subject, &settings.check) {
+        (Subject::Cold, Check::Http(_)) => Origin::Trusted,
+        _ => Origin::Unproven,
     };
     Judge::new(settings.rules, origin)
 }
@@ -136,6 +136,8 @@ struct Watcher {
     commands: Commands,
     judge: Judge,
     stance: Stance,
+    /// The workload that is kept warm, by its PID.
+    warm: Option<i32>,
     snapshot: Option<Snapshot>,
     question: Option<Question>,
     ask_at: Instant,
@@ -150,6 +152,7 @@ impl Watcher {
             settings,
             commands,
             stance: Stance::Standby,
+            warm: None,
             snapshot: None,
             question: None,
             ask_at: clock::now(),
@@ -165,20 +168,41 @@ impl Watcher {
             let gave_up = self.snapshot.as_ref().is_some_and(|before| gave_up(before, snapshot));
             self.judge.workload_left(gave_up, now);
         }
-        if self.stance.runs() && !(same && before.runs()) {
+        let begins = self.stance.runs() && !(same && before.runs());
+        if self.settings.subject == Subject::Warm {
+            self.follow_warm(snapshot.workload, now);
+        } else if begins {
             self.judge.workload_started(now);
+        }
+        if begins {
             self.ask_at = now;
         }
         self.judge.tick(self.stance.runs(), now);
         self.snapshot = Some(snapshot.clone());
     }
 
+    /// Nothing is known of another process than the one that was asked.
+    fn follow_warm(&mut self, workload: Workload, now: Instant) {
+        let warm = match workload {
+            Workload::Warm { pid, .. } | Workload::Running { pid, .. } => Some(pid),
+            Workload::None => None,
+            // The same one as before.
+            Workload::Starting | Workload::Stopping { .. } => self.warm,
+        };
+        if warm != self.warm {
+            self.warm = warm;
+            self.question = None;
+            self.judge.begin_anew();
+            self.ask_at = now;
+        }
+    }
+
     /// Whether there is somebody to ask.
     fn can_ask(&self) -> bool {
-        match self.settings.check {
-            Check::Exec(_) => self.stance != Stance::Stopping,
-            Check::Http(_) if self.settings.is_warm => self.stance != Stance::Stopping,
-            Check::Http(_) => self.stance.runs(),
+        match (self.settings.subject, &self.settings.check) {
+            (Subject::Warm, _) => self.warm.is_some() && self.stance != Stance::Stopping,
+            (Subject::Beside, _) | (Subject::Cold, Check::Exec(_)) => self.stance != Stance::Stopping,
+            (Subject::Cold, Check::Http(_)) => self.stance.runs(),
         }
     }
 
@@ -261,8 +285,9 @@ fn jittered(interval: Duration, bits: u64) -> Duration {
 
 /// What a check finds in its environment. An activation is none of its business: what carries one is swept with it.
 fn environment(snapshot: &Snapshot) -> Vec<(&'static str, Option<String>)> {
-    let token = snapshot.tenure.filter(|_| snapshot.role == Role::Active).map(|tenure| tenure.token.to_string());
-    let role = if snapshot.role == Role::Active { "active" } else { "standby" };
+    let is_active = snapshot.told_role() == Role::Active;
+    let token = snapshot.tenure.filter(|_| is_active).map(|tenure| tenure.token.to_string());
+    let role = if is_active { "active" } else { "standby" };
     vec![
         ("SOLOIST_ROLE", Some(role.to_owned())),
         ("SOLOIST_MEMBER", Some(snapshot.name.clone())),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use election::{Absence, Exit, Role, Slots};
+use election::{Absence, Exit, OnExit, Role, Slots};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -26,6 +26,7 @@ use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::patience::within;
 use crate::route::Route;
+use crate::settings::notify::Listener;
 use crate::settings::{ConsulPlace, Duty, FilePlace, Place, Settings, of_slot};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::Workload;
@@ -34,6 +35,7 @@ use crate::workload::keeper::Keeper;
 use crate::workload::nothing::Nothing;
 use crate::workload::process::{ProcessId, boot_id};
 use crate::workload::via::{Distant, Door};
+use crate::workload::warm::{Guarded, Standing};
 use crate::{attend, countdown, handover, health, hooks, notify, serve, signals};
 
 use self::routes::Opened;
@@ -109,12 +111,13 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
     let mut member = Member::start(settings, front, guarded)?;
     let keepers = Keepers {
         elector: ProcessId::own().map_err(internal("read the own start time"))?,
-        guard: member.charge.workload.guard(),
+        guard: member.charge.workload.keeper.guard(),
         boot_id: boot_id().map_err(internal("read the boot id"))?,
-        cgroup: member.charge.base.clone(),
+        cgroup: member.charge.base.clone().filter(|_| member.mark().is_none()),
+        tree: member.mark().map(|mark| file::Tree { mark, cgroup: member.charge.base.clone() }),
     };
     let allow_remote_fs = member.listening.settings.allow_remote_fs;
-    let announce = Arc::new(JointAnnounce::of(member.charge.workload.announcer()));
+    let announce = Arc::new(JointAnnounce::of(member.charge.workload.keeper.announcer()));
     let open = |place: FilePlace| {
         let settings = file::Settings { path: place.path, allow_remote_fs, keepers: keepers.clone() };
         let lock = FileLock::open(settings).map_err(refused)?;
@@ -124,12 +127,14 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
     let locks: Vec<FileLock> = member.slots().map(|slot| open(place.of_slot(slot))).collect::<Result<_, Failure>>()?;
     let (locks_know, commands_know) =
         (locks.iter().map(FileLock::guard_setter).collect::<Vec<_>>(), member.charge.commands.clone());
-    member.charge.workload.on_replaced(move |guard| {
+    member.charge.workload.keeper.on_replaced(move |guard| {
         locks_know.iter().for_each(|lock_knows| lock_knows(guard));
         commands_know.set_guard(guard);
     });
     let local_locks: Vec<PathBuf> = locks.iter().map(|lock| lock.path().to_owned()).collect();
     let board = FileBoard::open(&local_locks[0]).map_err(unavailable)?;
+    // There is one slot where it is kept warm.
+    member.keep_warm(local_locks.first().cloned());
     let around_the_lock = AroundTheLock {
         board,
         // Members may find the file by different paths.
@@ -165,6 +170,7 @@ async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Resu
         Duty::Command(_) => {
             let mut member = Member::of(listening, guarded)?;
             member.watch_the_guard();
+            member.keep_warm(None);
             at_the_lease(member, locks).await
         }
     }
@@ -189,6 +195,7 @@ async fn at_the_lease<W: Workload>(member: Member<W>, locks: Vec<KubernetesLock>
 async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Result<Exit, Failure> {
     let mut member = Member::start(settings, front, guarded)?;
     member.watch_the_guard();
+    member.keep_warm(None);
     let ConsulPlace { access, prefix, consul_lock_session, .. } = place;
     let mimics_consul_lock = consul_lock_session.is_some();
     if access.is_plaintext() {
@@ -258,11 +265,11 @@ struct Charge<W> {
 }
 
 /// A workload behind a guard, which is started here.
-fn guarded() -> Result<Charge<Keeper>, Failure> {
+fn guarded() -> Result<Charge<Guarded>, Failure> {
     let base = Base::own();
     let keeper = Keeper::spawn(base.clone()).map_err(internal("start the guard"))?;
     let commands = Commands::new(Some(keeper.guard()));
-    Ok(Charge { workload: keeper, base, commands })
+    Ok(Charge { workload: Guarded::cold(keeper), base, commands })
 }
 
 /// No workload, and no guard.
@@ -284,13 +291,32 @@ struct Member<W> {
     charge: Charge<W>,
 }
 
-impl Member<Keeper> {
+impl Member<Guarded> {
+    /// What the processes of a workload that is kept warm are found by, if it is.
+    fn mark(&self) -> Option<String> {
+        self.listening.settings.warm.map(|_| self.charge.workload.mark())
+    }
+
+    /// Keeps the workload warm, where that is wanted.
+    fn keep_warm(&mut self, local_lock: Option<PathBuf>) {
+        let settings = &self.listening.settings;
+        let (Some(warm), Duty::Command(command)) = (settings.warm, &settings.duty) else { return };
+        self.charge.workload.keep_warm(Standing {
+            command: command.clone(),
+            member: settings.name.clone(),
+            stop_grace: settings.stop_grace,
+            notice: warm.notice,
+            local_lock,
+            leaves_with_it: settings.on_exit == OnExit::Exit,
+        });
+    }
+
     /// Nothing else holds the others up while a guard hangs: its lateness is what the lease leaves room for.
     fn watch_the_guard(&mut self) {
         let Charge { workload, commands, .. } = &mut self.charge;
-        workload.set_patience(self.listening.settings.timing.lateness());
+        workload.keeper.set_patience(self.listening.settings.timing.lateness());
         let commands = commands.clone();
-        workload.on_replaced(move |guard| commands.set_guard(guard));
+        workload.keeper.on_replaced(move |guard| commands.set_guard(guard));
     }
 }
 
@@ -366,7 +392,11 @@ impl<W: Workload> Member<W> {
         let health = health::before_the_first(settings.health.as_ref());
         let fit = fitness(&health, &workload);
         let slots = Slots::new(&machine_settings(&settings, absence, can_pause, &fit), || KernelEntropy);
-        let first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
+        let mut first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
+        first.is_warm = settings.warm.is_some();
+        if first.is_warm {
+            notify::reset_files(&settings.listeners, &first).map_err(|why| Failure::new(Code::Permission, why))?;
+        }
         let publisher = Publisher::new(first.in_slots(slots.count()));
         around.add("the countdown", countdown::run(publisher.subscribe()));
         let nonce = slots.member().nonce;
@@ -386,7 +416,7 @@ impl<W: Workload> Member<W> {
             around.add_lingering("the hooks", hooks, &mut farewells);
         }
         for listener in settings.listeners.clone() {
-            let telling = notify::run(listener, publisher.subscribe());
+            let telling = notify::run(listener, commands.clone(), publisher.subscribe());
             around.add_lingering("a notice", telling, &mut farewells);
         }
         let metrics = Metrics::default();
@@ -430,7 +460,8 @@ impl Around {
         publisher: &Publisher,
         orders: &mpsc::Sender<Order>,
     ) -> Result<(), Failure> {
-        if settings.health.is_some() || settings.hooks.is_some() {
+        let tells_by_command = settings.listeners.iter().any(|listener| matches!(listener, Listener::Exec { .. }));
+        if settings.health.is_some() || settings.hooks.is_some() || tells_by_command {
             self.add("the reaper", commands.reaper().map_err(internal("handle SIGCHLD"))?);
         }
         if let Some(health) = settings.health.clone() {

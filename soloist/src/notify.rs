@@ -4,6 +4,7 @@
 //! "Active" is told when the lock is held, and "standby" as soon as the stop begins, before the workload has ended. A
 //! notice says with its fencing token which time of being active it is about; one that is overtaken is not sent any more.
 
+mod exec;
 mod file;
 mod http;
 mod udp;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::clock;
+use crate::commands::Commands;
 use crate::patience::{jittered, within};
 use crate::settings::notify::Listener;
 use crate::snapshot::Snapshot;
@@ -52,7 +54,9 @@ impl Notice {
     fn of(snapshot: &Snapshot, now: Instant, said: Option<&Notice>) -> Self {
         let rest = snapshot.active_for(now);
         let until = rest.map(|rest| (clock::unix_us() + u64::try_from(rest.as_micros()).unwrap_or(0)) / 1000);
-        let begun = snapshot.tenure.map(|tenure| (tenure.token.0, tenure.activation.to_string()));
+        // One that nobody has been told of yet has not begun.
+        let tenure = snapshot.tenure.filter(|_| snapshot.told_role() == snapshot.role);
+        let begun = tenure.map(|tenure| (tenure.token.0, tenure.activation.to_string()));
         let ended = said.and_then(|said| Some((said.fencing_token?, said.activation.clone()?)));
         let (fencing_token, activation) = begun.or(ended).unzip();
         Self {
@@ -82,8 +86,21 @@ impl Notice {
     }
 }
 
+/// Has files say that this member stands by, before a workload is started that reads them: an earlier run of this member
+/// may have left them as they are.
+///
+/// # Errors
+/// One cannot be written.
+pub fn reset_files(listeners: &[Listener], first: &Snapshot) -> Result<(), String> {
+    let notice = Notice::of(first, clock::now(), None);
+    listeners.iter().try_for_each(|listener| match listener {
+        Listener::File(path) => file::tell(path, &notice),
+        _ => Ok(()),
+    })
+}
+
 /// Tells one listener, until the elector has ended and a moment longer.
-pub async fn run(listener: Listener, mut snapshots: watch::Receiver<Snapshot>) {
+pub async fn run(listener: Listener, commands: Commands, mut snapshots: watch::Receiver<Snapshot>) {
     // What was said last, and whether it was understood. What was not may have been heard all the same.
     let mut said: Option<Notice> = None;
     let mut is_told = false;
@@ -97,7 +114,7 @@ pub async fn run(listener: Listener, mut snapshots: watch::Receiver<Snapshot>) {
         }
         said = Some(notice.clone());
         let is_over = tokio::select! {
-            () = tell(&listener, &notice) => None,
+            () = tell(&listener, &commands, &notice) => None,
             is_over = overtaken(&mut snapshots, &notice) => Some(is_over),
         };
         is_told = is_over.is_none();
@@ -106,7 +123,7 @@ pub async fn run(listener: Listener, mut snapshots: watch::Receiver<Snapshot>) {
         }
     }
     let last = newest(&mut snapshots, said.as_ref());
-    if timeout(LAST_LIMIT, tell(&listener, &last)).await.is_err() {
+    if timeout(LAST_LIMIT, tell(&listener, &commands, &last)).await.is_err() {
         tracing::warn!("leaving without having told {listener} so: {}", last.role);
     }
 }
@@ -128,9 +145,9 @@ async fn overtaken(snapshots: &mut watch::Receiver<Snapshot>, notice: &Notice) -
 }
 
 /// Tries until it is told.
-async fn tell(listener: &Listener, notice: &Notice) {
+async fn tell(listener: &Listener, commands: &Commands, notice: &Notice) {
     let mut pause = PAUSE;
-    while let Err(why) = within(LIMIT, tell_once(listener, notice)).await {
+    while let Err(why) = tell_once(listener, commands, notice).await {
         match pause {
             PAUSE => tracing::warn!("failed to tell {listener} of being {}: {why}", notice.role),
             _ => tracing::debug!("failed to tell {listener} again: {why}"),
@@ -141,11 +158,14 @@ async fn tell(listener: &Listener, notice: &Notice) {
     tracing::debug!("{listener} knows of being {}", notice.role);
 }
 
-async fn tell_once(listener: &Listener, notice: &Notice) -> Result<(), String> {
+async fn tell_once(listener: &Listener, commands: &Commands, notice: &Notice) -> Result<(), String> {
     match listener {
-        Listener::Http { target, token_file } => http::tell(target, token_file.as_deref(), notice).await,
-        Listener::Udp { host, port, payload } => udp::tell((host, *port), payload.as_deref(), notice).await,
+        Listener::Http { target, token_file } => within(LIMIT, http::tell(target, token_file.as_deref(), notice)).await,
+        Listener::Udp { host, port, payload } => {
+            within(LIMIT, udp::tell((host, *port), payload.as_deref(), notice)).await
+        }
         Listener::File(path) => file::tell(path, notice),
+        Listener::Exec { line, limit } => exec::tell(commands, line, *limit, notice).await,
     }
 }
 

@@ -12,6 +12,7 @@ mod route;
 mod slots;
 pub mod target;
 mod variables;
+pub mod warm;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ pub struct Raw {
     pub routes: Vec<String>,
     /// `--consul-check-http` and so on.
     pub consul_service: consul_service::Raw,
+    /// `--warm`
+    pub is_warm: bool,
     /// What follows `--`; nothing for a member that runs nothing itself.
     pub command: Option<Vec<OsString>>,
     /// `--via` of a sidecar.
@@ -110,6 +113,8 @@ pub struct Settings {
     pub routes: Vec<Wanted>,
     /// What the member is active for.
     pub duty: Duty,
+    /// How its command is kept warm, if it is.
+    pub warm: Option<warm::Warm>,
     /// After the workload's own end.
     pub on_exit: OnExit,
     /// After a loss.
@@ -160,7 +165,7 @@ impl Settings {
         let limit = if raw.via.is_none() { memory_limit_bytes() } else { None };
         let timing = timing_within(&raw.lease, limit)?;
         let active = slots::active(raw.active.as_deref(), &place)?;
-        slots::check_via(raw.via.is_some(), active)?;
+        slots::check_warm(raw.is_warm, active)?;
         let fits = match &place {
             Place::File(_) => Ok(()),
             Place::Kubernetes(_) => kubernetes::check_lease(timing.lease()),
@@ -178,10 +183,17 @@ impl Settings {
         }
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
         let duty = duty(raw.command, raw.via, &place)?;
-        let health = health::health(raw.health, duty == Duty::Tell)?;
+        let subject = match &duty {
+            Duty::Tell => health::Subject::Beside,
+            Duty::Command(_) if raw.is_warm => health::Subject::Warm,
+            Duty::Command(_) | Duty::Via(_) => health::Subject::Cold,
+        };
+        let health = health::health(raw.health, subject)?;
+        let hook_limit = duration("--hook-timeout", &raw.hooks.timeout)?;
         let hooks = hooks::hooks(raw.hooks)?;
-        let listeners = notify::listeners(&raw.notify, raw.allow_plaintext)?;
+        let notify::Wanted { listeners, signal } = notify::listeners(&raw.notify, hook_limit, raw.allow_plaintext)?;
         let http = http::http(raw.http.as_deref(), raw.http_token_file)?;
+        let warm = warm::warm(raw.is_warm, health.is_some(), signal, !listeners.is_empty() || http.is_some())?;
         let variable = |name: &str| std::env::var(name).ok();
         let instance =
             |service: &str| consul_service::definition(&raw.consul_service, service, &name, &place, &variable);
@@ -205,6 +217,7 @@ impl Settings {
             handover,
             routes,
             duty,
+            warm,
             on_exit,
             on_loss,
             health,

@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub containment: Option<Containment>,
     /// Whether the guard could lock its memory; nothing before the first workload started.
     pub memory_locked: Option<bool>,
+    /// Whether the workload runs while this member stands by, and is told when it is active.
+    pub is_warm: bool,
     /// Whether this member may be active.
     pub health: Health,
     /// Why this member's place is about to go away, if it is: others are better successors.
@@ -92,7 +94,14 @@ pub enum Workload {
     /// Nothing of it is there.
     #[default]
     None,
-    /// The guard was told to start it.
+    /// It runs as a standby, and was not told that it is active.
+    Warm {
+        /// The PID of the command.
+        pid: i32,
+        /// Since when, in wall-clock microseconds since 1970.
+        since_unix_us: u64,
+    },
+    /// The guard was told to start it, or to tell it that it is active.
     Starting,
     /// It runs.
     Running {
@@ -113,6 +122,7 @@ impl Workload {
     pub fn word(self) -> &'static str {
         match self {
             Workload::None => "none",
+            Workload::Warm { .. } => "warm",
             Workload::Starting => "starting",
             Workload::Running { .. } => "running",
             Workload::Stopping { .. } => "stopping",
@@ -122,7 +132,7 @@ impl Workload {
     /// The PID of the command, while there is one.
     pub fn pid(self) -> Option<i32> {
         match self {
-            Workload::Running { pid, .. } => Some(pid),
+            Workload::Warm { pid, .. } | Workload::Running { pid, .. } => Some(pid),
             Workload::Stopping { pid } => pid,
             Workload::None | Workload::Starting => None,
         }
@@ -181,6 +191,7 @@ impl Snapshot {
             workload: Workload::None,
             containment: None,
             memory_locked: None,
+            is_warm: false,
             health,
             leaving: None,
             members: Vec::new(),
@@ -204,9 +215,21 @@ impl Snapshot {
     /// How long this member may still say that it is active; nothing if it may not.
     /// See docs/safety.md R16.
     pub fn active_for(&self, now: Instant) -> Option<Duration> {
-        let tenure = self.tenure.filter(|_| self.role == Role::Active)?;
+        let tenure = self.tenure.filter(|_| self.told_role() == Role::Active)?;
         let rest = tenure.stop_at.since(now);
         (!rest.is_zero()).then_some(rest)
+    }
+
+    /// The role that anybody may be told. A workload that is warm may hear of it from anywhere, so nobody hears that this
+    /// member is active before the guard has told the workload and ends it at the deadline.
+    /// See docs/safety.md R20.
+    pub fn told_role(&self) -> Role {
+        match (self.role, self.workload) {
+            (Role::Active, workload) if self.is_warm && !matches!(workload, Workload::Running { .. }) => {
+                Role::Acquiring
+            }
+            (role, _) => role,
+        }
     }
 
     /// Whether another member that has announced itself may be active.

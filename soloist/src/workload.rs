@@ -14,6 +14,7 @@ mod sys;
 mod terminal;
 mod tree;
 pub mod via;
+pub mod warm;
 
 pub(crate) use sys::{die_with_parent, restore_descriptor_limit, watch};
 
@@ -130,6 +131,22 @@ pub enum Event {
     Stuck(String),
     /// The guard is gone or was killed because it did not answer; the elector ends the tree and `Gone` follows.
     GuardLost(String),
+    /// The command runs as a standby.
+    Stands {
+        /// Its PID.
+        pid: i32,
+        /// What holds its tree.
+        containment: Containment,
+        /// As of [`Event::Started`].
+        memory_locked: bool,
+    },
+    /// The standby has ended, and not because it was to. Nothing of it was ever told that it is active.
+    Fell {
+        /// How, for people.
+        why: String,
+        /// The code with which the member leaves, where it does not start another one.
+        leaves: Option<i32>,
+    },
     /// [`Workload::absence`] has changed.
     Absent,
     /// Whether anything of it is left will never be known, and why. Nothing follows.
@@ -164,6 +181,16 @@ pub trait Workload {
     fn kill(&mut self);
     /// Passes a signal on to the command.
     fn signal(&mut self, signal: i32);
+    /// The member stands by: a workload that is kept warm is started, where it is not. The PID of the one that is there.
+    fn stand_by(&mut self) -> Option<i32> {
+        None
+    }
+    /// The member leaves: ends what stands by, SIGTERM now and SIGKILL after `grace`. A later call may only shorten.
+    fn stand_down(&mut self, _grace: Duration) {}
+    /// Whether anything of a standby is there.
+    fn stands(&self) -> bool {
+        false
+    }
     /// Resident memory of the tree, in bytes; 0 where nothing runs. What a kill will cost depends on it.
     fn resident_bytes(&self) -> u64;
     /// A report that is there already. What the guard wrote to a lock comes after what it said before.

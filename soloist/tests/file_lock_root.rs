@@ -54,7 +54,7 @@ impl Drop for Mount {
 
 fn open(folder: &Path) -> Result<FileLock, Refusal> {
     let own = ProcessId::own().unwrap();
-    let keepers = Keepers { elector: own, guard: own, boot_id: boot_id().unwrap(), cgroup: None };
+    let keepers = Keepers { elector: own, guard: own, boot_id: boot_id().unwrap(), cgroup: None, tree: None };
     FileLock::open(Settings { path: folder.join("app.lock"), allow_remote_fs: false, keepers })
 }
 
@@ -124,7 +124,7 @@ async fn a_layered_file_system_is_refused_unless_allowed() {
     run("mount", &["-t", "overlay", "-o", &options, "overlay", &at("merged")]);
     let refusal = open(Path::new(&at("merged"))).err();
     let own = ProcessId::own().unwrap();
-    let keepers = Keepers { elector: own, guard: own, boot_id: boot_id().unwrap(), cgroup: None };
+    let keepers = Keepers { elector: own, guard: own, boot_id: boot_id().unwrap(), cgroup: None, tree: None };
     let path = mount.path().join("merged/app.lock");
     let allowed = FileLock::open(Settings { path, allow_remote_fs: true, keepers }).map(drop);
     run("umount", &["-l", &at("merged")]);

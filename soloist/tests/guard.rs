@@ -4,6 +4,8 @@
 // Beside this file it would be a test of its own.
 #[path = "guard/gate.rs"]
 mod gate;
+#[path = "guard/warm.rs"]
+mod warm;
 
 use std::ffi::OsString;
 use std::fs::{self, File};

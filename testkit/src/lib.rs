@@ -37,3 +37,4 @@ pub mod steps;
 pub mod traffic;
 pub mod virtual_group;
 pub mod wait;
+pub mod warm;

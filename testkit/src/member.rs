@@ -282,8 +282,11 @@ impl Member {
     pub fn command_pid(&self, active: &Span) -> Result<i32> {
         let guard = self.guard_pid()?;
         // Orphans of the tree are the guard's children too; a probe knows its descendants by a label.
-        let is_command = |one: Process| one.parent == guard && !one.mentions("--label");
-        let command = self.workload_pids(active).into_iter().find(|pid| Process::read(*pid).is_some_and(is_command));
+        let is_command = |one: &Process| one.parent == guard && !one.mentions("--label");
+        let told = format!("SOLOIST_ACTIVATION={:032x}", active.activation);
+        // One that is warm was started before there was an activation.
+        let belongs = |one: &Process| one.carries(&told) || one.carries("SOLOIST_ROLE=standby");
+        let command = self.processes().into_iter().find(|one| is_command(one) && belongs(one)).map(|one| one.pid);
         command.with_context(|| format!("{} has no command running\n{}", self.name, self.log()))
     }
 

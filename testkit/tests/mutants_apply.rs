@@ -26,7 +26,13 @@ fn can_run(root: &Path, how: &str) -> Result<()> {
         ["test", package, target, name] => {
             let files = match target {
                 "lib" => sources(&root.join(package).join("src"))?,
-                file => vec![root.join(package).join("tests").join(file).with_extension("rs")],
+                file => {
+                    // With the modules that lie in a folder of its name.
+                    let path = root.join(package).join("tests").join(file);
+                    let mut files = if path.is_dir() { sources(&path)? } else { Vec::new() };
+                    files.push(path.with_extension("rs"));
+                    files
+                }
             };
             let function = format!("fn {}(", name.rsplit("::").next().unwrap_or(name));
             let is_there = |path: &PathBuf| std::fs::read_to_string(path).is_ok_and(|text| text.contains(&function));

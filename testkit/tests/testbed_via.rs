@@ -17,6 +17,7 @@ use testkit::lease_group::{LEASE, LeaseGroup, NAMESPACE};
 use testkit::member::Member;
 use testkit::scenario::{Handover, LIMIT, check, follow, hand_over};
 use testkit::stamp;
+use testkit::statements::slots::{self, all_active};
 use testkit::wait::{holds_for, wait_until};
 
 /// What a handover with a proof takes at most on a loaded machine.
@@ -203,6 +204,25 @@ fn without_an_application_nobody_becomes_active_and_a_second_one_is_sent_away() 
     // It is let in when the first one is gone.
     wait_until("it to be let in", LIMIT, || second.own_log().contains("the workload runs"))
         .with_context(|| second.log())
+}
+
+#[test]
+fn of_three_applications_two_are_active_where_two_may_be() -> Result<()> {
+    let mut pairs = Pairs::new()?;
+    pairs.cluster.initial_lease(&pairs.group.namespace, &format!("{}.2", pairs.group.lease))?;
+    pairs.group.group.set_slots(2)?;
+    let all: Vec<Pair> = ["a", "b", "c"]
+        .into_iter()
+        .map(|name| Ok(Pair { sidecar: pairs.sidecar(name)?, app: pairs.app(name, &[])? }))
+        .collect::<Result<_>>()?;
+    let active = all_active(&pairs.group.group)?;
+    let index = all.iter().position(|pair| pair.sidecar.name() == active[1].member).context("nobody's activation")?;
+    wait_until("the third one to be fit", LIMIT, || {
+        all.iter().all(|pair| pair.sidecar.own_log().contains("an application is connected"))
+    })?;
+    End::ElectorKilled.apply(&pairs.group.group, &all[index].app, &active[1])?;
+    pairs.group.group.wait_active_in(2, active[1].token, LIMIT).with_context(|| pairs.group.group.logs())?;
+    slots::check(&pairs.group.group, 1)
 }
 
 #[test]

@@ -41,6 +41,10 @@ pub(super) struct Arguments {
     /// Take a lock file on a remote or layered file system, where every host must see the same flock
     #[arg(long, env = "SOLOIST_ALLOW_REMOTE_FS")]
     allow_remote_fs: bool,
+    /// Start the workload while this member stands by, and tell it when it is active; needs a health check, and --notify
+    /// or --http by which it hears of it
+    #[arg(long, env = "SOLOIST_WARM")]
+    warm: bool,
     #[command(flatten)]
     around: Around,
     /// The workload and its arguments
@@ -59,9 +63,11 @@ Examples:
   soloist run --via /soloist/via/app.sock -- ./server
       beside: soloist sidecar --lock kubernetes:///app --via /soloist/via/app.sock
   soloist run --lock ./x.lock -- sh -c 'echo active $SOLOIST_FENCING_TOKEN; exec sleep 1000'
+  soloist run --warm --health-exec ./is-ready --notify signal:USR1 -- ./server
 
 The workload finds SOLOIST_FENCING_TOKEN, SOLOIST_ROLE, SOLOIST_MEMBER,
-SOLOIST_ACTIVATION and SOLOIST_SLOT in its environment.";
+SOLOIST_ACTIVATION and SOLOIST_SLOT in its environment; with --warm only
+the role, which is standby, and the member.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OnExitArgument {
@@ -90,6 +96,7 @@ impl Arguments {
         let raw = Raw {
             stop_grace: self.stop_grace,
             allow_remote_fs: self.allow_remote_fs,
+            is_warm: self.warm,
             command: Some(self.command),
             hooks: self.hooks.raw(),
             ..self.around.raw(self.group)

@@ -54,6 +54,20 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         });
     }
 
+    /// The PID of the workload that stands by, or that there is none.
+    pub(super) fn publish_standby(&self, pid: Option<i32>) {
+        self.publisher.update(|snapshot| {
+            snapshot.workload = match (pid, snapshot.workload) {
+                (Some(pid), State::Warm { pid: before, since_unix_us }) if pid == before => {
+                    State::Warm { pid, since_unix_us }
+                }
+                (Some(pid), _) => State::Warm { pid, since_unix_us: unix_us() },
+                (None, State::Warm { .. }) => State::None,
+                (None, other) => other,
+            };
+        });
+    }
+
     /// Where a step of the machine has led.
     pub(super) fn publish(&self, outputs: &[Directed]) {
         let (role, turn, foremost) = (self.slots.role(), self.slots.turn(), self.foremost());

@@ -62,6 +62,12 @@ impl Judge {
         self.starting_until = Some(now + self.rules.start);
     }
 
+    /// Another one is to be judged. What the member is held down for stays.
+    pub fn begin_anew(&mut self) {
+        (self.passes, self.failures, self.starting_until) = (0, 0, None);
+        self.verdict = initial(self.origin);
+    }
+
     /// The member is no longer active. `gave_up`: because it was unhealthy and another member is not.
     pub fn workload_left(&mut self, gave_up: bool, now: Instant) {
         (self.passes, self.failures) = (0, 0);

@@ -15,7 +15,7 @@ fn settings(line: &str) -> Settings {
         fall: 1,
         start: Duration::from_millis(1),
     };
-    Settings { check: Check::Exec(line.to_owned()), rules, is_warm: false }
+    Settings { check: Check::Exec(line.to_owned()), rules, subject: Subject::Cold }
 }
 
 fn announced(name: &str, healthy: bool) -> Announcement {

@@ -24,7 +24,7 @@ use std::time::Duration;
 use election::{Activation, Claim, Evidence, Record, Seen, Version, Write};
 
 pub use self::board::FileBoard;
-pub use self::evidence::Keepers;
+pub use self::evidence::{Keepers, Tree};
 pub use self::holds::{Announce, JointAnnounce};
 pub use self::paths::{Category, Refusal};
 pub use self::writing::release_after_proof;

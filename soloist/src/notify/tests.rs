@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::health::without_check;
 use crate::settings::target::{Address, Target};
-use crate::snapshot::{Publisher, Tenure};
+use crate::snapshot::{Publisher, Tenure, Workload};
+use crate::workload::process::ProcessId;
 
 /// More than anything takes here.
 const SOON: Duration = Duration::from_secs(20);
@@ -25,7 +26,7 @@ struct Scene {
 impl Scene {
     fn new(listener: Listener) -> Self {
         let publisher = Publisher::new(Snapshot::new("g", "a", Duration::from_secs(15), without_check(), 0));
-        let task = tokio::spawn(run(listener, publisher.subscribe()));
+        let task = tokio::spawn(run(listener, Commands::new(None), publisher.subscribe()));
         Self { publisher, task }
     }
 
@@ -134,6 +135,59 @@ async fn a_notice_is_repeated_until_it_is_understood_and_names_the_activation_th
     let (stream, _, notice) = request(&server).await;
     assert_eq!((&notice["role"], &notice["fencing_token"]), (&json!("standby"), &json!(7)));
     answer(stream, "200 OK").await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn nobody_hears_of_an_activation_that_the_warm_workload_was_not_told_of() {
+    let (server, listener) = listen().await;
+    let scene = Scene::new(listener);
+    scene.publisher.update(|snapshot| snapshot.is_warm = true);
+    let (stream, ..) = request(&server).await;
+    answer(stream, "200 OK").await;
+    let workload = |workload| scene.publisher.update(|snapshot| snapshot.workload = workload);
+    // A launch that never happened, and one that did.
+    workload(Workload::Starting);
+    scene.promote(7);
+    tokio::task::yield_now().await;
+    scene.demote();
+    scene.promote(8);
+    workload(Workload::Running { pid: 1, since_unix_us: 0 });
+    let (stream, _, notice) = request(&server).await;
+    assert_eq!((&notice["role"], &notice["fencing_token"]), (&json!("active"), &json!(8)));
+    answer(stream, "200 OK").await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_command_is_run_until_it_ends_with_0_and_killed_when_it_is_overtaken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let read = |name: &str| std::fs::read_to_string(path(name)).unwrap_or_default();
+    let until = async |what: &str, condition: &dyn Fn() -> bool| {
+        let wait = async {
+            while !condition() {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(SOON, wait).await.unwrap_or_else(|_| panic!("{what}: {}", read("told")));
+    };
+    // Fails once on each promotion, and the second promotion hangs.
+    let line = format!(
+        "cd {}; echo $SOLOIST_ROLE $SOLOIST_FENCING_TOKEN >> told; case $SOLOIST_ROLE$SOLOIST_FENCING_TOKEN in \
+         active7) [ -e again ] || {{ touch again; exit 1; }};; active8) echo $$ > pid; exec sleep 1000;; esac",
+        folder.path().display()
+    );
+    let scene = Scene::new(Listener::Exec { line, limit: SOON });
+    until("standby", &|| read("told") == "standby\n").await;
+    scene.promote(7);
+    until("again", &|| read("told") == "standby\nactive 7\nactive 7\n").await;
+    scene.promote(8);
+    until("a command that hangs", &|| read("pid").ends_with('\n')).await;
+    let hangs = ProcessId::of(read("pid").trim().parse().unwrap()).unwrap();
+    scene.demote();
+    until("the notice after it", &|| read("told").ends_with("active 8\nstandby 8\n")).await;
+    until("what is overtaken to be killed", &|| !hangs.is_alive()).await;
     scene.end().await;
 }
 

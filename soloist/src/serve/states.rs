@@ -85,7 +85,7 @@ pub(super) async fn ready(
     }
     let ready = hindrance.is_none();
     let reason = hindrance.unwrap_or_else(|| snapshot.reason.clone());
-    Ok((yes_or_no(ready), Json(Ready { ready, role: snapshot.role.to_string(), reason })).into_response())
+    Ok((yes_or_no(ready), Json(Ready { ready, role: snapshot.told_role().to_string(), reason })).into_response())
 }
 
 /// Everything about this member.

@@ -97,7 +97,7 @@ impl<'a> Status<'a> {
             schema: SCHEMA,
             group: &snapshot.group,
             name: &snapshot.name,
-            role: snapshot.role.to_string(),
+            role: snapshot.told_role().to_string(),
             holder,
             fencing_token,
             slots: slots(snapshot),
@@ -174,7 +174,8 @@ pub(super) fn valid_for_ms(snapshot: &Snapshot, now: Instant) -> u64 {
 fn workload(snapshot: &Snapshot) -> Workload {
     let workload = snapshot.workload;
     let since = match workload {
-        crate::snapshot::Workload::Running { since_unix_us, .. } => time(since_unix_us),
+        crate::snapshot::Workload::Warm { since_unix_us, .. }
+        | crate::snapshot::Workload::Running { since_unix_us, .. } => time(since_unix_us),
         _ => None,
     };
     Workload { state: workload.word(), pid: workload.pid(), since }

@@ -57,8 +57,19 @@ pub struct Health {
     pub check: Check,
     /// What the answers count.
     pub rules: Rules,
-    /// Whether there is somebody to ask also while this member stands by: what is checked is not started by it.
-    pub is_warm: bool,
+    /// Who answers.
+    pub subject: Subject,
+}
+
+/// Who answers a check, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The workload, which runs while this member is active. A command answers on standbys, too.
+    Cold,
+    /// The workload, which also runs while this member stands by.
+    Warm,
+    /// What is beside this member and not started by it: it is there all the time.
+    Beside,
 }
 
 /// Whom to ask.
@@ -92,7 +103,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(100);
 const IN_A_ROW_MAX: u32 = 100;
 
 /// Validates the flags; nothing if there is no check.
-pub(super) fn health(raw: Raw, is_warm: bool) -> Result<Option<Health>, Failure> {
+pub(super) fn health(raw: Raw, subject: Subject) -> Result<Option<Health>, Failure> {
     let rules = rules(&raw)?;
     let check = match (raw.exec, raw.http) {
         (Some(_), Some(_)) => {
@@ -108,7 +119,7 @@ pub(super) fn health(raw: Raw, is_warm: bool) -> Result<Option<Health>, Failure>
         }
         (None, None) => return Ok(None),
     };
-    Ok(Some(Health { check, rules, is_warm }))
+    Ok(Some(Health { check, rules, subject }))
 }
 
 fn rules(raw: &Raw) -> Result<Rules, Failure> {
@@ -137,14 +148,14 @@ mod tests {
     use super::*;
 
     fn refused(raw: Raw) -> Failure {
-        let failure = health(raw, false).unwrap_err();
+        let failure = health(raw, Subject::Cold).unwrap_err();
         assert!(failure.hint.is_some(), "{failure}");
         failure
     }
 
     #[test]
     fn without_a_check_there_is_none() {
-        assert_eq!(health(Raw::default(), false).unwrap(), None);
+        assert_eq!(health(Raw::default(), Subject::Cold).unwrap(), None);
     }
 
     #[test]

@@ -2,6 +2,10 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use super::target::{self, Address};
 use crate::error::{Code, Failure};
@@ -37,6 +41,22 @@ pub enum Listener {
     },
     /// Whoever reads a file, which is replaced as a whole.
     File(PathBuf),
+    /// A command.
+    Exec {
+        /// A line for the shell.
+        line: String,
+        /// How long it may take.
+        limit: Duration,
+    },
+}
+
+/// All that `--notify` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Who is told by this member.
+    pub listeners: Vec<Listener>,
+    /// By which signal the workload is told, which is for the guard to do.
+    pub signal: Option<Signal>,
 }
 
 impl Display for Listener {
@@ -48,6 +68,7 @@ impl Display for Listener {
             },
             Self::Udp { host, port, .. } => write!(to, "udp:{host}:{port}"),
             Self::File(path) => write!(to, "file:{}", path.display()),
+            Self::Exec { line, .. } => write!(to, "exec:{line}"),
         }
     }
 }
@@ -56,10 +77,15 @@ impl Display for Listener {
 const LISTENERS_MAX: usize = 16;
 /// The longest payload that fits into one datagram on every path.
 const PAYLOAD_MAX: usize = 512;
-const HINT: &str = "http://HOST:PORT/PATH, http://unix:SOCKET:/PATH, udp:HOST:PORT, udp:HOST:PORT/PAYLOAD or file:PATH";
+const HINT: &str = "http://HOST:PORT/PATH, http://unix:SOCKET:/PATH, udp:HOST:PORT, udp:HOST:PORT/PAYLOAD, file:PATH, \
+                    exec:LINE, or with --warm signal:NAME";
+/// What can say "active". The others end or stop what they are sent to, or say something else: that a child has ended,
+/// that the terminal is gone or has another size.
+const SIGNALS: [Signal; 4] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGURG, Signal::SIGIO];
+const SIGNALS_HINT: &str = "USR1, USR2, URG or IO: the others end, stop or tell something else";
 
-/// Validates the flags; with `allow_plaintext` a token may leave this host.
-pub(super) fn listeners(raw: &Raw, allow_plaintext: bool) -> Result<Vec<Listener>, Failure> {
+/// Validates the flags; a command may take `exec_limit`; with `allow_plaintext` a token may leave this host.
+pub(super) fn listeners(raw: &Raw, exec_limit: Duration, allow_plaintext: bool) -> Result<Wanted, Failure> {
     if raw.targets.len() > LISTENERS_MAX {
         let what = format!("--notify is given {} times", raw.targets.len());
         return Err(Failure::new(Code::Usage, what).hint(format!("at most {LISTENERS_MAX}")));
@@ -67,9 +93,18 @@ pub(super) fn listeners(raw: &Raw, allow_plaintext: bool) -> Result<Vec<Listener
     if let Some(file) = &raw.token_file {
         check_token(file)?;
     }
-    let mut listeners = Vec::new();
+    let Wanted { mut listeners, mut signal } = Wanted::default();
     for text in &raw.targets {
-        let listener = listener(text, raw.token_file.as_ref(), allow_plaintext)?;
+        if let Some(name) = text.strip_prefix("signal:") {
+            let what = format!("--notify {text:?} cannot say \"active\"");
+            let known = signal_of(name).ok_or_else(|| Failure::new(Code::Usage, what).hint(SIGNALS_HINT))?;
+            if signal.replace(known).is_some() {
+                let what = "--notify signal:... is given twice";
+                return Err(Failure::new(Code::Usage, what).hint("one signal says that it is active"));
+            }
+            continue;
+        }
+        let listener = listener(text, raw.token_file.as_ref(), exec_limit, allow_plaintext)?;
         if listeners.contains(&listener) {
             return Err(Failure::new(Code::Usage, format!("--notify {text:?} is given twice")).hint("once will do"));
         }
@@ -79,7 +114,7 @@ pub(super) fn listeners(raw: &Raw, allow_plaintext: bool) -> Result<Vec<Listener
         let what = "--notify-token-file is given without a --notify http://...";
         return Err(Failure::new(Code::Configuration, what).hint("only a request can bring a token"));
     }
-    Ok(listeners)
+    Ok(Wanted { listeners, signal })
 }
 
 fn check_token(file: &Path) -> Result<(), Failure> {
@@ -95,9 +130,17 @@ fn check_token(file: &Path) -> Result<(), Failure> {
     }
 }
 
-fn listener(text: &str, token_file: Option<&PathBuf>, allow_plaintext: bool) -> Result<Listener, Failure> {
+fn listener(
+    text: &str,
+    token_file: Option<&PathBuf>,
+    exec_limit: Duration,
+    allow_plaintext: bool,
+) -> Result<Listener, Failure> {
     let refuse = |what: &str| Failure::new(Code::Usage, format!("--notify {text:?} {what}")).hint(HINT);
-    if text.starts_with("http://") || text.starts_with("https://") {
+    let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://");
+    // As the other kinds are written, too: http:URL.
+    let text = text.strip_prefix("http:").filter(|rest| is_url(rest)).unwrap_or(text);
+    if is_url(text) {
         let target = target::target("--notify", text, "--on-active with a client that does, such as curl")?;
         if token_file.is_some() && !allow_plaintext && !target.address.is_local() {
             let failure =
@@ -109,6 +152,10 @@ fn listener(text: &str, token_file: Option<&PathBuf>, allow_plaintext: bool) -> 
     if let Some(rest) = text.strip_prefix("udp:") {
         return udp(rest).map_err(refuse);
     }
+    if let Some(line) = text.strip_prefix("exec:") {
+        let line = Some(line).filter(|line| !line.trim().is_empty()).ok_or_else(|| refuse("names no command"))?;
+        return Ok(Listener::Exec { line: line.to_owned(), limit: exec_limit });
+    }
     let Some(path) = text.strip_prefix("file:") else { return Err(refuse("is not a listener")) };
     let path = PathBuf::from(path);
     if path.file_name().is_none() || path.is_dir() {
@@ -119,6 +166,13 @@ fn listener(text: &str, token_file: Option<&PathBuf>, allow_plaintext: bool) -> 
         return Err(refuse("is in a folder that does not exist"));
     }
     Ok(Listener::File(path))
+}
+
+/// A signal by its name, with SIG in front or without.
+fn signal_of(name: &str) -> Option<Signal> {
+    let name = name.to_ascii_uppercase();
+    let signal = Signal::from_str(&format!("SIG{}", name.strip_prefix("SIG").unwrap_or(&name))).ok()?;
+    SIGNALS.contains(&signal).then_some(signal)
 }
 
 fn udp(rest: &str) -> Result<Listener, &'static str> {
@@ -145,9 +199,11 @@ fn udp(rest: &str) -> Result<Listener, &'static str> {
 mod tests {
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(10);
+
     fn one(text: &str) -> Result<Listener, Failure> {
         let raw = Raw { targets: vec![text.to_owned()], ..Raw::default() };
-        listeners(&raw, false).map(|mut listeners| listeners.remove(0))
+        listeners(&raw, LIMIT, false).map(|mut wanted| wanted.listeners.remove(0))
     }
 
     #[test]
@@ -161,8 +217,20 @@ mod tests {
         assert_eq!(one("udp:[::1]:7000").unwrap(), udp("::1", 7000, None));
         assert_eq!(one("udp:app:7/become-active/now").unwrap(), udp("app", 7, Some("become-active/now")));
         assert_eq!(one("file:role.json").unwrap(), Listener::File("role.json".into()));
-        for text in ["http://localhost:8080/role", "http://unix:/run/app.sock:/role", "udp:a:7", "file:/tmp/role"] {
+        for text in [
+            "http://localhost:8080/role",
+            "http://unix:/run/app.sock:/role",
+            "udp:a:7",
+            "file:/tmp/role",
+            "exec:systemctl kill -s USR1 app",
+        ] {
             assert_eq!(one(text).unwrap().to_string(), text);
+        }
+        assert_eq!(one("http:http://localhost/role").unwrap().to_string(), "http://localhost/role");
+        for name in ["USR2", "usr2", "SIGUSR2", "sigusr2"] {
+            let raw = Raw { targets: vec![format!("signal:{name}")], ..Raw::default() };
+            let wanted = Wanted { listeners: vec![], signal: Some(Signal::SIGUSR2) };
+            assert_eq!(listeners(&raw, LIMIT, false).unwrap(), wanted);
         }
     }
 
@@ -185,6 +253,14 @@ mod tests {
             "file:/tmp",
             "file:/no/such/folder/x",
             "signal:USR9",
+            "signal:",
+            "signal:10",
+            "signal:KILL",
+            "signal:TERM",
+            "signal:HUP",
+            "signal:CHLD",
+            "exec: ",
+            "http:localhost",
             "https://localhost/",
             "http://",
         ] {
@@ -193,9 +269,11 @@ mod tests {
             assert!(failure.message.contains("--notify") && failure.hint.is_some(), "{text:?}: {failure}");
         }
         let many = Raw { targets: (1..=17).map(|port| format!("udp:a:{port}")).collect(), ..Raw::default() };
-        assert_eq!(listeners(&many, false).unwrap_err().code, Code::Usage);
-        let twice = Raw { targets: vec!["udp:a:1".to_owned(); 2], ..Raw::default() };
-        assert_eq!(listeners(&twice, false).unwrap_err().code, Code::Usage);
+        assert_eq!(listeners(&many, LIMIT, false).unwrap_err().code, Code::Usage);
+        for once in ["udp:a:1", "signal:USR1"] {
+            let twice = Raw { targets: vec![once.to_owned(); 2], ..Raw::default() };
+            assert_eq!(listeners(&twice, LIMIT, false).unwrap_err().code, Code::Usage);
+        }
     }
 
     #[test]
@@ -203,7 +281,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         let taken = |target: &str, allow_plaintext| {
-            listeners(&Raw { targets: vec![target.to_owned()], token_file: Some(file.clone()) }, allow_plaintext)
+            let raw = Raw { targets: vec![target.to_owned()], token_file: Some(file.clone()) };
+            listeners(&raw, LIMIT, allow_plaintext)
         };
         let code = |target: &str, allow_plaintext| taken(target, allow_plaintext).unwrap_err().code;
         assert_eq!(code("http://localhost/", false), Code::Configuration, "there is no file");

@@ -26,16 +26,16 @@ pub(super) fn active(raw: Option<&str>, place: &Place) -> Result<u32, Failure> {
     }
 }
 
-/// Refuses several slots for a workload in another container: nobody has tried that.
+/// Refuses several slots for a workload that is kept warm: it is started before it has one.
 ///
 /// # Errors
 /// What was got, and what to use instead.
-pub(super) fn check_via(is_via: bool, active: u32) -> Result<(), Failure> {
-    if !is_via || active == 1 {
+pub(super) fn check_warm(is_warm: bool, active: u32) -> Result<(), Failure> {
+    if !is_warm || active == 1 {
         return Ok(());
     }
-    let what = format!("--via starts a workload in another container for one slot, and --active {active} has more");
-    Err(Failure::new(Code::Configuration, what).hint("let soloist run start the command itself, or use --active 1"))
+    let what = format!("--warm starts a workload before it has a slot, and --active {active} has more than one");
+    Err(Failure::new(Code::Configuration, what).hint("several groups of their own, or --active 1"))
 }
 
 /// Refuses routes that know one active member.

@@ -2,8 +2,10 @@
 
 use clap::Command;
 
+use crate::workload::process::MARK;
+
 /// What the environment of workloads, checks and hooks carries, which a nested soloist inherits.
-const WORKLOADS_OWN: [&str; 7] = [
+const WORKLOADS_OWN: [&str; 8] = [
     "SOLOIST_FENCING_TOKEN",
     "SOLOIST_ROLE",
     "SOLOIST_MEMBER",
@@ -11,6 +13,7 @@ const WORKLOADS_OWN: [&str; 7] = [
     "SOLOIST_SLOT",
     "SOLOIST_HOOK",
     "SOLOIST_REASON",
+    MARK,
 ];
 
 /// Settings that are no flags.

@@ -94,6 +94,15 @@ impl Base {
         path.exists().then_some(Leaf { path })
     }
 
+    /// Whether it is still the one that was recorded.
+    fn is_there(&self) -> io::Result<bool> {
+        match fs::metadata(&self.path) {
+            Ok(metadata) => Ok(metadata.ino() == self.inode),
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) => Err(cannot("look into", &self.path, error)),
+        }
+    }
+
     /// Removes the base and whatever is empty below it. What is not empty stays.
     pub fn remove(&self) {
         remove_empty(&self.path);
@@ -173,11 +182,8 @@ impl Leaf {
 /// False is no proof: another mount, another boot, or something that does not die within `limit`.
 /// See docs/safety.md R15.
 pub fn prove_gone(base: &Base, activation: Activation, limit: Duration) -> io::Result<bool> {
-    match fs::metadata(&base.path) {
-        Ok(metadata) if metadata.ino() == base.inode => {}
-        Ok(_) => return Ok(false),
-        Err(error) if is_absent(&error) => return Ok(false),
-        Err(error) => return Err(cannot("look into", &base.path, error)),
+    if !base.is_there()? {
+        return Ok(false);
     }
     // The guard makes the leaf before it forks and removes it only when it is empty.
     let empty = match base.open_leaf(activation) {
@@ -189,6 +195,22 @@ pub fn prove_gone(base: &Base, activation: Activation, limit: Duration) -> io::R
     };
     if empty {
         // Nobody else is left to tidy up. Should the caller die now, the next one waits for a lease instead.
+        base.remove();
+    }
+    Ok(empty)
+}
+
+/// The same for all activations of an elector: ends whatever is below its base, and proves it.
+///
+/// A base that is gone is no proof. It is removed only when it is empty, but nobody can tell by whom.
+pub fn prove_all_gone(base: &Base, limit: Duration) -> io::Result<bool> {
+    if !base.is_there()? {
+        return Ok(false);
+    }
+    let all = Leaf { path: base.path.clone() };
+    all.kill()?;
+    let empty = all.wait_empty(limit)?;
+    if empty {
         base.remove();
     }
     Ok(empty)
@@ -293,6 +315,25 @@ mod tests {
         assert!(!base.leaf(activation).exists());
         base.remove();
         assert!(!base.path.exists());
+    }
+
+    #[test]
+    fn all_that_is_below_a_base_is_killed_and_proven_gone() {
+        let Some(base) = base(0xba5e_0003) else { return };
+        let leaves = [1, 2].map(|number| base.create_leaf(Activation(number)).unwrap());
+        let mut children = leaves.map(|leaf| {
+            let child = Command::new("sleep").arg("1000").spawn().unwrap();
+            leaf.add(i32::try_from(child.id()).unwrap()).unwrap();
+            child
+        });
+        let other = Base { inode: base.inode + 1, ..base.clone() };
+        assert!(!prove_all_gone(&other, LIMIT).unwrap());
+        assert!(prove_all_gone(&base, LIMIT).unwrap());
+        for child in &mut children {
+            assert!(!child.wait().unwrap().success());
+        }
+        assert!(!base.path.exists());
+        assert!(!prove_all_gone(&base, LIMIT).unwrap(), "nobody can tell who has removed it");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use election::Instant;
+use election::{Activation, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -22,7 +22,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::unistd::{Pid, getppid, setpgid};
 
 use super::process::ProcessId;
-use super::protocol::{self, Order, Packet, Parcel, Prepare, Report};
+use super::protocol::{self, Order, Packet, Parcel, Prepare, Report, Stand};
 use super::run::{Run, Site};
 use super::{sys, tree};
 use crate::clock;
@@ -313,17 +313,23 @@ impl Guard {
             (Order::NotHolding, _) => self.holding_until = None,
             (Order::Prepare(prepare), None) => self.prepare(&prepare, fds),
             (Order::Start(start), Some(run)) if run.awaits(&start.activation) => {
-                run.start(start, fds.into_iter().next(), &self.site);
+                run.start(&start, fds.into_iter().next(), &self.site);
             }
+            (Order::Stand(stand), None) => self.stand(&stand, fds),
+            (Order::Activate(start), Some(run)) if run.is_standby() => match Activation::parse(&start.activation) {
+                Some(activation) => run.activate(activation, start, fds.into_iter().next(), &self.site),
+                None => self.orphan(),
+            },
             (Order::Discard, Some(run)) => run.discard(now),
             (Order::Stop { grace, successor, why }, Some(run)) => run.stop(grace, successor, why, now),
             (Order::Kill, Some(run)) => run.kill(now, "the elector had it killed"),
             (Order::Signal(signal), Some(run)) => run.signal(signal),
             // An order that has crossed the end of its activation on the way.
-            (Order::Stop { .. } | Order::Kill | Order::Signal(_) | Order::Discard, None) => {}
+            (Order::Stop { .. } | Order::Kill | Order::Signal(_) | Order::Discard | Order::Activate(_), None) => {}
             // Two at once, one that was not made ready, or setting up twice: an elector in disorder. Nothing may run
             // under it.
-            (Order::Prepare(_), Some(_)) | (Order::Start(_) | Order::Setup { .. }, _) => self.orphan(),
+            (Order::Prepare(_) | Order::Stand(_) | Order::Activate(_), Some(_))
+            | (Order::Start(_) | Order::Setup { .. }, _) => self.orphan(),
         }
     }
 
@@ -335,8 +341,16 @@ impl Guard {
     }
 
     fn prepare(&mut self, prepare: &Prepare, fds: Vec<OwnedFd>) {
+        self.begin(fds, |parcel, site| Run::prepare(prepare, parcel, site));
+    }
+
+    fn stand(&mut self, stand: &Stand, fds: Vec<OwnedFd>) {
+        self.begin(fds, |parcel, site| Run::stand(stand, parcel, site));
+    }
+
+    fn begin(&mut self, fds: Vec<OwnedFd>, begin: impl FnOnce(Parcel, &Site) -> Option<Run>) {
         let parcel = fds.into_iter().next().ok_or(ErrorKind::InvalidData.into()).and_then(Parcel::unpack);
-        match parcel.ok().and_then(|parcel| Run::prepare(prepare, parcel, &self.site)) {
+        match parcel.ok().and_then(|parcel| begin(parcel, &self.site)) {
             Some(run) => self.run = Some(run),
             None => self.orphan(),
         }

@@ -21,11 +21,12 @@ use super::attention::{Attention, PATIENCE};
 use super::cgroup::Base;
 use super::line::Line;
 use super::process::{ProcessId, failed};
-use super::protocol::{Order, Packet, Parcel, Prepare, Report, Start};
+use super::protocol::{Order, Packet, Parcel, Prepare, Report, Stand, Start};
 use super::size::resident_bytes_below;
 use super::sys::{self, Page};
 use super::terminal::Terminal;
 use super::tree::{self, Step, Sweep, Tree};
+use super::warm::Standing;
 use super::{Event, Launch, Preparation, Workload, guard};
 use crate::clock;
 use crate::lock::file::Announce;
@@ -49,6 +50,8 @@ pub struct Keeper {
     last_guard: ProcessId,
     /// What the guard was told to make ready.
     prepared: Option<Activation>,
+    /// How many standbys were started: the number of each names its cgroup.
+    stood: u64,
     run: Option<Running>,
     /// The guard is gone and the elector ends the tree itself.
     ending: Option<(Tree, Sweep, Option<Terminal>)>,
@@ -93,7 +96,8 @@ impl Announce for Announcer {
 /// What the keeper knows of the activation that runs.
 #[derive(Debug)]
 struct Running {
-    activation: Activation,
+    /// Names its cgroup.
+    leaf: Activation,
     main: Option<i32>,
     terminal: Option<Terminal>,
 }
@@ -144,6 +148,7 @@ impl Keeper {
             last_guard: guard.id,
             guard: Some(guard),
             prepared: None,
+            stood: 0,
             run: None,
             ending: None,
             worst: Duration::ZERO,
@@ -239,18 +244,53 @@ impl Keeper {
     }
 
     fn try_start(&mut self, launch: Launch, descriptor: Option<OwnedFd>) -> io::Result<()> {
-        let start = Order::Start(Start {
-            activation: launch.preparation.activation.to_string(),
-            token: launch.token.0,
-            successor: launch.successor,
-            locked: descriptor.is_some(),
-        });
+        let start = Order::Start(Start::of(&launch, descriptor.is_some()));
         self.try_prepare(launch.preparation)?;
         let packet = Packet::new(&start, descriptor.into_iter().collect())?;
         let Some(guard) = &mut self.guard else { return Err(ErrorKind::NotFound.into()) };
         guard.page.store(launch.kill_at);
         guard.send(packet);
         self.prepared = None;
+        Ok(())
+    }
+
+    /// Starts a standby. It ends with [`Event::Gone`] as an activation does.
+    pub(super) fn stand(&mut self, standing: &Standing, mark: &str) -> io::Result<()> {
+        if self.run.is_some() || self.ending.is_some() {
+            return Err(io::Error::new(
+                ErrorKind::AlreadyExists,
+                "failed to start a standby: the last is not gone yet",
+            ));
+        }
+        let leaf = Activation(u128::from(self.stood));
+        let lock_path = standing.local_lock.clone().map(PathBuf::into_os_string).unwrap_or_default();
+        let parcel = Parcel { lock_path, command: standing.command.clone() };
+        let stand = Order::Stand(Stand {
+            leaf: leaf.to_string(),
+            member: standing.member.clone(),
+            mark: mark.to_owned(),
+            stop_grace: standing.stop_grace,
+            notice: standing.notice,
+        });
+        let packet = Packet::new(&stand, vec![parcel.pack()?])?;
+        self.ensure_guard()?;
+        let Some(guard) = &mut self.guard else { return Err(ErrorKind::NotFound.into()) };
+        guard.send(packet);
+        self.stood += 1;
+        self.run = Some(Running { leaf, main: None, terminal: Terminal::of(self.own.pid) });
+        Ok(())
+    }
+
+    /// Makes the standby the active one.
+    pub(super) fn activate(&mut self, launch: Launch, descriptor: Option<OwnedFd>) -> io::Result<()> {
+        let start = Order::Activate(Start::of(&launch, descriptor.is_some()));
+        let packet = Packet::new(&start, descriptor.into_iter().collect())?;
+        let (Some(_), Some(guard)) = (&self.run, &mut self.guard) else { return Err(ErrorKind::NotFound.into()) };
+        // See docs/safety.md R14: the guard reads it before it tells the standby.
+        guard.page.store(launch.kill_at);
+        guard.send(packet);
+        self.attention.runs_until(launch.kill_at, clock::now());
+        self.ask();
         Ok(())
     }
 
@@ -339,7 +379,7 @@ impl Keeper {
         self.events.push_back(Event::GuardLost(format!("the guard is gone: {why}")));
         let tree = Tree {
             namespace: tree::is_namespace_of(self.own.pid),
-            leaf: self.base.as_ref().and_then(|base| base.open_leaf(run.activation)),
+            leaf: self.base.as_ref().and_then(|base| base.open_leaf(run.leaf)),
             main: run.main,
         };
         self.ending = Some((tree, Sweep::new(clock::now()), run.terminal));
@@ -416,8 +456,7 @@ impl Workload for Keeper {
             tracing::error!("failed to start: the last activation is not gone yet");
             return self.kill();
         }
-        let run =
-            Running { activation: launch.preparation.activation, main: None, terminal: Terminal::of(self.own.pid) };
+        let run = Running { leaf: launch.preparation.activation, main: None, terminal: Terminal::of(self.own.pid) };
         let kill_at = launch.kill_at;
         match self.try_start(launch, descriptor) {
             Ok(()) => {

@@ -157,13 +157,25 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
+/// The variable by which the processes of a standby workload are found: it is started before there is an activation.
+pub const MARK: &str = "SOLOIST_TREE";
+
+/// The entry of an environment that names `activation`.
+pub(crate) fn entry_of(activation: Activation) -> String {
+    format!("SOLOIST_ACTIVATION={activation}")
+}
+
 /// All visible processes, other than the caller, whose environment names `activation`.
 pub fn carrying(activation: Activation) -> Vec<ProcessId> {
-    let mark = format!("SOLOIST_ACTIVATION={activation}");
+    carrying_any(&[entry_of(activation)])
+}
+
+/// The same of any of these entries.
+pub(crate) fn carrying_any(entries: &[String]) -> Vec<ProcessId> {
     let own = nix::unistd::getpid().as_raw();
     let carries = |pid: i32| {
         fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+            .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|one| is_one_of(entries, one)))
     };
     // The identity is read first: should the PID change hands in between, the kill finds another start time.
     visible()
@@ -172,6 +184,10 @@ pub fn carrying(activation: Activation) -> Vec<ProcessId> {
         .filter_map(|pid| ProcessId::of(pid).ok())
         .filter(|process| carries(process.pid))
         .collect()
+}
+
+fn is_one_of(entries: &[String], one: &[u8]) -> bool {
+    entries.iter().any(|entry| entry.as_bytes() == one)
 }
 
 /// How a sweep ended.
@@ -185,10 +201,15 @@ pub struct Swept {
 
 /// Kills every visible process that carries `activation` until a scan finds none, at most for `limit`.
 pub fn sweep(activation: Activation, limit: Duration) -> Swept {
+    sweep_any(&[entry_of(activation)], limit)
+}
+
+/// The same of any of these entries of an environment.
+pub(crate) fn sweep_any(entries: &[String], limit: Duration) -> Swept {
     let until = clock::now() + limit;
     let mut seen = HashSet::new();
     loop {
-        let found = carrying(activation);
+        let found = carrying_any(entries);
         seen.extend(found.iter().copied());
         if found.is_empty() || clock::now() >= until {
             return Swept { killed: seen.len().saturating_sub(found.len()), left: found };
@@ -357,7 +378,7 @@ mod tests {
         until("exec", || carrying(ours).len() == 2 && carrying(theirs).len() == 1);
         assert_eq!(sweep(ours, LIMIT), Swept { killed: 2, left: Vec::new() });
         assert!(id(&other).is_alive());
-        assert_eq!(sweep(theirs, LIMIT).killed, 1);
+        assert_eq!(sweep_any(&[entry_of(ours), entry_of(theirs)], LIMIT).killed, 1);
         assert_eq!(sweep(ours, LIMIT), Swept::default());
         for child in children.iter_mut().chain([&mut other]) {
             child.wait().unwrap();

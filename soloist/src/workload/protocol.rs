@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Base;
-use super::process::{ProcessId, failed};
-use super::{Containment, Ending, sys};
+use super::process::{MARK, ProcessId, failed};
+use super::{Containment, Ending, Launch, sys};
 
 /// Bound of one packet. Names and paths are the longest things in it.
 const PACKET_BYTES_MAX: usize = 32 * 1024;
@@ -34,6 +34,10 @@ pub(super) enum Order {
     Discard,
     /// Starts the activation that was made ready; the lock descriptor comes with it if there is one.
     Start(Start),
+    /// Starts the command as a standby, which no deadline ends; the [`Parcel`] comes with it.
+    Stand(Stand),
+    /// Makes the standby the active one, and tells it so; the lock descriptor comes with it if there is one.
+    Activate(Start),
     /// SIGTERM now, SIGKILL after `grace`, for the reason `why`.
     Stop { grace: Duration, successor: Option<String>, why: String },
     /// SIGKILL now.
@@ -55,6 +59,8 @@ impl Order {
             Order::Prepare(_)
             | Order::Discard
             | Order::Start(_)
+            | Order::Stand(_)
+            | Order::Activate(_)
             | Order::Stop { .. }
             | Order::Kill
             | Order::Signal(_) => true,
@@ -80,6 +86,30 @@ pub(super) struct Start {
     pub successor: Option<String>,
     /// Whether a lock descriptor comes with this packet.
     pub locked: bool,
+}
+
+impl Start {
+    pub(super) fn of(launch: &Launch, locked: bool) -> Self {
+        Self {
+            activation: launch.preparation.activation.to_string(),
+            token: launch.token.0,
+            successor: launch.successor.clone(),
+            locked,
+        }
+    }
+}
+
+/// The part of a [`Standing`](super::warm::Standing) that fits in a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stand {
+    /// Names its cgroup: nobody knows yet of which activation it will be.
+    pub leaf: String,
+    pub member: String,
+    /// What its processes are found by.
+    pub mark: String,
+    pub stop_grace: Duration,
+    /// The signal by which it is told that it is active.
+    pub notice: Option<i32>,
 }
 
 /// From the guard.
@@ -198,25 +228,49 @@ pub(super) fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result
 /// The variable that is known last: only the grant tells the token.
 pub(super) const TOKEN: &str = "SOLOIST_FENCING_TOKEN";
 
-/// The environment that the workload gets: the guard's, with its own five variables, but for the [`TOKEN`].
+/// What the workload is when it starts.
+pub(super) const ROLE: &str = "SOLOIST_ROLE";
+
+/// Which of several slots it is active in.
+const SLOT: &str = "SOLOIST_SLOT";
+
+/// What the environment says of the time of being active, and of soloist itself.
+const OWN: [&str; 6] = [ROLE, TOKEN, SLOT, "SOLOIST_MEMBER", "SOLOIST_ACTIVATION", MARK];
+
+impl Prepare {
+    /// The workload's own variables, but for the [`TOKEN`].
+    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            (ROLE, "active".to_owned()),
+            ("SOLOIST_MEMBER", self.member.clone()),
+            ("SOLOIST_ACTIVATION", self.activation.clone()),
+            (SLOT, self.slot.to_string()),
+        ]
+    }
+}
+
+impl Stand {
+    /// The workload's own variables, but for the [`ROLE`].
+    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![("SOLOIST_MEMBER", self.member.clone()), (MARK, self.mark.clone())]
+    }
+}
+
+/// The environment that the workload gets: the guard's, with its `own` variables and nothing else that soloist sets.
 pub(super) fn environment(
     inherited: impl Iterator<Item = (OsString, OsString)>,
-    prepare: &Prepare,
+    own: &[(&'static str, String)],
 ) -> Vec<(OsString, OsString)> {
-    let own = [
-        ("SOLOIST_ROLE", "active".to_owned()),
-        ("SOLOIST_MEMBER", prepare.member.clone()),
-        ("SOLOIST_ACTIVATION", prepare.activation.clone()),
-        ("SOLOIST_SLOT", prepare.slot.to_string()),
-    ];
-    let is_own = |name: &OsStr| name == TOKEN || own.iter().any(|(own, _)| name == *own);
+    let is_own = |name: &OsStr| OWN.iter().any(|own| name == *own);
     let mut entries: Vec<_> = inherited.filter(|(name, _)| !is_own(name)).collect();
-    entries.extend(own.into_iter().map(|(name, value)| (name.into(), OsString::from_vec(value.into_bytes()))));
+    entries.extend(own.iter().map(|(name, value)| (name.into(), value.into())));
     entries
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -280,14 +334,14 @@ mod tests {
 
     #[test]
     fn the_own_variables_replace_inherited_ones_and_no_old_token_is_left() {
-        let inherited = [("SOLOIST_ROLE", "standby"), ("SOLOIST_GROUP", "g"), (TOKEN, "7")];
+        let inherited = [("SOLOIST_ROLE", "standby"), ("SOLOIST_GROUP", "g"), (TOKEN, "7"), (MARK, "8")];
         let inherited = inherited.map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let entries = environment(inherited.into_iter(), &prepare());
+        let entries = environment(inherited.into_iter(), &prepare().variables());
         let value = |name: &str| entries.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
         assert_eq!(value("SOLOIST_ROLE"), ["active"]);
         assert_eq!(value("SOLOIST_MEMBER"), ["alpha"]);
         assert_eq!(value("SOLOIST_SLOT"), ["2"]);
-        assert!(value(TOKEN).is_empty());
+        assert!(value(TOKEN).is_empty() && value(MARK).is_empty());
         assert_eq!(value("SOLOIST_GROUP"), ["g"]);
         assert_eq!(entries.len(), 5);
     }

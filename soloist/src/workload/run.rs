@@ -2,6 +2,8 @@
 //!
 //! It is made ready while the lock is being acquired, up to a child that waits at a gate. What the grant tells opens the
 //! gate. Without a grant the child ends at the gate, and nothing is said of it.
+//!
+//! A standby that is kept warm has no gate: it runs, and the grant of an activation makes it the active one.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
@@ -16,7 +18,7 @@ use nix::libc::{SIGCONT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH};
 
 use super::Ending;
 use super::cgroup::{Base, Leaf};
-use super::protocol::{Parcel, Prepare, Report, Start, TOKEN, environment};
+use super::protocol::{Parcel, Prepare, ROLE, Report, Stand, Start, TOKEN, environment};
 use super::sys::{self, Gated, Image, Page};
 use super::terminal::Terminal;
 use super::tree::{Step, Sweep, Tree, reap_all};
@@ -30,6 +32,9 @@ const RESUME_PACE: Duration = Duration::from_secs(1);
 /// Between two tries to write the release while somebody else is writing, and how long that is tried.
 const RELEASE_PACE: Duration = Duration::from_millis(10);
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+
+/// No deadline: later than anything.
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
 /// Where the guard stands: the same for all of its activations.
 #[derive(Debug)]
@@ -51,6 +56,10 @@ pub(super) struct Run {
     gated: Option<Gated>,
     /// Why there is none.
     unprepared: Option<io::Error>,
+    /// Whether it runs from the start, as a standby; what was made ready waits at its gate.
+    is_warm: bool,
+    /// The signal by which a standby is told that it is active, and which means nothing else.
+    notice: Option<i32>,
     /// Whether the activation was granted.
     granted: bool,
     /// The lock: closed only after the proof and after the release.
@@ -95,18 +104,41 @@ enum Stage {
 impl Run {
     /// Makes the command ready. What is not possible is told when it is to be started.
     pub(super) fn prepare(prepare: &Prepare, parcel: Parcel, site: &Site) -> Option<Self> {
-        let mut run = Self {
-            activation: Activation::parse(&prepare.activation)?,
+        let mut run = Self::new(Activation::parse(&prepare.activation)?, prepare.stop_grace, &parcel, site);
+        let variables = environment(std::env::vars_os(), &prepare.variables());
+        let image = Image::new(parcel.command, variables.into_iter(), TOKEN);
+        run.unprepared = image.and_then(|image| run.fork(image, site)).err();
+        Some(run)
+    }
+
+    /// Starts the command as a standby. If that is not possible, the run ends without it.
+    pub(super) fn stand(stand: &Stand, parcel: Parcel, site: &Site) -> Option<Self> {
+        let mut run = Self::new(Activation::parse(&stand.leaf)?, stand.stop_grace, &parcel, site);
+        (run.is_warm, run.notice) = (true, stand.notice);
+        let variables = environment(std::env::vars_os(), &stand.variables());
+        let image = Image::new(parcel.command, variables.into_iter(), ROLE);
+        let opened = image.and_then(|image| run.fork(image, site)).and_then(|()| run.open("standby", site));
+        if let Err(error) = opened {
+            run.fail(&error);
+        }
+        Some(run)
+    }
+
+    fn new(activation: Activation, stop_grace: Duration, parcel: &Parcel, site: &Site) -> Self {
+        Self {
+            activation,
             tree: Tree { namespace: site.namespace, leaf: None, main: None },
             image: None,
             gated: None,
             unprepared: None,
+            is_warm: false,
+            notice: None,
             granted: false,
             lock: None,
             release: (!parcel.lock_path.is_empty()).then(|| PathBuf::from(&parcel.lock_path)),
             successor: None,
             end: None,
-            stop_grace: prepare.stop_grace,
+            stop_grace,
             name: parcel.command.first().cloned().unwrap_or_default(),
             terminal: None,
             outcome: None,
@@ -119,11 +151,7 @@ impl Run {
             expired: false,
             stage: Stage::Running,
             reports: Vec::new(),
-        };
-        let variables = environment(std::env::vars_os(), prepare);
-        let image = Image::new(parcel.command, variables.into_iter(), TOKEN);
-        run.unprepared = image.and_then(|image| run.fork(image, site)).err();
-        Some(run)
+        }
     }
 
     /// Forks a child up to its gate, where it can be killed.
@@ -146,26 +174,67 @@ impl Run {
 
     /// Whether this is what was made ready for `activation`, and nothing has become of it yet.
     pub(super) fn awaits(&self, activation: &str) -> bool {
-        !self.granted && !self.is_ending() && Activation::parse(activation) == Some(self.activation)
+        self.is_gated() && !self.is_ending() && Activation::parse(activation) == Some(self.activation)
     }
 
     /// Whether it was never granted and is about to be gone: nothing can be ordered from it any more.
     pub(super) fn is_discarded(&self) -> bool {
-        !self.granted && self.is_ending()
+        self.is_gated() && self.is_ending()
+    }
+
+    /// Whether its child may not run yet.
+    fn is_gated(&self) -> bool {
+        !self.granted && !self.is_warm
+    }
+
+    /// Whether it stands by, or is about to end as a standby.
+    pub(super) fn is_standby(&self) -> bool {
+        !self.granted && self.is_warm
     }
 
     /// The activation was granted: starts the command. If that is not possible or too late, the run ends without it.
-    pub(super) fn start(&mut self, start: Start, lock: Option<OwnedFd>, site: &Site) {
+    pub(super) fn start(&mut self, start: &Start, lock: Option<OwnedFd>, site: &Site) {
         self.granted = true;
         self.lock = lock;
-        if let Err(error) = self.pass_gate(&start, site) {
-            self.reports.push(Report::Failed(error.to_string()));
-            self.reports.push(Report::Exited(Ending::NotStarted(Code::Internal as i32)));
+        self.successor.clone_from(&start.successor);
+        if let Err(error) = self.pass_gate(start, site) {
+            self.fail(&error);
         }
-        self.successor = start.successor;
         if !self.opened {
             self.kill(clock::now(), "the workload was not started");
         }
+    }
+
+    /// The command was not even tried.
+    fn fail(&mut self, error: &io::Error) {
+        self.reports.push(Report::Failed(error.to_string()));
+        self.reports.push(Report::Exited(Ending::NotStarted(Code::Internal as i32)));
+        self.kill(clock::now(), "the workload was not started");
+    }
+
+    /// The standby's activation was granted. From here on it ends as any other; whether it may still be told is decided
+    /// at the last moment.
+    /// See docs/safety.md R14.
+    pub(super) fn activate(&mut self, activation: Activation, start: Start, lock: Option<OwnedFd>, site: &Site) {
+        self.granted = true;
+        (self.activation, self.successor, self.lock) = (activation, start.successor, lock);
+        if self.is_ending() || self.stopping || !self.main_lives {
+            return;
+        }
+        if start.locked && self.lock.is_none() {
+            self.reports.push(Report::Failed("failed to take over the lock: no descriptor came".to_owned()));
+            return self.kill(clock::now(), "the workload was not told");
+        }
+        let now = clock::now();
+        if now >= site.page.load() {
+            self.expired = true;
+            return self.kill(now, "the deadline passed before the workload was told");
+        }
+        let Some(main) = self.tree.main else { return };
+        if let Some(signal) = self.notice {
+            let _ = sys::send_signal(main, signal);
+        }
+        self.reports.push(Report::Started { pid: main, containment: self.tree.containment() });
     }
 
     /// Looks at the deadline at the last moment, and only then lets the child execute.
@@ -181,15 +250,20 @@ impl Run {
         if let Some(image) = self.image.take_if(|_| !self.main_lives) {
             self.fork(image, site)?;
         }
-        let Some(gated) = self.gated.take() else { return Err(ErrorKind::NotFound.into()) };
         if clock::now() >= site.page.load() {
             return Ok(());
         }
+        self.open(&start.token.to_string(), site)
+    }
+
+    /// Lets the child execute, with `word` for what was left blank.
+    fn open(&mut self, word: &str, site: &Site) -> io::Result<()> {
+        let Some(gated) = self.gated.take() else { return Err(ErrorKind::NotFound.into()) };
         self.terminal = Terminal::of(site.elector);
         if let Some(terminal) = &self.terminal {
             terminal.lend(gated.pid);
         }
-        self.outcome = Some(gated.open(&start.token.to_string(), self.lock.as_ref().map(AsFd::as_fd))?);
+        self.outcome = Some(gated.open(word, self.lock.as_ref().map(AsFd::as_fd))?);
         self.opened = true;
         self.image = None;
         Ok(())
@@ -237,9 +311,11 @@ impl Run {
         self.stage = Stage::Sweeping(Sweep::new(now));
     }
 
-    /// Passes a signal on to the main process; a new window size to its whole group.
+    /// Passes a signal on to the main process; a new window size to its whole group. The one that says "active" is not
+    /// anybody's to send.
     pub(super) fn signal(&self, signal: i32) {
         match self.tree.main {
+            _ if self.notice == Some(signal) => {}
             Some(_) if signal == SIGWINCH => self.signal_group(signal),
             Some(main) if self.main_lives => drop(sys::send_signal(main, signal)),
             _ => {}
@@ -262,13 +338,18 @@ impl Run {
         match &self.stage {
             Stage::Sweeping(sweep) => Some(sweep.next_at()),
             Stage::Proven { retry_at, .. } => Some(*retry_at),
-            // The deadline in the page is not its own.
-            Stage::Running if !self.granted => None,
             Stage::Running => {
+                let deadline = self.own_deadline(deadline);
                 let kill_at = self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline));
-                Some(if self.suspended { kill_at.min(self.resume_at) } else { kill_at })
+                let wake_at = if self.suspended { kill_at.min(self.resume_at) } else { kill_at };
+                (wake_at < NEVER).then_some(wake_at)
             }
         }
+    }
+
+    /// Before the grant, the deadline in the page is not its own.
+    fn own_deadline(&self, deadline: Instant) -> Instant {
+        if self.granted { deadline } else { NEVER }
     }
 
     /// Exec has succeeded or failed.
@@ -327,7 +408,7 @@ impl Run {
         });
         if let Some(ending) = ending {
             self.main_ended(ending);
-            if !self.granted {
+            if self.is_gated() {
                 self.gated = None;
                 return;
             }
@@ -360,7 +441,8 @@ impl Run {
 
     /// Does what is due before the end.
     pub(super) fn tick(&mut self, now: Instant, deadline: Instant) {
-        if self.granted && !self.is_ending() {
+        let deadline = self.own_deadline(deadline);
+        if !self.is_ending() {
             self.resume(now);
             if now >= self.kill_at.map_or(deadline, |kill_at| kill_at.min(deadline)) {
                 // Nobody asked for it and the command did not end: the lease is lost, and that is what the elector hears.
@@ -397,6 +479,7 @@ impl Run {
     /// that it held is let go.
     /// See docs/safety.md R4.
     pub(super) fn finish(&mut self, now: Instant) -> bool {
+        let is_gated = self.is_gated();
         let Stage::Proven { proof, retry_at, give_up_at } = &mut self.stage else { return false };
         if now < *retry_at {
             return false;
@@ -407,10 +490,10 @@ impl Run {
         if let Some(leaf) = self.tree.leaf.take() {
             leaf.remove();
         }
-        if !self.granted {
+        if is_gated {
             return true;
         }
-        let release = self.release.as_deref();
+        let release = self.release.as_deref().filter(|_| self.granted);
         let end = self.end.as_deref().unwrap_or("the workload ended");
         let written =
             release.map(|path| release_after_proof(path, self.activation, *proof, self.successor.clone(), end));

@@ -11,8 +11,9 @@ use crate::settings::notify::Raw;
 #[group(skip)]
 pub(super) struct Arguments {
     /// Who is told, each time, that this member is active or stands by: http://HOST:PORT/PATH (until it answers with 2xx),
-    /// udp:HOST:PORT (a hint), udp:HOST:PORT/PAYLOAD (this text, once a promotion) or file:PATH; several times, or several
-    /// with commas between
+    /// udp:HOST:PORT (a hint), udp:HOST:PORT/PAYLOAD (this text, once a promotion), file:PATH, exec:LINE (for /bin/sh, until
+    /// it ends with 0), or with --warm signal:USR1 (to the workload, once it is active); several times, or several with
+    /// commas between
     #[arg(long = "notify", env = "SOLOIST_NOTIFY", value_delimiter = ',', value_name = "LISTENER")]
     listeners: Vec<String>,
     /// The file with the token that requests to listeners bring

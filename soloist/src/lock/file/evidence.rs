@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::codec::Document;
 use crate::workload::cgroup;
-use crate::workload::process::{self, ProcessId};
+use crate::workload::process::{self, MARK, ProcessId, Swept};
 
 /// Where the keepers are stored in the record's backend object.
 const FIELD: &str = "keepers";
@@ -29,6 +29,18 @@ pub struct Keepers {
     /// The boot in which these processes live.
     pub boot_id: String,
     /// Below which each activation has a cgroup of its own, where it has.
+    pub cgroup: Option<cgroup::Base>,
+    /// Of a workload that is kept warm. Who does not know this field takes no empty cgroup for proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Tree>,
+}
+
+/// What holds a workload that ran before there was an activation, and so nowhere bears its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// What its environment carries.
+    pub mark: String,
+    /// The cgroup below which all of its elector's workloads are, where there is one.
     pub cgroup: Option<cgroup::Base>,
 }
 
@@ -71,7 +83,7 @@ pub(super) fn gather(document: &Document, activation: Activation, own: &Keepers,
     let unproven = |lasting| Finding { evidence: Evidence::Unproven, lasting };
     let gone = |proof| Finding { evidence: Evidence::Gone(proof), lasting: true };
     let Some(recorded) = Keepers::of(document) else {
-        process::sweep(activation, SWEEP_LIMIT);
+        sweep(activation, None);
         return unproven(true);
     };
     if recorded.boot_id != own.boot_id {
@@ -87,7 +99,7 @@ pub(super) fn gather(document: &Document, activation: Activation, own: &Keepers,
     if prove_by_cgroup(&recorded, activation) {
         return gone(Proof::CgroupEmpty);
     }
-    process::sweep(activation, SWEEP_LIMIT);
+    sweep(activation, Some(&recorded));
     unproven(true)
 }
 
@@ -95,10 +107,10 @@ pub(super) fn gather(document: &Document, activation: Activation, own: &Keepers,
 /// See docs/safety.md R15.
 pub(super) fn end_tree(document: &Document, activation: Activation, own: &Keepers) -> Evidence {
     let here = Keepers::of(document).filter(|recorded| recorded.boot_id == own.boot_id);
-    if here.is_some_and(|recorded| prove_by_cgroup(&recorded, activation)) {
+    if here.as_ref().is_some_and(|recorded| prove_by_cgroup(recorded, activation)) {
         return Evidence::Gone(Proof::CgroupEmpty);
     }
-    let swept = process::sweep(activation, SWEEP_LIMIT);
+    let swept = sweep(activation, here.as_ref());
     if !swept.left.is_empty() {
         tracing::warn!("failed to end every process of activation {activation}: {:?} are left", swept.left);
     }
@@ -123,9 +135,24 @@ pub(super) fn kill_keepers(document: &Document, own: &Keepers) {
     }
 }
 
+/// Kills whatever is found of an activation by its environment.
+fn sweep(activation: Activation, recorded: Option<&Keepers>) -> Swept {
+    let tree = recorded.and_then(|recorded| recorded.tree.as_ref());
+    let mark = tree.map(|tree| format!("{MARK}={}", tree.mark));
+    let entries: Vec<String> = [process::entry_of(activation)].into_iter().chain(mark).collect();
+    process::sweep_any(&entries, SWEEP_LIMIT)
+}
+
 fn prove_by_cgroup(recorded: &Keepers, activation: Activation) -> bool {
-    let Some(base) = &recorded.cgroup else { return false };
-    match cgroup::prove_gone(base, activation, SWEEP_LIMIT) {
+    let proven = match (&recorded.cgroup, &recorded.tree) {
+        (Some(base), None) => cgroup::prove_gone(base, activation, SWEEP_LIMIT),
+        // Keepers that live may have started the next standby there.
+        (_, Some(Tree { cgroup: Some(base), .. })) if !recorded.any_alive() => {
+            cgroup::prove_all_gone(base, SWEEP_LIMIT)
+        }
+        _ => return false,
+    };
+    match proven {
         Ok(gone) => gone,
         Err(error) => {
             tracing::warn!("failed to look at the cgroup of activation {activation}: {error}");

@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 fn own_keepers() -> Keepers {
     let own = ProcessId::own().unwrap();
-    Keepers { elector: own, guard: own, boot_id: process::boot_id().unwrap(), cgroup: None }
+    Keepers { elector: own, guard: own, boot_id: process::boot_id().unwrap(), cgroup: None, tree: None }
 }
 
 /// Keepers that have died.
@@ -87,11 +87,17 @@ fn worker(activation: u128, lock: Option<OwnedFd>) -> Started {
     if let Some(lock) = lock {
         command.stdin(Stdio::from(lock));
     }
-    let child = Started::from(&mut command);
+    started(&mut command, process::entry_of(Activation(activation)))
+}
+
+/// A process that carries this entry in its environment.
+fn started(command: &mut Command, entry: String) -> Started {
+    let child = Started::from(command);
     // The environment changes with exec only.
     let end = Instant::now() + SOON;
-    while !process::carrying(Activation(activation)).iter().any(|found| found.pid == child.0.id() as i32) {
-        assert!(Instant::now() < end, "it carries its activation");
+    let entries = [entry];
+    while !process::carrying_any(&entries).iter().any(|found| found.pid == child.0.id() as i32) {
+        assert!(Instant::now() < end, "it carries {entries:?}");
         std::thread::yield_now();
     }
     child
@@ -246,6 +252,24 @@ async fn a_free_flock_without_release_is_unproven_and_swept_once() {
     assert!(second.0.try_wait().unwrap().is_none(), "one look sweeps");
     written(lock.write(version, &held(unique(0xB2), 1), "why").await);
     second.0.wait().unwrap();
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_warm_workload_is_swept_by_its_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = unique(0xB3).to_string();
+    let tree = Some(Tree { mark: mark.clone(), cgroup: None });
+    abandoned(&folder, unique(0xB4), Keepers { tree, ..dead_keepers() }).await;
+    let standby = |mark: &str| {
+        let mut command = Command::new("sleep");
+        command.arg("1000").env(process::MARK, mark);
+        started(&mut command, format!("{}={mark}", process::MARK))
+    };
+    let (mut left, mut other) = (standby(&mark), standby("another"));
+    let lock = open(&folder);
+    assert_eq!(free(&lock).await.evidence, Evidence::Unproven);
+    left.0.wait().unwrap();
+    assert!(other.0.try_wait().unwrap().is_none(), "it belongs to somebody else");
 }
 
 #[tokio::test]

@@ -282,8 +282,8 @@ impl<'a> Wrapper<'a> {
                 tracing::error!("the guard is lost: {why}");
                 self.say(&Word::GuardLost(why));
             }
-            // Its workload is always there, and never out of sight.
-            Event::Absent | Event::Forsaken(_) => {}
+            // Its workload is always there, never out of sight, and not kept warm.
+            Event::Absent | Event::Forsaken(_) | Event::Stands { .. } | Event::Fell { .. } => {}
         }
     }
 
@@ -316,7 +316,8 @@ impl<'a> Wrapper<'a> {
                 let worst = u64::try_from(self.worst.as_nanos()).unwrap_or(u64::MAX);
                 self.report(Report::Pong { sent, worst });
             }
-            Order::Setup { .. } | Order::Holding { .. } | Order::NotHolding => {
+            // It keeps nothing warm, and holds no lock.
+            Order::Stand(_) | Order::Activate(_) | Order::Setup { .. } | Order::Holding { .. } | Order::NotHolding => {
                 self.lose_sidecar("it cannot be understood");
             }
         }

@@ -8,6 +8,7 @@
 mod family;
 mod habits;
 mod mode;
+mod warm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ struct Arguments {
     /// What else to do; repeatable. Traits joined by + start one descendant with all of them.
     #[arg(long, value_parser = Mode::parse)]
     mode: Vec<Mode>,
+    /// Stand by, and stamp only after SIGUSR1, as the activation that is then recorded beside this lock file.
+    #[arg(long)]
+    warm: Option<PathBuf>,
     /// Exit code of `exit-after` and `daemon`.
     #[arg(long, default_value_t = 0)]
     code: i32,
@@ -65,16 +69,21 @@ fn variable_slot() -> u32 {
 }
 
 fn main() -> Result<ExitCode> {
-    let born = stamp::now();
+    let mut born = stamp::now();
     let arguments = Arguments::parse();
     prctl::set_timerslack(1).context("failed to ask for exact timers")?;
     if family::fork_again(&arguments)? {
         return Ok(ExitCode::SUCCESS);
     }
     family::get_away(&arguments.traits)?;
-    let identity = match &arguments.identity {
-        Some(identity) => identity.clone(),
-        None => Identity::from_env()?,
+    let identity = match (&arguments.identity, &arguments.warm) {
+        (Some(identity), _) => identity.clone(),
+        (None, Some(lock)) => {
+            warm::stand_by(&arguments.dir)?;
+            born = stamp::now();
+            warm::identity(lock)?
+        }
+        (None, None) => Identity::from_env()?,
     };
     let page = stamp::page(&arguments.dir, variable_slot());
     if let Some(number) = arguments.brief {
