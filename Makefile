@@ -79,6 +79,8 @@ campaign: ## A thousand rounds over all kinds of end, and a thousand of the demo
 	cargo build --locked --release --workspace --bins
 	SOLOIST_BIN=$(CURDIR)/target/release/soloist target/release/campaign --rounds $${ROUNDS:-1000} --json out/campaign.json
 	target/release/soloist demo --rounds $${ROUNDS:-1000} --json > out/demo.json && tail -7 out/demo.json
+	ROUNDS=$${SLOT_ROUNDS:-100} cargo test --locked --release -p testkit --test slots
+	HISTORIES=$${SLOT_HISTORIES:-1000} cargo test --locked --release -p testkit --test real_driver
 
 .PHONY: campaign-lease
 campaign-lease: testbed ## Black holes between members and a real API server, short leases and default ones; needs root

@@ -109,7 +109,7 @@ fn member(round: u64) -> Member {
 }
 
 fn record(claim: Claim) -> Record {
-    Record { claim, lease: Duration::from_secs(15), paused_until_unix_ms: None }
+    Record { claim, lease: Duration::from_secs(15), slots: 1, paused_until_unix_ms: None }
 }
 
 fn held(round: u64) -> Record {

@@ -9,6 +9,7 @@ mod io;
 mod machine;
 mod record;
 mod register;
+mod slots;
 mod timing;
 
 pub use clock::Instant;
@@ -16,4 +17,5 @@ pub use io::{Action, Exit, Input, Output, Refusal, RefusalKind, Request, Role, V
 pub use machine::{Absence, Entropy, Machine, OnExit, OnLoss, Settings};
 pub use record::{Activation, Attempt, Claim, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token, Vacancy};
 pub use register::{Evidence, Seen, Version, Write};
+pub use slots::{Directed, Slots};
 pub use timing::{EPSILON, LEASE_MAX, Plain, Timing, TimingError, kill_to_proof};

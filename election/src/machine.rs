@@ -81,6 +81,8 @@ pub struct Settings {
     pub absence: Absence,
     /// Whether a lease may be as long as a pause: not where others time the lock by what the store promises them.
     pub can_pause: bool,
+    /// How many members of the group may be active at a time, each with a lock of its own.
+    pub slots: u32,
     /// After the workload's own end.
     pub on_exit: OnExit,
     /// After a loss.
@@ -108,6 +110,11 @@ impl<E: Entropy> Machine<E> {
     /// A member that has not looked at the lock yet. Its first outputs come from the first [`Machine::step`].
     pub fn new(settings: Settings, mut entropy: E) -> Self {
         let nonce = Nonce(u128::from(entropy.bits()) << 64 | u128::from(entropy.bits()));
+        Self::with_nonce(settings, nonce, entropy)
+    }
+
+    /// One of several machines of one process, which have their nonce in common.
+    pub(crate) fn with_nonce(settings: Settings, nonce: Nonce, entropy: E) -> Self {
         Self { core: Core::new(settings, nonce, entropy), state: State::Standby(Standby::default()) }
     }
 
@@ -182,6 +189,31 @@ impl<E: Entropy> Machine<E> {
             State::Active(_) => Some(self.core.member()),
             _ => None,
         }
+    }
+
+    /// Until when a standby leaves the lock to others, after what happened to it last.
+    pub(crate) fn holds_back_until(&self) -> Instant {
+        match &self.state {
+            State::Standby(standby) => standby.holds_back_until(),
+            _ => Instant::default(),
+        }
+    }
+
+    /// Whether a standby sees the lock held by this activation.
+    pub(crate) fn sees(&self, activation: Activation) -> bool {
+        matches!(&self.state, State::Standby(standby) if standby.sees(activation))
+    }
+
+    /// Queues again for the platform's own lock, from which it had stayed away.
+    pub(crate) fn comes_back(&mut self, now: Instant) {
+        if let State::Standby(standby) = &mut self.state {
+            standby.comes_back(now);
+        }
+    }
+
+    /// Goes on with what was measured in the place of another machine of this process.
+    pub(crate) fn adopt(&mut self, timing: Timing) {
+        self.core.settings.timing = timing;
     }
 }
 

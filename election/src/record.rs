@@ -99,6 +99,8 @@ pub struct Record {
     pub claim: Claim,
     /// How long observers wait, from their own first sight of a claim's (activation, attempt).
     pub lease: Duration,
+    /// How many members of the group may be active at a time. What counts is what the lock of the first slot says.
+    pub slots: u32,
     /// Until when a pause lasts, in wall-clock milliseconds since 1970, for display only.
     pub paused_until_unix_ms: Option<u64>,
 }

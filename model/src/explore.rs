@@ -1,16 +1,18 @@
 //! Explores one instance and says what came out.
 
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use election::TimingError;
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
 use crate::instance::Instance;
+use crate::slots::{self, SlotGroup};
 use crate::world::{Step, World};
 
 /// What came out.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct Outcome<S = Step> {
     /// How many different states there are.
     pub states: usize,
     /// The longest path that was followed.
@@ -18,7 +20,7 @@ pub struct Outcome {
     /// How long it took.
     pub took: Duration,
     /// Rules that do not hold, each with the steps that lead to where it fails.
-    pub failed: Vec<(&'static str, Vec<Step>)>,
+    pub failed: Vec<(&'static str, Vec<S>)>,
     /// What was to be reached and never was.
     pub missed: Vec<&'static str>,
 }
@@ -28,10 +30,23 @@ pub struct Outcome {
 /// # Errors
 /// The model's durations break the inequality.
 pub fn explore(instance: Instance, threads: usize) -> Result<Outcome, TimingError> {
-    let world = World::new(instance)?;
-    let properties = world.properties();
+    Ok(explore_all(World::new(instance)?, threads))
+}
+
+/// Explores the whole of a group of several slots.
+pub fn explore_slots(group: SlotGroup, threads: usize) -> Outcome<slots::Step> {
+    explore_all(group, threads)
+}
+
+fn explore_all<M>(model: M, threads: usize) -> Outcome<M::Action>
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Hash + Send + Sync + Clone + PartialEq + 'static,
+    M::Action: Clone + PartialEq,
+{
+    let properties = model.properties();
     let started = Instant::now();
-    let checker = world.checker().threads(threads).spawn_dfs().join();
+    let checker = model.checker().threads(threads).spawn_dfs().join();
     let mut found = checker.discoveries();
     let mut outcome = Outcome {
         states: checker.unique_state_count(),
@@ -47,7 +62,7 @@ pub fn explore(instance: Instance, threads: usize) -> Result<Outcome, TimingErro
             (_, Some(path)) => outcome.failed.push((property.name, path.into_actions())),
         }
     }
-    Ok(outcome)
+    outcome
 }
 
 /// The shortest steps to a state in which `rule` fails, if any does.

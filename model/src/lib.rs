@@ -14,14 +14,16 @@ mod instances;
 mod member;
 mod properties;
 mod run;
+mod slots;
 mod state;
 mod store;
 mod time;
 mod workload;
 mod world;
 
-pub use explore::{Outcome, explore, narrate, shortest_failure};
+pub use explore::{Outcome, explore, explore_slots, narrate, shortest_failure};
 pub use instance::{Act, Ask, Fault, Instance};
 pub use instances::{beyond, deep, small};
+pub use slots::SlotGroup;
 pub use time::Rate;
 pub use world::{Step, World};

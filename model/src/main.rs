@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use model::{Instance, Outcome, beyond, deep, explore, narrate, shortest_failure, small};
+use model::{Instance, Outcome, SlotGroup, beyond, deep, explore, explore_slots, narrate, shortest_failure, small};
 
 fn main() -> ExitCode {
     let names: Vec<String> = std::env::args().skip(1).collect();
@@ -24,11 +24,23 @@ fn main() -> ExitCode {
             }
         }
     }
+    if names.is_empty() {
+        match SlotGroup::deep() {
+            Ok(groups) => groups.into_iter().for_each(|group| {
+                let (name, outcome) = (group.name(), explore_slots(group, threads));
+                all_hold &= line(&name, &outcome);
+            }),
+            Err(error) => {
+                eprintln!("{error}");
+                all_hold = false;
+            }
+        }
+    }
     if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints one line, and the shortest way to a failure where there is one. Returns whether everything held.
-fn report(instance: Instance, outcome: &Outcome) -> bool {
+/// Prints one line. Returns whether everything held.
+fn line<S>(name: &str, outcome: &Outcome<S>) -> bool {
     let failed: Vec<_> = outcome.failed.iter().map(|(rule, _)| *rule).collect();
     let result = match (failed.is_empty(), outcome.missed.is_empty()) {
         (true, true) => "holds".to_owned(),
@@ -36,8 +48,14 @@ fn report(instance: Instance, outcome: &Outcome) -> bool {
         (false, _) => format!("broken: {}", failed.join(", ")),
     };
     let seconds = outcome.took.as_secs_f64();
-    println!("{:28} {:>10} {:>6} {seconds:>9.1}  {result}", instance.name, outcome.states, outcome.depth);
-    if let Some(rule) = failed.first()
+    println!("{name:28} {:>10} {:>6} {seconds:>9.1}  {result}", outcome.states, outcome.depth);
+    failed.is_empty() && outcome.missed.is_empty()
+}
+
+/// Prints one line, and the shortest way to a failure where there is one. Returns whether everything held.
+fn report(instance: Instance, outcome: &Outcome) -> bool {
+    let holds = line(instance.name, outcome);
+    if let Some((rule, _)) = outcome.failed.first()
         && let Ok(Some(steps)) = shortest_failure(instance.clone(), rule)
     {
         println!("shortest way to break \"{rule}\":");
@@ -45,5 +63,5 @@ fn report(instance: Instance, outcome: &Outcome) -> bool {
             eprintln!("{error}");
         }
     }
-    failed.is_empty() && outcome.missed.is_empty()
+    holds
 }

@@ -40,6 +40,7 @@ pub struct Operation {
 
 /// What the store is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "members are shared between states, and few at a time hold one")]
 pub enum Request {
     /// Read the lock.
     Read,
@@ -56,6 +57,7 @@ pub enum Request {
 
 /// Where a request is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "members are shared between states, and few at a time hold one")]
 pub enum Flight {
     /// On its way; arrives before time moves on unless a fault befalls it.
     Sent,

@@ -33,6 +33,7 @@ impl World {
             stop_grace: TICK * 2,
             absence: Absence::CostsALease,
             can_pause: true,
+            slots: 1,
             on_exit: OnExit::Standby,
             on_loss: OnLoss::Standby,
             healthy: true,
@@ -282,7 +283,7 @@ impl World {
         let member = holder.member.clone();
         let attempt = Attempt { count: 0, random: 0 };
         let release = Release { member, activation, attempt, proof: Proof::NoChildLeft, successor: None };
-        let record = Record { claim: Claim::Released(release), lease: LEASE, paused_until_unix_ms: None };
+        let record = Record { claim: Claim::Released(release), lease: LEASE, slots: 1, paused_until_unix_ms: None };
         let expected = state.store.version;
         match Arc::make_mut(&mut state.store).write(expected, record) {
             Write::Written(version) => Some(version),

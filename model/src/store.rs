@@ -57,8 +57,12 @@ impl Store {
             Some(_) => Version { incarnation: 1, number: 100 },
             None => Version::ABSENT,
         };
-        let record =
-            release.map(|release| Record { claim: Claim::Released(release), lease: LEASE, paused_until_unix_ms: None });
+        let record = release.map(|release| Record {
+            claim: Claim::Released(release),
+            lease: LEASE,
+            slots: 1,
+            paused_until_unix_ms: None,
+        });
         Self {
             version,
             record,
@@ -133,7 +137,7 @@ impl Store {
             fingerprint: self.revision,
             why: "a stranger wrote it".to_owned(),
         };
-        self.put(Record { claim: Claim::Foreign(foreign), lease: LEASE, paused_until_unix_ms: None });
+        self.put(Record { claim: Claim::Foreign(foreign), lease: LEASE, slots: 1, paused_until_unix_ms: None });
     }
 
     /// The version of `back` changes ago, if it is still known.

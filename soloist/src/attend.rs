@@ -21,7 +21,7 @@ use crate::lock::board::{
 };
 use crate::lock::history::sentence;
 use crate::patience::within;
-use crate::snapshot::{Announcement, Snapshot};
+use crate::snapshot::{Announcement, Holder, Snapshot};
 
 /// How long the elector may take to answer a request. It does at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -243,6 +243,10 @@ impl<B: Board> Attendant<B> {
 
     /// Whether the lock names this activation as its holder. Yes where that is not known.
     async fn lock_names(&mut self, activation: Activation) -> bool {
+        let is_it = |holder: &Holder| holder.activation == Some(activation);
+        if self.snapshots.borrow().slots.iter().flatten().any(is_it) {
+            return true;
+        }
         let result = within(CALL_LIMIT, self.board.look()).await;
         let Some(look) = self.note("look at the lock", result) else { return true };
         let claim = look.seen.record.map(|record| record.claim);

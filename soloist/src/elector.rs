@@ -1,35 +1,31 @@
 //! Drives the machine: the only place that waits for store, clock and workload.
 
 mod count;
+mod line;
 mod predecessor;
 mod publish;
 mod standby;
 mod traffic;
 
 use std::ffi::OsString;
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use election::{
-    Action, Activation, Attempt, Claim, Entropy, Exit, Input, Instant, Machine, Output, Refusal, RefusalKind, Request,
-    Role, Seen, Token, Version, Write, kill_to_proof,
+    Action, Activation, Claim, Directed, Entropy, Exit, Input, Instant, Output, Record, Refusal, RefusalKind, Request,
+    Role, Seen, Slots, Token, Write, kill_to_proof,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::lock::{Lock, LockError};
+use crate::lock::Lock;
 use crate::metrics::Metrics;
-use crate::patience::within;
 use crate::route::Route;
 use crate::snapshot::{Announcement, Health, Publisher};
 use crate::workload::{Event, Launch, Preparation, Workload};
 
-use self::count::Count;
-use self::predecessor::Predecessor;
+use self::line::{Line, Operation, Watch, any_of, bounded_write, read, watch};
 use self::traffic::{Departure, Traffic};
 
 /// How often everybody else gets a turn before the workload is made ready: from here to the socket, the acquiring write
@@ -57,8 +53,8 @@ pub struct Command {
     pub argv: Vec<OsString>,
     /// What a tree gets between SIGTERM and SIGKILL when its command ends by itself.
     pub stop_grace: Duration,
-    /// The lock file, where the guard can write the release itself.
-    pub local_lock: Option<PathBuf>,
+    /// The lock file of each slot, where the guard can write the release itself.
+    pub local_locks: Vec<PathBuf>,
 }
 
 /// What reaches the elector from outside.
@@ -91,26 +87,22 @@ pub struct Petition {
     pub answer_to: oneshot::Sender<Result<(), Refusal>>,
 }
 
-/// A store operation under way, as the input that it will become.
-type Operation = Pin<Box<dyn Future<Output = Input>>>;
-
-/// A watch for changes under way.
-type Watch = Pin<Box<dyn Future<Output = Result<(), LockError>>>>;
-
 /// One member at work.
 pub struct Elector<E, L, W, C> {
-    machine: Machine<E>,
-    lock: Rc<L>,
+    slots: Slots<E>,
+    /// The way to the lock of each slot.
+    lines: Vec<Line<L>>,
     workload: W,
     clock: C,
     command: Command,
     orders: mpsc::Receiver<Order>,
-    operation: Option<Operation>,
-    /// The answer of the last one, until the machine has it.
-    answer: Option<Input>,
-    watch: Option<Watch>,
-    /// The version that the last answer named; changes are counted from here.
-    last_version: Version,
+    /// What is under way with each lock.
+    operations: Vec<Option<Operation>>,
+    /// The answer of the last one, and of which slot, until the machine has it.
+    answer: Option<(usize, Input)>,
+    watches: Vec<Option<Watch>>,
+    /// How many slots the group has, where that was said to be another number than this member was told.
+    differs: Option<u32>,
     petition: Option<Petition>,
     /// What was granted last in this activation, and to whom.
     granted: Option<String>,
@@ -121,9 +113,7 @@ pub struct Elector<E, L, W, C> {
     stays_unfit: bool,
     /// Why the present activation ends, once it does.
     end: Option<String>,
-    count: Count,
     traffic: Traffic,
-    predecessor: Predecessor,
     /// What is being acquired, until the workload was told to get ready for it.
     to_prepare: Option<Activation>,
     /// A workload was started and is not gone.
@@ -135,10 +125,10 @@ pub struct Elector<E, L, W, C> {
 }
 
 impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
-    /// Puts the parts together; nothing happens before [`Elector::run`].
+    /// Puts the parts together, with a lock for each slot; nothing happens before [`Elector::run`].
     pub fn new(
-        machine: Machine<E>,
-        lock: L,
+        slots: Slots<E>,
+        locks: Vec<L>,
         workload: W,
         clock: C,
         command: Command,
@@ -148,25 +138,23 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         let checked = publisher.newest().health.clone();
         publisher.update(|snapshot| snapshot.health = fitness(&checked, &workload));
         Self {
-            machine,
-            lock: Rc::new(lock),
+            operations: locks.iter().map(|_| None).collect(),
+            watches: locks.iter().map(|_| None).collect(),
+            slots,
+            lines: locks.into_iter().map(Line::new).collect(),
             workload,
             clock,
             command,
             orders,
-            operation: None,
             answer: None,
-            watch: None,
-            last_version: Version::ABSENT,
+            differs: None,
             petition: None,
             granted: None,
             publisher,
             checked,
             stays_unfit: false,
             end: None,
-            count: Count::new(Metrics::default()),
             traffic: Traffic::default(),
-            predecessor: Predecessor::default(),
             to_prepare: None,
             runs: false,
             measure_due: false,
@@ -177,80 +165,110 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     /// Counts into `metrics`, which somebody reads.
     #[must_use]
     pub fn counting(mut self, metrics: Metrics) -> Self {
-        self.count = Count::new(metrics);
+        for line in &mut self.lines {
+            line.count_into(metrics.clone());
+        }
         self
     }
 
-    /// Sends traffic to the active member by `route`.
+    /// Sends traffic to the active member by `routes`, one for each slot.
     #[must_use]
-    pub fn routed(mut self, route: Rc<dyn Route>) -> Self {
-        self.traffic = Traffic::of(route);
+    pub fn routed(mut self, routes: Vec<Rc<dyn Route>>) -> Self {
+        self.traffic = Traffic::of(routes);
         self
     }
 
     /// Takes part in the election until the machine decides to leave.
     pub async fn run(mut self) -> Exit {
-        let mut input = Input::Wake;
+        let (mut slot, mut input) = (0, Input::Wake);
         loop {
-            self.note_version(&input);
-            self.predecessor.note(&input);
-            self.publish_answer(&input);
+            self.lines[slot].note(self.clock.now(), &input);
+            self.publish_answer(slot, &input);
+            self.note_number(slot, &input);
             let shows_the_lock =
                 matches!(input, Input::Read(Ok(_)) | Input::Written { outcome: Write::Written(_), .. });
-            self.count.input(self.clock.now(), &input);
-            let outputs = self.machine.step(self.clock.now(), input);
+            let outputs = self.slots.step(self.clock.now(), slot, input);
             // Before anything is done: nobody shall read "active" when the stop has begun.
             self.publish(&outputs);
             self.note_unfit();
             self.note_end(&outputs);
-            self.count.outputs(self.clock.now(), &outputs, self.machine.role(), self.machine.timing());
+            self.count(&outputs);
             self.stand_by();
             // docs/safety.md R19.
-            match self.machine.role() {
+            match self.slots.role() {
                 Role::Active => {}
-                Role::Acquiring => self.traffic.prepare(),
+                Role::Acquiring => self.traffic.prepare(self.foremost()),
                 _ => {
                     self.traffic.leave();
                     self.to_prepare = None;
                     self.workload.discard();
                 }
             }
-            for output in outputs {
-                if let Some(exit) = self.perform(output) {
+            for (slot, output) in outputs {
+                if let Some(exit) = self.perform(slot, output) {
                     return self.settle(exit).await;
                 }
             }
             if shows_the_lock {
                 self.publish_previous();
             }
-            input = self.next_input().await;
+            (slot, input) = self.next_input().await;
         }
     }
 
-    fn note_version(&mut self, input: &Input) {
-        match input {
-            Input::Read(Ok(Seen { version, .. }))
-            | Input::Written { outcome: Write::Written(version), .. }
-            | Input::Gone { released: Some(version), .. } => self.last_version = *version,
-            _ => {}
+    /// The slot of the own activation, or the first.
+    fn foremost(&self) -> usize {
+        self.slots.turn().unwrap_or(0)
+    }
+
+    /// Whoever was told another number than the lock of the first slot says goes by the lock, and says so.
+    fn note_number(&mut self, slot: usize, input: &Input) {
+        let Input::Read(Ok(Seen { record: Some(Record { claim: Claim::Held(_), slots, .. }), .. })) = input else {
+            return;
+        };
+        if slot != 0 {
+            return;
+        }
+        let differs = (usize::try_from(*slots) != Ok(self.slots.count())).then_some(*slots);
+        if let Some(slots) = differs.filter(|_| differs != self.differs) {
+            let own = self.slots.count();
+            tracing::warn!(
+                "the group's record says that {slots} may be active at a time, and this member was started with \
+                 --active {own}: it takes no slot beyond the smaller number"
+            );
+        }
+        self.differs = differs;
+    }
+
+    /// What stands by first: the role of the member is that of the slot that does not.
+    fn count(&mut self, outputs: &[Directed]) {
+        let foremost = self.foremost();
+        let mut order: Vec<usize> = (0..self.lines.len()).collect();
+        order.sort_by_key(|slot| *slot == foremost);
+        for slot in order {
+            let of_slot = outputs.iter().filter(|(of, _)| *of == slot).map(|(_, output)| output);
+            let (now, role) = (self.clock.now(), self.slots.role_in(slot));
+            self.lines[slot].count.outputs(now, of_slot, role, self.slots.timing());
         }
     }
 
     /// Remembers what began a stop: the release comes later, and the history tells why.
-    fn note_end(&mut self, outputs: &[Output]) {
-        if self.machine.role() != Role::Stopping {
+    fn note_end(&mut self, outputs: &[Directed]) {
+        if self.slots.role() != Role::Stopping {
             self.end = None;
         } else if self.end.is_none() {
+            let foremost = self.foremost();
             let begins = |output: &&Output| matches!(output.action, Action::Stop { .. } | Action::Kill);
             let said = |output: &&Output| !output.action.is_routine();
-            let cause = outputs.iter().find(begins).or_else(|| outputs.iter().find(said));
+            let own = || outputs.iter().filter(|(slot, _)| *slot == foremost).map(|(_, output)| output);
+            let cause = own().find(begins).or_else(|| own().find(said));
             self.end = cause.map(|output| output.reason.clone());
         }
     }
 
     // === waiting ===
 
-    async fn next_input(&mut self) -> Input {
+    async fn next_input(&mut self) -> (usize, Input) {
         loop {
             if let Some(input) = self.wait().await {
                 return input;
@@ -258,21 +276,21 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         }
     }
 
-    /// Waits for one thing; nothing when it is of no interest to the machine.
-    async fn wait(&mut self) -> Option<Input> {
+    /// Waits for one thing, of one slot; nothing when it is of no interest to the machine.
+    async fn wait(&mut self) -> Option<(usize, Input)> {
+        let foremost = self.foremost();
         // What the guard said comes before what the store shows of it.
         if let Some(event) = self.workload.try_next().or_else(|| self.traffic.event()) {
-            return self.on_event(event);
+            return self.on_event(event).map(|input| (foremost, input));
         }
-        if let Some(input) = self.answer.take().or_else(|| self.measure()) {
-            return Some(input);
+        if let Some(answer) = self.answer.take() {
+            return Some(answer);
         }
-        // Nothing is watched while an operation is under way: its answer tells more, and a change of the own making
-        // would wake for nothing.
-        if self.watch.is_none() && self.operation.is_none() {
-            self.watch = Some(watch(Rc::clone(&self.lock), self.last_version, *self.machine.timing()));
+        if let Some(input) = self.measure() {
+            return Some((foremost, input));
         }
-        let wakeup = self.machine.next_wakeup();
+        self.watch();
+        let wakeup = self.slots.next_wakeup();
         let clock = &self.clock;
         let timer = async {
             match wakeup {
@@ -282,10 +300,9 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         };
         tokio::select! {
             biased;
-            event = self.workload.next() => self.on_event(event),
-            input = pending_or(&mut self.operation) => {
-                self.operation = None;
-                self.answer = Some(input);
+            event = self.workload.next() => self.on_event(event).map(|input| (foremost, input)),
+            answer = any_of(&mut self.operations) => {
+                self.answer = Some(answer);
                 None
             }
             () = let_others_go_first(), if self.to_prepare.is_some() => {
@@ -294,15 +311,23 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 }
                 None
             }
-            order = self.orders.recv() => self.on_order(order),
+            order = self.orders.recv() => self.on_order(order).map(|input| (foremost, input)),
             departure = self.traffic.next() => {
                 self.depart(departure);
                 None
             }
-            () = timer => Some(Input::Wake),
-            _ = pending_or(&mut self.watch) => {
-                self.watch = None;
-                Some(Input::Changed)
+            () = timer => Some((foremost, Input::Wake)),
+            (slot, _) = any_of(&mut self.watches) => Some((slot, Input::Changed)),
+        }
+    }
+
+    /// Nothing is watched while an operation is under way: its answer tells more, and a change of the own making would
+    /// wake for nothing.
+    fn watch(&mut self) {
+        for (slot, line) in self.lines.iter().enumerate() {
+            if self.watches[slot].is_none() && self.operations[slot].is_none() {
+                let timing = *self.slots.timing();
+                self.watches[slot] = Some(watch(Rc::clone(&line.lock), line.last_version, timing));
             }
         }
     }
@@ -313,7 +338,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             return None;
         }
         let proof = kill_to_proof(self.workload.resident_bytes());
-        (proof > self.machine.timing().proof()).then_some(Input::Measured { lateness: Duration::ZERO, proof })
+        (proof > self.slots.timing().proof()).then_some(Input::Measured { lateness: Duration::ZERO, proof })
     }
 
     fn on_event(&mut self, event: Event) -> Option<Input> {
@@ -403,31 +428,31 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     // === doing ===
 
     /// Carries out one output; the reason to leave, if that is what it is.
-    fn perform(&mut self, output: Output) -> Option<Exit> {
+    fn perform(&mut self, slot: usize, output: Output) -> Option<Exit> {
         let Output { action, reason } = output;
-        log(&action, &reason, self.machine.role());
+        log(&action, &reason, self.slots.role_in(slot), self.numbered(slot));
+        let lock = Rc::clone(&self.lines[slot].lock);
         match action {
-            Action::Read { limit } => self.operation = Some(read(Rc::clone(&self.lock), limit)),
+            Action::Read { limit } => self.ask(slot, read(lock, limit)),
             Action::Write { expected, record, attempt, limit } => {
-                self.predecessor.replaced(expected, &record);
-                if let (Claim::Held(holder), Role::Acquiring) = (&record.claim, self.machine.role()) {
+                self.lines[slot].predecessor.replaced(expected, &record);
+                if let (Claim::Held(holder), Role::Acquiring) = (&record.claim, self.slots.role_in(slot)) {
                     self.to_prepare = Some(holder.activation);
                 }
-                let lock = Rc::clone(&self.lock);
-                let is_release = matches!(record.claim, Claim::Released(_));
-                let why = self.end.clone().filter(|_| is_release).unwrap_or(reason);
-                let withdrawn = is_release.then(|| self.traffic.withdrawn());
+                let ends = matches!(record.claim, Claim::Released(_)) && self.foremost() == slot;
+                let why = self.end.clone().filter(|_| ends).unwrap_or(reason);
+                let withdrawn = ends.then(|| self.traffic.withdrawn());
                 let write = async move {
                     if let Some(withdrawn) = withdrawn {
                         withdrawn.await;
                     }
                     lock.write(expected, &record, &why).await
                 };
-                self.operation = Some(bounded_write(attempt, limit, write));
+                self.ask(slot, bounded_write(attempt, limit, write));
             }
-            Action::StepBack { pause } => self.lock.step_back(pause),
+            Action::StepBack { pause } => lock.step_back(pause),
             Action::Start { activation, token, kill_at, successor } => {
-                self.start(activation, token, kill_at, successor);
+                self.start(slot, activation, token, kill_at, successor);
             }
             Action::Extend { kill_at } => {
                 self.traffic.extend(kill_at);
@@ -440,10 +465,17 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             Action::Note => {}
             Action::Exit(exit) => return Some(exit),
         }
-        if self.operation.is_some() {
-            self.watch = None;
-        }
         None
+    }
+
+    fn ask(&mut self, slot: usize, operation: Operation) {
+        self.operations[slot] = Some(operation);
+        self.watches[slot] = None;
+    }
+
+    /// The number of a slot for people, where there are several.
+    fn numbered(&self, slot: usize) -> Option<usize> {
+        (self.lines.len() > 1).then_some(slot + 1)
     }
 
     fn answer(&mut self, answer: Result<(), Refusal>, reason: &str) {
@@ -463,22 +495,32 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         let _ = petition.answer_to.send(answer);
     }
 
-    fn start(&mut self, activation: Activation, token: Token, kill_at: Instant, successor: Option<String>) {
+    fn start(
+        &mut self,
+        slot: usize,
+        activation: Activation,
+        token: Token,
+        kill_at: Instant,
+        successor: Option<String>,
+    ) {
         let launch = Launch { preparation: self.preparation(activation), token, kill_at, successor };
         self.granted = None;
         self.to_prepare = None;
-        let before = self.predecessor.of(activation);
-        let departure = self.traffic.lead((launch, self.lock.descriptor()), before);
+        let line = &self.lines[slot];
+        let before = line.predecessor.of(activation);
+        let departure = self.traffic.lead(slot, (launch, line.lock.descriptor()), before);
         self.depart(departure);
     }
 
     fn preparation(&self, activation: Activation) -> Preparation {
+        let slot = self.foremost();
         Preparation {
             command: self.command.argv.clone(),
             activation,
-            member: self.machine.member(),
+            member: self.slots.member(),
+            slot: number(slot),
             stop_grace: self.command.stop_grace,
-            local_lock: self.command.local_lock.clone(),
+            local_lock: self.command.local_locks.get(slot).cloned(),
         }
     }
 
@@ -498,12 +540,9 @@ fn candidates(members: &[Announcement]) -> Vec<String> {
     fit.into_iter().map(|member| member.name.clone()).collect()
 }
 
-/// The future in the slot, or one that never ends.
-async fn pending_or<T>(slot: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T {
-    match slot {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
+/// The number of a slot for people, who count from 1.
+fn number(slot: usize) -> u32 {
+    u32::try_from(slot).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 /// Lets other tasks begin what they have to, and send it.
@@ -511,33 +550,6 @@ pub async fn let_others_go_first() {
     for _ in 0..TURNS_TO_SEND {
         tokio::task::yield_now().await;
     }
-}
-
-fn read<L: Lock + 'static>(lock: Rc<L>, limit: Duration) -> Operation {
-    Box::pin(async move { Input::Read(within(limit, lock.read()).await.map_err(|error| error.to_string())) })
-}
-
-// docs/safety.md R12: no answer in time is an unknown outcome.
-fn bounded_write(attempt: Attempt, limit: Duration, write: impl Future<Output = Write> + 'static) -> Operation {
-    Box::pin(async move {
-        let outcome = match timeout(limit, write).await {
-            Ok(outcome) => outcome,
-            Err(_) => Write::Unknown(format!("no answer within {limit:?}")),
-        };
-        Input::Written { attempt, outcome }
-    })
-}
-
-/// Watches the lock; where that fails, a look each period stands in for it.
-fn watch<L: Lock + 'static>(lock: Rc<L>, since: Version, timing: election::Timing) -> Watch {
-    Box::pin(async move {
-        let result = lock.changed(since).await;
-        if let Err(error) = &result {
-            tracing::warn!("{error}; looking each {:?} instead", timing.period());
-            tokio::time::sleep(timing.period()).await;
-        }
-        result
-    })
 }
 
 /// Whether a member may be active: fit is who has something to start, and whose check says so.
@@ -548,11 +560,11 @@ pub fn fitness(checked: &Health, workload: &impl Workload) -> Health {
     }
 }
 
-fn log(action: &Action, reason: &str, role: Role) {
+fn log(action: &Action, reason: &str, role: Role, slot: Option<usize>) {
     if action.is_routine() {
-        tracing::debug!(%role, "{reason}");
+        tracing::debug!(%role, slot, "{reason}");
     } else {
-        tracing::info!(%role, "{reason}");
+        tracing::info!(%role, slot, "{reason}");
     }
 }
 

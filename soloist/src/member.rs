@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use election::{Absence, Exit, Machine, OnExit, Role};
+use election::{Absence, Exit, OnExit, Role, Slots};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -20,14 +20,14 @@ use crate::elector::{Command, Elector, KernelEntropy, Order, fitness, let_others
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::consul::{ConsulLock, Keys};
-use crate::lock::file::{self, Category, FileBoard, FileLock, Keepers};
+use crate::lock::file::{self, Category, FileBoard, FileLock, JointAnnounce, Keepers};
 use crate::lock::kubernetes::{KubernetesLock, ObjectName, Witnesses};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::patience::within;
 use crate::route::Route;
 use crate::settings::notify::Listener;
-use crate::settings::{ConsulPlace, Duty, FilePlace, Place, Settings};
+use crate::settings::{ConsulPlace, Duty, FilePlace, Place, Settings, of_slot};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::Workload;
 use crate::workload::cgroup::Base;
@@ -117,15 +117,23 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
         tree: member.mark().map(|mark| file::Tree { mark, cgroup: member.charge.base.clone() }),
     };
     let allow_remote_fs = member.listening.settings.allow_remote_fs;
-    let lock = FileLock::open(file::Settings { path: place.path, allow_remote_fs, keepers }).map_err(refused)?;
-    lock.set_announce(Arc::new(member.charge.workload.keeper.announcer()));
-    let (lock_knows, commands_know) = (lock.guard_setter(), member.charge.commands.clone());
+    let announce = Arc::new(JointAnnounce::of(member.charge.workload.keeper.announcer()));
+    let open = |place: FilePlace| {
+        let settings = file::Settings { path: place.path, allow_remote_fs, keepers: keepers.clone() };
+        let lock = FileLock::open(settings).map_err(refused)?;
+        lock.set_announce(announce.clone());
+        Ok(lock)
+    };
+    let locks: Vec<FileLock> = member.slots().map(|slot| open(place.of_slot(slot))).collect::<Result<_, Failure>>()?;
+    let (locks_know, commands_know) =
+        (locks.iter().map(FileLock::guard_setter).collect::<Vec<_>>(), member.charge.commands.clone());
     member.charge.workload.keeper.on_replaced(move |guard| {
-        lock_knows(guard);
+        locks_know.iter().for_each(|lock_knows| lock_knows(guard));
         commands_know.set_guard(guard);
     });
-    let board = FileBoard::open(lock.path()).map_err(unavailable)?;
-    member.keep_warm(Some(lock.path().to_owned()));
+    let local_locks: Vec<PathBuf> = locks.iter().map(|lock| lock.path().to_owned()).collect();
+    let board = FileBoard::open(&local_locks[0]).map_err(unavailable)?;
+    member.keep_warm();
     let around_the_lock = AroundTheLock {
         board,
         // Members may find the file by different paths.
@@ -133,37 +141,42 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
         // Whoever holds the flock and finds no record is the first ever.
         absence: Absence::Free,
         can_pause: true,
-        local_lock: Some(lock.path().to_owned()),
+        local_locks,
         lingering: Vec::new(),
     };
-    member.elect(lock, around_the_lock).await
+    member.elect(locks, around_the_lock).await
 }
 
 async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Result<Exit, Failure> {
     let listening = Listening::start(settings, front)?;
     let Settings { access, timing, asks_kubelet, duty, .. } = &listening.settings;
     let witnesses = Witnesses { kubelet: *asks_kubelet, own_container: !matches!(duty, Duty::Via(_)) };
-    let opened = KubernetesLock::open(access.clone(), place, timing.period(), witnesses).await;
-    let lock = opened.map_err(misconfigured)?;
+    let opened = KubernetesLock::open(access.clone(), place.clone(), timing.period(), witnesses).await;
+    let mut locks = vec![opened.map_err(misconfigured)?];
     // Handshake and answer are under way while the guard is started: a container that runs anew has no time to lose.
-    lock.look_ahead();
+    locks[0].look_ahead();
     let_others_go_first().await;
+    for slot in listening.settings.slots().skip(1) {
+        let lock = locks[0].of_another(place.of_slot(slot), witnesses);
+        locks.push(lock);
+    }
     match listening.settings.duty.clone() {
-        Duty::Tell => at_the_lease(Member::of(listening, nothing)?, lock).await,
+        Duty::Tell => at_the_lease(Member::of(listening, nothing)?, locks).await,
         Duty::Via(path) => {
             let lateness = listening.settings.timing.lateness();
-            at_the_lease(Member::of(listening, || distant(&path, lateness))?, lock).await
+            at_the_lease(Member::of(listening, || distant(&path, lateness))?, locks).await
         }
         Duty::Command(_) => {
             let mut member = Member::of(listening, guarded)?;
             member.watch_the_guard();
-            member.keep_warm(None);
-            at_the_lease(member, lock).await
+            member.keep_warm();
+            at_the_lease(member, locks).await
         }
     }
 }
 
-async fn at_the_lease<W: Workload>(member: Member<W>, lock: KubernetesLock) -> Result<Exit, Failure> {
+async fn at_the_lease<W: Workload>(member: Member<W>, locks: Vec<KubernetesLock>) -> Result<Exit, Failure> {
+    let lock = &locks[0];
     // A shorter deadline might not be seen in time by a guard that hangs together with its wrapper.
     let can_pause = !matches!(member.listening.settings.duty, Duty::Via(_));
     let recorder = lock.recorder(member.listening.settings.name.clone());
@@ -172,16 +185,16 @@ async fn at_the_lease<W: Workload>(member: Member<W>, lock: KubernetesLock) -> R
         name: format!("{}/{}", lock.place().namespace, lock.place().name),
         absence: Absence::CostsALease,
         can_pause,
-        local_lock: None,
+        local_locks: Vec::new(),
         lingering: vec![("the recorder of Events", Box::new(|snapshots| Box::pin(recorder.run(snapshots))))],
     };
-    member.elect(lock, around_the_lock).await
+    member.elect(locks, around_the_lock).await
 }
 
 async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Result<Exit, Failure> {
     let mut member = Member::start(settings, front, guarded)?;
     member.watch_the_guard();
-    member.keep_warm(None);
+    member.keep_warm();
     let ConsulPlace { access, prefix, consul_lock_session, .. } = place;
     let mimics_consul_lock = consul_lock_session.is_some();
     if access.is_plaintext() {
@@ -189,19 +202,26 @@ async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Resu
         tracing::warn!("Consul at {address} is asked without TLS: whoever is on the way can change the lock");
     }
     let timing = member.listening.settings.timing;
-    let session =
-        consul_lock_session.unwrap_or_else(|| format!("soloist {} at '{prefix}'", member.listening.settings.name));
-    let lock = ConsulLock::new(access, Keys::of(&prefix), session, timing.lease(), timing.period());
-    let session = lock.session_keeper();
+    let name = &member.listening.settings.name;
+    let open = |slot: u32| {
+        let prefix = of_slot(&prefix, slot);
+        let session = consul_lock_session.clone().unwrap_or_else(|| format!("soloist {name} at '{prefix}'"));
+        ConsulLock::new(access.clone(), Keys::of(&prefix), session, timing.lease(), timing.period())
+    };
+    let locks: Vec<ConsulLock> = member.slots().map(open).collect();
+    let keep = |lock: &ConsulLock| -> (&'static str, Lingering) {
+        let session = lock.session_keeper();
+        ("the session", Box::new(move |snapshots| Box::pin(session.run(until_the_end(snapshots)))))
+    };
     let around_the_lock = AroundTheLock {
-        board: if mimics_consul_lock { lock.silent_board() } else { lock.board() },
+        board: if mimics_consul_lock { locks[0].silent_board() } else { locks[0].board() },
+        lingering: locks.iter().map(keep).collect(),
         name: prefix,
         absence: if mimics_consul_lock { Absence::FreeUnlessHeld } else { Absence::CostsALease },
         can_pause: false,
-        local_lock: None,
-        lingering: vec![("the session", Box::new(move |snapshots| Box::pin(session.run(until_the_end(snapshots)))))],
+        local_locks: Vec::new(),
     };
-    member.elect(lock, around_the_lock).await
+    member.elect(locks, around_the_lock).await
 }
 
 /// One order to leave after `patience`, unless the member has become active or is about to.
@@ -228,8 +248,8 @@ struct AroundTheLock<B> {
     /// What members call it, wherever they run.
     name: String,
     absence: Absence,
-    /// The lock file, where the guard can write the release itself.
-    local_lock: Option<PathBuf>,
+    /// The lock file of each slot, where the guard can write the release itself.
+    local_locks: Vec<PathBuf>,
     /// Whether the store honours a pause.
     can_pause: bool,
     /// What the lock needs, or tells people, until a moment after the elector's end.
@@ -277,7 +297,7 @@ impl Member<Guarded> {
     }
 
     /// Keeps the workload warm, where that is wanted.
-    fn keep_warm(&mut self, local_lock: Option<PathBuf>) {
+    fn keep_warm(&mut self) {
         let settings = &self.listening.settings;
         let (Some(warm), Duty::Command(command)) = (settings.warm, &settings.duty) else { return };
         self.charge.workload.keep_warm(Standing {
@@ -285,7 +305,6 @@ impl Member<Guarded> {
             member: settings.name.clone(),
             stop_grace: settings.stop_grace,
             notice: warm.notice,
-            local_lock,
             leaves_with_it: settings.on_exit == OnExit::Exit,
         });
     }
@@ -321,6 +340,11 @@ impl Listening {
 }
 
 impl<W: Workload> Member<W> {
+    /// The numbers of all slots.
+    fn slots(&self) -> impl Iterator<Item = u32> + use<W> {
+        self.listening.settings.slots()
+    }
+
     /// Starts what listens, and what `charge` needs. Nothing has asked the lock yet.
     fn start(
         settings: Settings,
@@ -336,18 +360,18 @@ impl<W: Workload> Member<W> {
         Ok(Self { listening, clock, charge: charge()? })
     }
 
-    /// Takes part in the election over `lock` until the machine decides to leave.
+    /// Takes part in the election over the locks of all slots until the machine decides to leave.
     async fn elect<L: Lock + 'static, B: Board + Send + Sync + 'static>(
         self,
-        lock: L,
+        locks: Vec<L>,
         around_the_lock: AroundTheLock<B>,
     ) -> Result<Exit, Failure> {
         let Self { listening, clock, charge } = self;
         let Listening { settings, front, http, mut around, sender, mut orders } = listening;
         let Charge { workload, base, commands } = charge;
-        let AroundTheLock { board, name, absence, can_pause, local_lock, lingering } = around_the_lock;
+        let AroundTheLock { board, name, absence, can_pause, local_locks, lingering } = around_the_lock;
         if settings.fail_fast {
-            first_look(&lock).await?;
+            first_look(&locks[0]).await?;
         }
         let routes = match routes::open_all(&settings, &name, &mut orders).await {
             Ok(Opened::Ready(routes)) => routes,
@@ -362,18 +386,18 @@ impl<W: Workload> Member<W> {
             // The application's own.
             Duty::Via(_) | Duty::Tell => Vec::new(),
         };
-        let command = Command { argv, stop_grace: settings.stop_grace, local_lock };
+        let command = Command { argv, stop_grace: settings.stop_grace, local_locks };
         let health = health::before_the_first(settings.health.as_ref());
         let fit = fitness(&health, &workload);
-        let machine = Machine::new(machine_settings(&settings, absence, can_pause, &fit), KernelEntropy);
+        let slots = Slots::new(&machine_settings(&settings, absence, can_pause, &fit), || KernelEntropy);
         let mut first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
         first.is_warm = settings.warm.is_some();
         if first.is_warm {
             notify::reset_files(&settings.listeners, &first).map_err(|why| Failure::new(Code::Permission, why))?;
         }
-        let publisher = Publisher::new(first);
+        let publisher = Publisher::new(first.in_slots(slots.count()));
         around.add("the countdown", countdown::run(publisher.subscribe()));
-        let nonce = machine.member().nonce;
+        let nonce = slots.member().nonce;
         if let Some(place) = settings.handover.clone() {
             let watching = handover::run(settings.access.clone(), place, publisher.subscribe(), sender.clone());
             around.add("the watch of the pod", watching);
@@ -405,10 +429,8 @@ impl<W: Workload> Member<W> {
             around.add(name, reader(publisher.subscribe()).map_err(internal("start what reads snapshots"))?);
         }
 
-        let mut elector = Elector::new(machine, lock, workload, clock, command, orders, publisher).counting(metrics);
-        if let Some(route) = front.route.or(routes) {
-            elector = elector.routed(route);
-        }
+        let mut elector = Elector::new(slots, locks, workload, clock, command, orders, publisher).counting(metrics);
+        elector = elector.routed(front.route.map_or(routes, |route| vec![route]));
         let exit = around.keep(elector.run(), &sender).await;
         if let Some(base) = base {
             base.remove();
@@ -506,6 +528,7 @@ fn machine_settings(settings: &Settings, absence: Absence, can_pause: bool, heal
         stop_grace: settings.stop_grace,
         absence,
         can_pause,
+        slots: settings.active,
         on_exit: settings.on_exit,
         on_loss: settings.on_loss,
         healthy: health.healthy,

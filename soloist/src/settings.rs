@@ -9,6 +9,7 @@ mod lock_url;
 mod name;
 pub mod notify;
 mod route;
+mod slots;
 pub mod target;
 mod variables;
 pub mod warm;
@@ -28,7 +29,7 @@ use crate::workload::size::memory_limit_bytes;
 
 pub use command::check as check_command;
 pub use http::{Address, Http, socket_path};
-pub use lock_url::{ConsulPlace, FilePlace, Place, only_one, place};
+pub use lock_url::{ConsulPlace, FilePlace, Place, of_slot, only_one, place};
 pub(crate) use lock_url::{is_label, is_subdomain};
 pub use variables::warn_about_unknown_variables;
 
@@ -43,6 +44,8 @@ pub struct Raw {
     pub name: Option<String>,
     /// `--lease`
     pub lease: String,
+    /// `--active`
+    pub active: Option<String>,
     /// `--stop-grace`
     pub stop_grace: String,
     /// `--allow-remote-fs`
@@ -94,6 +97,8 @@ pub struct Settings {
     pub name: String,
     /// All durations that follow from the lease.
     pub timing: Timing,
+    /// How many members of the group may be active at a time.
+    pub active: u32,
     /// What the workload gets on a planned stop.
     pub stop_grace: Duration,
     /// Whether a remote or layered file system will do.
@@ -159,6 +164,8 @@ impl Settings {
         // How large the workload may become is known of the own container alone.
         let limit = if raw.via.is_none() { memory_limit_bytes() } else { None };
         let timing = timing_within(&raw.lease, limit)?;
+        let active = slots::active(raw.active.as_deref(), &place)?;
+        slots::check_via(raw.via.is_some(), active)?;
         let fits = match &place {
             Place::File(_) => Ok(()),
             Place::Kubernetes(_) => kubernetes::check_lease(timing.lease()),
@@ -191,6 +198,7 @@ impl Settings {
         let instance =
             |service: &str| consul_service::definition(&raw.consul_service, service, &name, &place, &variable);
         let routes = route::routes(&raw.routes, &instance, &variable)?;
+        slots::check_routes(&routes, active)?;
         let watches_pod = raw.hands_over_on_eviction && matches!(place, Place::Kubernetes(_));
         let handover = watches_pod.then(|| route::own_place(&variable)).flatten();
         place.prepare()?;
@@ -201,6 +209,7 @@ impl Settings {
             asks_kubelet: raw.asks_kubelet,
             name,
             timing,
+            active,
             stop_grace,
             allow_remote_fs: raw.allow_remote_fs,
             fail_fast: raw.fail_fast,
@@ -215,6 +224,13 @@ impl Settings {
             hooks,
             listeners,
         })
+    }
+}
+
+impl Settings {
+    /// The numbers of all slots.
+    pub fn slots(&self) -> impl Iterator<Item = u32> + use<> {
+        1..=self.active
     }
 }
 

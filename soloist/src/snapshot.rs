@@ -26,6 +26,10 @@ pub struct Snapshot {
     pub since_unix_us: u64,
     /// Whom the lock names, as far as this member knows.
     pub holder: Option<Holder>,
+    /// The slot, counted from 1, that this member acquires, or is active in, or was until nothing of it is left.
+    pub slot: Option<u32>,
+    /// Whom the lock of each slot names, where there are several.
+    pub slots: Vec<Option<Holder>>,
     /// The own time of being active, until nothing of it is left.
     pub tenure: Option<Tenure>,
     /// The last time of being active that has ended, anybody's.
@@ -178,6 +182,8 @@ impl Snapshot {
             role: Role::Standby,
             since_unix_us: now_unix_us,
             holder: None,
+            slot: None,
+            slots: Vec::new(),
             tenure: None,
             previous: None,
             lease,
@@ -197,6 +203,15 @@ impl Snapshot {
         }
     }
 
+    /// A member of a group of which so many may be active.
+    #[must_use]
+    pub fn in_slots(mut self, count: usize) -> Self {
+        if count > 1 {
+            self.slots = vec![None; count];
+        }
+        self
+    }
+
     /// How long this member may still say that it is active; nothing if it may not.
     /// See docs/safety.md R16.
     pub fn active_for(&self, now: Instant) -> Option<Duration> {
@@ -207,7 +222,7 @@ impl Snapshot {
 
     /// The role that anybody may be told. A workload that is warm may hear of it from anywhere, so nobody hears that this
     /// member is active before the guard has told the workload and ends it at the deadline.
-    /// See docs/safety.md R20.
+    /// See docs/safety.md R21.
     pub fn told_role(&self) -> Role {
         match (self.role, self.workload) {
             (Role::Active, workload) if self.is_warm && !matches!(workload, Workload::Running { .. }) => {

@@ -36,6 +36,8 @@ pub struct Preparation {
     pub activation: Activation,
     /// The own member.
     pub member: Member,
+    /// The slot that it is active in, counted from 1.
+    pub slot: u32,
     /// How long the rest of a tree gets between SIGTERM and SIGKILL when the command ends by itself.
     pub stop_grace: Duration,
     /// The lock file, where the lock lives on this host: the guard writes the release itself then, so that it is there

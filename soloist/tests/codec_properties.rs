@@ -45,9 +45,11 @@ fn extras(prefix: &'static str) -> impl Strategy<Value = Map<String, Value>> {
 
 fn document() -> impl Strategy<Value = Document> {
     let max_ms = u64::try_from(MAX_LEASE.as_millis()).unwrap_or(u64::MAX);
-    let record = (claim(), 1..=max_ms, any::<Option<u64>>()).prop_map(|(claim, ms, paused_until_unix_ms)| Record {
+    let record = (claim(), 1..=max_ms, 1..=u32::MAX, any::<Option<u64>>());
+    let record = record.prop_map(|(claim, ms, slots, paused_until_unix_ms)| Record {
         claim,
         lease: Duration::from_millis(ms),
+        slots,
         paused_until_unix_ms,
     });
     (record, any::<Option<u64>>(), history(), extras(""), extras("x-")).prop_map(

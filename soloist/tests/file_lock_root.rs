@@ -65,7 +65,7 @@ fn held(attempt: u64) -> Record {
         attempt: Attempt { count: attempt, random: 1 },
         token: None,
     });
-    Record { claim, lease: std::time::Duration::from_secs(15), paused_until_unix_ms: None }
+    Record { claim, lease: std::time::Duration::from_secs(15), slots: 1, paused_until_unix_ms: None }
 }
 
 fn denied(write: Write, expected: &str) {

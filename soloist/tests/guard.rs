@@ -103,6 +103,7 @@ fn launch(activation: Activation, command: Vec<OsString>) -> Launch {
         command,
         activation,
         member: Member { name: "alpha".to_owned(), nonce: Nonce(9) },
+        slot: 1,
         stop_grace: Duration::from_millis(50),
         local_lock: None,
     };

@@ -36,6 +36,7 @@ pub struct Group {
     binaries: Option<PathBuf>,
     fresh: Duration,
     started: AtomicU32,
+    slots: u32,
 }
 
 impl Group {
@@ -53,6 +54,7 @@ impl Group {
             binaries: None,
             fresh: FRESH,
             started: AtomicU32::new(0),
+            slots: 1,
             folder,
             probes,
         })
@@ -61,6 +63,21 @@ impl Group {
     /// Every member gets `option` with this value; replaces the group's own.
     pub fn set(&mut self, option: &'static str, value: &str) {
         self.settings.insert(option, value.to_owned());
+    }
+
+    /// So many members may be active.
+    pub fn set_slots(&mut self, count: u32) -> Result<()> {
+        for slot in 2..=count {
+            fs::create_dir_all(self.page_of(slot)).context("failed to create a probe page")?;
+        }
+        self.slots = count;
+        self.set("--active", &count.to_string());
+        Ok(())
+    }
+
+    /// How many members may be active.
+    pub fn slots(&self) -> u32 {
+        self.slots
     }
 
     /// Puts the lock elsewhere.
@@ -114,7 +131,11 @@ impl Group {
     }
 
     fn page(&self) -> PathBuf {
-        self.probes.path().join("slots")
+        self.page_of(1)
+    }
+
+    fn page_of(&self, slot: u32) -> PathBuf {
+        stamp::page(self.probe_dir(), slot)
     }
 
     /// One of our binaries, where members of this group reach it.
@@ -152,18 +173,34 @@ impl Group {
         History::read(&self.page())
     }
 
+    /// Everything that was stamped in one slot until now.
+    pub fn history_of(&self, slot: u32) -> History {
+        History::read(&self.page_of(slot))
+    }
+
     /// The newest activation, if a process of it is alive at this moment.
     pub fn active(&self) -> Option<Span> {
-        let newest = History::of(stamp::read_page(&self.page())).spans.into_iter().max_by_key(|span| span.token)?;
+        self.active_in(1)
+    }
+
+    /// The same of one slot.
+    pub fn active_in(&self, slot: u32) -> Option<Span> {
+        let page = self.page_of(slot);
+        let newest = History::of(stamp::read_page(&page)).spans.into_iter().max_by_key(|span| span.token)?;
         let since = stamp::now().saturating_sub(newest.last);
         (Duration::from_nanos(since) < self.fresh).then_some(newest)
     }
 
     /// Waits until somebody is active with a token larger than `token`.
     pub fn wait_active_after(&self, token: u64, limit: Duration) -> Result<Span> {
-        let newer = || self.active().filter(|span| span.token > token);
-        wait_for(&format!("an activation after token {token}"), limit, newer)
-            .with_context(|| format!("stamped until now:\n{}{}", self.history(), self.logs()))
+        self.wait_active_in(1, token, limit)
+    }
+
+    /// The same in one slot.
+    pub fn wait_active_in(&self, slot: u32, token: u64, limit: Duration) -> Result<Span> {
+        let newer = || self.active_in(slot).filter(|span| span.token > token);
+        wait_for(&format!("an activation after token {token} in slot {slot}"), limit, newer)
+            .with_context(|| format!("stamped until now:\n{}{}", self.history_of(slot), self.logs()))
     }
 
     /// Moves the slots of activations before `token` out of the way of [`Group::active`]. Their processes, should one

@@ -149,6 +149,12 @@ impl History {
         found
     }
 
+    /// How many were alive at the same instant, at most: for a group of which several may be active.
+    pub fn most_at_once(&self) -> usize {
+        let alive = |at: u64| self.spans.iter().filter(|span| span.first <= at && at <= span.last).count();
+        self.spans.iter().map(|span| alive(span.first)).max().unwrap_or(0)
+    }
+
     /// From each activation to the next.
     pub fn gaps(&self) -> Vec<Gap> {
         let pairs = self.spans.iter().zip(self.spans.iter().skip(1));
@@ -253,6 +259,15 @@ mod tests {
     fn an_activation_that_comes_back_is_an_overlap() {
         let slots = vec![slot(1, 11, 1_000, 2_000), slot(2, 22, 3_000, 4_000), slot(1, 11, 5_000, 6_000)];
         assert_eq!(History::of(slots).violations().len(), 1);
+    }
+
+    #[test]
+    fn those_alive_at_one_instant_are_counted() {
+        let slots = vec![slot(1, 11, 1_000, 4_000), slot(1, 22, 2_000, 3_000), slot(2, 33, 3_000, 5_000)];
+        assert_eq!(History::of(slots).most_at_once(), 3);
+        let slots = vec![slot(1, 11, 1_000, 4_000), slot(1, 22, 2_000, 3_000), slot(2, 33, 3_001, 5_000)];
+        assert_eq!(History::of(slots).most_at_once(), 2);
+        assert_eq!(History::default().most_at_once(), 0);
     }
 
     #[test]

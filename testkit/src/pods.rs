@@ -54,7 +54,7 @@ impl Pods {
     pub fn new() -> Result<Self> {
         let kubectl = Kubectl::find("TESTBED_NODE2", "this test needs two nodes: make nodes")?;
         let stamps = tempfile::Builder::new().prefix("soloist-test-").tempdir_in("/dev/shm")?;
-        for folder in ["", "slots", "slots/old"] {
+        for folder in ["", "slots", "slots/old", "slots-2"] {
             let path = stamps.path().join(folder);
             std::fs::create_dir_all(&path)?;
             // The pods run as another user.
@@ -194,14 +194,24 @@ impl Pods {
 
     /// Everything that was stamped.
     pub fn history(&self) -> History {
-        History::of(stamp::read_page(&self.stamps.path().join("slots")))
+        self.history_of(1)
+    }
+
+    /// The same of one slot, where several may be active: there are pages for two.
+    pub fn history_of(&self, slot: u32) -> History {
+        History::of(stamp::read_page(&stamp::page(self.stamps.path(), slot)))
     }
 
     /// Waits for an activation with a larger token that stamps; its member is the pod's name.
     pub fn wait_active_after(&self, token: u64, limit: Duration) -> Result<Span> {
+        self.wait_active_in(1, token, limit)
+    }
+
+    /// The same in one slot.
+    pub fn wait_active_in(&self, slot: u32, token: u64, limit: Duration) -> Result<Span> {
         let found = wait_for(&format!("somebody active after token {token}"), limit, || {
             let fresh = stamp::now().saturating_sub(u64::try_from(FRESH.as_nanos()).unwrap_or(u64::MAX));
-            self.history().spans.into_iter().find(|span| span.token > token && span.last > fresh)
+            self.history_of(slot).spans.into_iter().find(|span| span.token > token && span.last > fresh)
         });
         found.with_context(|| self.logs())
     }

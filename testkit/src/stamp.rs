@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use soloist::clock;
@@ -15,6 +15,11 @@ use soloist::clock;
 const FIXED: usize = 64;
 /// Where the two numbers that each stamp changes start: `last`, `stamps`.
 const STAMP_AT: usize = 16;
+
+/// The page of one slot of a group: in a group of which only one may be active, that of the first.
+pub fn page(folder: &Path, slot: u32) -> PathBuf {
+    folder.join(if slot == 1 { "slots".to_owned() } else { format!("slots-{slot}") })
+}
 
 /// Which activation a process belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ pub mod ends;
 pub mod network;
 pub mod outage;
 pub mod rewound;
+pub mod slots;
 
 /// Makes a test of each statement of a module, for one kind of pair: `state!(network, Pair)`.
 #[macro_export]

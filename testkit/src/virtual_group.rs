@@ -10,9 +10,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use election::{Absence, Entropy, Exit, Machine, OnExit, OnLoss, Settings, Timing};
+use election::{Absence, Entropy, Exit, OnExit, OnLoss, Settings, Slots, Timing};
 use soloist::elector::{Command, Elector, Order};
 use soloist::lock::memory::MemoryStore;
+use soloist::route::Route;
 use soloist::snapshot::{Health, Publisher, Snapshot};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -51,8 +52,8 @@ impl Entropy for Dice {
 /// What all members of a simulated group share.
 #[derive(Clone)]
 pub struct World {
-    /// The store.
-    pub store: MemoryStore,
+    /// The store of each slot's lock.
+    pub stores: Vec<MemoryStore>,
     /// What the network does to each request.
     pub weather: Rc<RefCell<Weather>>,
     /// Who ran when.
@@ -66,12 +67,19 @@ pub struct World {
 impl Default for World {
     fn default() -> Self {
         Self {
-            store: MemoryStore::new(),
+            stores: vec![MemoryStore::new()],
             weather: Rc::default(),
             ledger: Rc::default(),
             directory: Rc::default(),
             on_exit: OnExit::Standby,
         }
+    }
+}
+
+impl World {
+    /// A group of which so many may be active.
+    pub fn of_slots(slots: usize) -> Self {
+        Self { stores: (0..slots).map(|_| MemoryStore::new()).collect(), ..Self::default() }
     }
 }
 
@@ -96,18 +104,24 @@ pub fn spawn(world: &World, name: &str, lease: Duration, rate: f64, seed: u64) -
         stop_grace: Duration::from_secs(2),
         absence: Absence::CostsALease,
         can_pause: true,
+        slots: u32::try_from(world.stores.len())?,
         on_exit: world.on_exit,
         on_loss: OnLoss::Standby,
         healthy: true,
     };
-    let network = Network::new(world.store.lock(), Rc::clone(&world.weather), Dice(dice.bits()));
+    let network = |store: &MemoryStore, seed| Network::new(store.lock(), Rc::clone(&world.weather), Dice(seed));
+    let locks = world.stores.iter().map(|store| network(store, dice.bits())).collect();
     let workload = VirtualWorkload::new(name, clock, world, Dice(dice.bits()));
-    let command = Command { argv: Vec::new(), stop_grace: settings.stop_grace, local_lock: None };
+    let command = Command { argv: Vec::new(), stop_grace: settings.stop_grace, local_locks: Vec::new() };
     let (orders, receiver) = mpsc::channel(4);
-    let machine = Machine::new(settings, dice);
+    // The first machine goes on with the dice themselves, as a member of one slot does.
+    let mut first = Some(dice.clone());
+    let slots = Slots::new(&settings, || first.take().unwrap_or_else(|| Dice(dice.bits())));
     let health = Health { healthy: true, why: String::new() };
-    let publisher = Publisher::new(Snapshot::new("virtual", name, lease, health, 0));
-    let route = Rc::new(VirtualRoute::new(name, Rc::clone(&world.directory)));
-    let elector = Elector::new(machine, network, workload, clock, command, receiver, publisher).routed(route);
+    let snapshot = Snapshot::new("virtual", name, lease, health, 0).in_slots(slots.count());
+    let publisher = Publisher::new(snapshot);
+    let route = |slot| Rc::new(VirtualRoute::new(name, slot, Rc::clone(&world.directory))) as Rc<dyn Route>;
+    let routes = (1..).zip(&world.stores).map(|(slot, _)| route(slot)).collect();
+    let elector = Elector::new(slots, locks, workload, clock, command, receiver, publisher).routed(routes);
     Ok(VirtualMember { orders, task: tokio::task::spawn_local(elector.run()) })
 }

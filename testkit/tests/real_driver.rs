@@ -8,14 +8,14 @@ use soloist::elector::Order;
 use testkit::virtual_group::{Dice, Ledger, VirtualMember, Weather, World, spawn};
 use tokio::task::LocalSet;
 
-/// Histories in this test; each has another seed.
+/// Histories in each test, unless `HISTORIES` chooses another number; each has another seed.
 const HISTORIES: u64 = 80;
 
 /// How long faults last in each, and how long the group has to recover afterwards.
 const STORMY: u64 = 60;
 const RECOVERY: Duration = Duration::from_secs(120);
 
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
 
 /// What happened over all histories: a fault that never fired proves nothing.
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
@@ -67,7 +67,8 @@ impl History {
         match self.dice.below(8) {
             0 => {
                 self.seen.deletions += 1;
-                self.world.store.delete();
+                let index = usize::try_from(self.dice.below(self.world.stores.len() as u64))?;
+                self.world.stores[index].delete();
             }
             1 | 2 => {
                 self.seen.departures += 1;
@@ -89,7 +90,8 @@ impl History {
     }
 
     async fn play(mut self, seed: u64) -> Result<Seen> {
-        let members = 2 + usize::try_from(self.dice.below(4))?;
+        let slots = self.world.stores.len();
+        let members = slots + 1 + usize::try_from(self.dice.below(4))?;
         for index in 0..members {
             self.start_member(index)?;
         }
@@ -102,19 +104,20 @@ impl History {
         *self.world.weather.borrow_mut() = Weather { delay_max: Duration::from_millis(5), ..Weather::default() };
         self.world.directory.borrow_mut().delay = Duration::from_millis(5);
         let limit = tokio::time::Instant::now() + RECOVERY;
-        let is_calm = |ledger: &Ledger| ledger.is_led() && ledger.ready.is_empty();
+        let is_calm = |ledger: &Ledger| ledger.leaders() == slots && ledger.ready.is_empty();
         while !is_calm(&self.world.ledger.borrow()) {
             let ready = self.world.ledger.borrow().ready.clone();
             let is_late = tokio::time::Instant::now() >= limit;
             ensure!(
                 !is_late,
-                "seed {seed}: nobody leads {RECOVERY:?} after the last fault, or is ready for ever: {ready:?}"
+                "seed {seed}: not {slots} lead {RECOVERY:?} after the last fault, or somebody is ready for ever: {ready:?}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.restart()?;
         }
         let ledger = self.world.ledger.borrow();
         ensure!(ledger.overlaps.is_empty(), "seed {seed}: {:?}", ledger.overlaps);
+        ensure!(ledger.most <= slots, "seed {seed}: {} led at the same time, and {slots} may", ledger.most);
         ensure!(ledger.disorders == 0, "seed {seed}: {} tokens out of order", ledger.disorders);
         ensure!(ledger.unpublished == 0, "seed {seed}: {} started before traffic went to them", ledger.unpublished);
         ensure!(ledger.hasty == 0, "seed {seed}: {} made ready beside another activation", ledger.hasty);
@@ -124,34 +127,55 @@ impl History {
     }
 }
 
-fn play(seed: u64) -> Result<Seen> {
+fn play(seed: u64, slots: usize) -> Result<Seen> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    let history = History { world: World::default(), dice: Dice(seed), members: Vec::new(), seen: Seen::default() };
+    let world = World::of_slots(slots);
+    let history = History { world, dice: Dice(seed), members: Vec::new(), seen: Seen::default() };
     LocalSet::new().block_on(&runtime, history.play(seed))
 }
 
-#[test]
-fn never_two_whatever_the_network_does_and_somebody_again_afterwards() -> Result<()> {
+fn play_all(slots: usize) -> Result<()> {
+    let histories = std::env::var("HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(HISTORIES);
     let mut sum = Seen::default();
-    for seed in 0..HISTORIES {
-        let seen = play(seed)?;
+    for seed in 0..histories {
+        let seen = play(seed, slots)?;
         sum.activations += seen.activations;
         sum.preparations += seen.preparations;
         sum.deletions += seen.deletions;
         sum.departures += seen.departures;
         sum.crashes += seen.crashes;
     }
-    println!("{sum:?} in {HISTORIES} histories");
-    ensure!(sum.activations > HISTORIES * 3, "too few activations: {sum:?}");
+    println!("{sum:?} in {histories} histories");
+    ensure!(sum.activations > histories * 3, "too few activations: {sum:?}");
     ensure!(sum.preparations > sum.activations, "no attempt was lost: {sum:?}");
     ensure!(sum.deletions > 0 && sum.departures > 0 && sum.crashes > 0, "a fault never fired: {sum:?}");
     Ok(())
 }
 
 #[test]
+fn never_two_whatever_the_network_does_and_somebody_again_afterwards() -> Result<()> {
+    play_all(1)
+}
+
+#[test]
+fn never_more_than_two_where_two_may_be_active() -> Result<()> {
+    play_all(2)
+}
+
+#[test]
+fn never_more_than_three_where_three_may_be_active() -> Result<()> {
+    play_all(3)
+}
+
+#[test]
+fn never_more_than_five_where_five_may_be_active() -> Result<()> {
+    play_all(5)
+}
+
+#[test]
 fn same_seed_gives_the_same_history() -> Result<()> {
-    for seed in [1, 7, 42] {
-        ensure!(play(seed)? == play(seed)?, "seed {seed} gave two histories");
+    for (seed, slots) in [(1, 1), (7, 1), (42, 1), (1, 3)] {
+        ensure!(play(seed, slots)? == play(seed, slots)?, "seed {seed} gave two histories");
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ fn member(world: &World, name: &str, seed: u64) -> Result<VirtualMember> {
 }
 
 fn who(world: &World) -> Option<String> {
-    world.directory.borrow().entry.as_ref().map(|(member, _)| member.clone())
+    world.directory.borrow().entries.get(&1).map(|(member, _)| member.clone())
 }
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
@@ -48,8 +48,8 @@ fn workload_waits_for_its_publication_and_the_lease_is_renewed_meanwhile() -> Re
         let a = member(&world, "a", 1)?;
         until("published", || who(&world).is_some()).await?;
         let b = member(&world, "b", 2)?;
-        assert!(!world.ledger.borrow().is_led(), "the answer is not there yet");
-        until("started", || world.ledger.borrow().is_led()).await?;
+        assert!(world.ledger.borrow().leaders() == 0, "the answer is not there yet");
+        until("started", || world.ledger.borrow().leaders() > 0).await?;
         let ledger = world.ledger.borrow();
         assert_eq!((ledger.activations, ledger.unpublished), (1, 0));
         assert_eq!(who(&world).as_deref(), Some("a"), "b has not taken over");
@@ -72,7 +72,7 @@ fn a_stop_calls_off_what_waits_and_releases_it() -> Result<()> {
         world.directory.borrow_mut().delay = Duration::from_millis(1);
         let _b = member(&world, "b", 2)?;
         let before = tokio::time::Instant::now();
-        until("b is active", || world.ledger.borrow().is_led()).await?;
+        until("b is active", || world.ledger.borrow().leaders() > 0).await?;
         assert!(before.elapsed() < LEASE / 4, "a had released: {:?}", before.elapsed());
         Ok(())
     })
@@ -83,14 +83,14 @@ fn a_stop_withdraws_before_the_workload_is_gone_and_the_exit_waits_for_it() -> R
     play(async {
         let world = World::default();
         let a = member(&world, "a", 1)?;
-        until("active", || world.ledger.borrow().is_led()).await?;
+        until("active", || world.ledger.borrow().leaders() > 0).await?;
         a.orders.send(Order::Leave).await?;
         until("withdrawn", || who(&world).is_none()).await?;
-        assert!(world.ledger.borrow().is_led(), "the workload is still stopping");
+        assert!(world.ledger.borrow().leaders() > 0, "the workload is still stopping");
         exit(a).await?;
 
         let b = member(&world, "b", 2)?;
-        until("active", || world.ledger.borrow().is_led()).await?;
+        until("active", || world.ledger.borrow().leaders() > 0).await?;
         world.directory.borrow_mut().delay = Duration::from_secs(4);
         b.orders.send(Order::Leave).await?;
         exit(b).await?;
@@ -103,13 +103,14 @@ fn a_stop_withdraws_before_the_workload_is_gone_and_the_exit_waits_for_it() -> R
 fn a_release_waits_for_the_withdrawal_but_only_for_a_moment() -> Result<()> {
     play(async {
         let world = World::default();
-        let is_released = || world.store.seen().record.is_some_and(|record| matches!(record.claim, Claim::Released(_)));
+        let is_released =
+            || world.stores[0].seen().record.is_some_and(|record| matches!(record.claim, Claim::Released(_)));
         for (name, delay) in [("a", Duration::from_millis(10)), ("b", LEASE / 4)] {
             let member = member(&world, name, 1)?;
-            until("active", || world.ledger.borrow().is_led()).await?;
+            until("active", || world.ledger.borrow().leaders() > 0).await?;
             world.directory.borrow_mut().delay = delay;
             member.orders.send(Order::Leave).await?;
-            until("gone", || !world.ledger.borrow().is_led()).await?;
+            until("gone", || world.ledger.borrow().leaders() == 0).await?;
             let before = tokio::time::Instant::now();
             until("released", is_released).await?;
             let is_withdrawn = who(&world).is_none();
@@ -130,7 +131,7 @@ fn a_member_whose_route_fails_makes_room_for_one_whose_route_works() -> Result<(
         let a = member(&world, "a", 1)?;
         until("failed", || world.directory.borrow().failures == 0).await?;
         let _b = member(&world, "b", 2)?;
-        until("active", || world.ledger.borrow().is_led()).await?;
+        until("active", || world.ledger.borrow().leaders() > 0).await?;
         assert_eq!(who(&world).as_deref(), Some("b"), "a stands back for a while");
         assert_eq!((world.ledger.borrow().activations, world.ledger.borrow().unpublished), (1, 0));
         assert!(!a.task.is_finished(), "it stands by");
@@ -147,7 +148,7 @@ fn a_member_that_may_not_stand_by_leaves_with_1_when_its_route_fails_and_release
         assert_eq!(world.ledger.borrow().activations, 0);
         let before = tokio::time::Instant::now();
         let _b = member(&world, "b", 2)?;
-        until("b is active", || world.ledger.borrow().is_led()).await?;
+        until("b is active", || world.ledger.borrow().leaders() > 0).await?;
         assert!(before.elapsed() < LEASE / 4, "a had released: {:?}", before.elapsed());
         Ok(())
     })

@@ -227,7 +227,7 @@ impl<E: Entropy> Core<E> {
         assert!(self.operation.is_none(), "one operation at a time");
         let attempt = self.next_attempt();
         self.operation = Some(Operation::Write(attempt));
-        let record = Record { claim: claim(attempt), lease, paused_until_unix_ms };
+        let record = Record { claim: claim(attempt), lease, slots: self.settings.slots, paused_until_unix_ms };
         let limit = self.settings.timing.attempt_limit();
         self.say(Action::Write { expected, record, attempt, limit }, reason);
         Send { attempt, at: now, lease }

@@ -259,6 +259,26 @@ impl Standby {
         self.sight.as_ref().is_some_and(|sight| sight.evidence == Evidence::Busy)
     }
 
+    /// See [`super::Machine::holds_back_until`].
+    pub fn holds_back_until(&self) -> Instant {
+        self.not_before.max(self.courteous_until)
+    }
+
+    /// While this member did not queue for the platform's own lock it could not get it: nobody's keepers hang for that.
+    pub fn comes_back(&mut self, now: Instant) {
+        if let Some(sight) = &mut self.sight
+            && sight.evidence == Evidence::Busy
+            && matches!(sight.subject, Subject::Released(_))
+        {
+            sight.since = now;
+        }
+    }
+
+    /// Whether the lock was held by `activation` at the last look.
+    pub fn sees(&self, activation: Activation) -> bool {
+        matches!(&self.sight, Some(Sight { subject: Subject::Held(_, held, _), .. }) if *held == activation)
+    }
+
     /// See [`super::Machine::vigil`].
     pub fn vigil<E: Entropy>(&self, core: &Core<E>) -> Option<Vigil> {
         let is_unproven = |sight: &&Sight| matches!(sight.subject, Subject::Vacant(_) | Subject::Foreign(_));

@@ -55,7 +55,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     }
     let target = arguments.place.target()?;
     let format = arguments.place.output;
-    let done = operate::block_on(async { fail_over(&target, &target.board().await?, format).await })?;
+    let done = operate::block_on(async { fail_over(&target, &target.board_of_slot().await?, format).await })?;
     format.print(&done, || done.text());
     Ok(0)
 }

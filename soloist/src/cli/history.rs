@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 /// Prints the last changes.
 pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     let target = arguments.place.target_to_look_at()?;
-    let look = operate::block_on(async { asking::readable(asking::look(&target.board().await?).await?) })?;
+    let look = operate::block_on(async { asking::readable(asking::look(&target.board_of_slot().await?).await?) })?;
     let history = History::of(&target, &look.history);
     arguments.place.output.print(&history, || history.text());
     Ok(0)

@@ -31,6 +31,10 @@ pub(super) struct Group {
     /// How long the others wait for an active member that is silent
     #[arg(long, env = "SOLOIST_LEASE", allow_hyphen_values = true, default_value = "15s", value_name = "DURATION")]
     lease: String,
+    /// How many members may be active at a time, each in a slot with a lock of its own: the one of --lock, and the same
+    /// with .2, .3 and so on behind it; 1 to 64
+    #[arg(long, env = "SOLOIST_ACTIVE", allow_hyphen_values = true, value_name = "N")]
+    active: Option<String>,
 }
 
 /// How the lock is reached, and who hears of the member.
@@ -103,6 +107,7 @@ impl Around {
             group: group.group,
             name: group.name,
             lease: group.lease,
+            active: group.active,
             allow_plaintext: self.access.allow_plaintext,
             notify: self.notify.raw(),
             access: self.access.into(),

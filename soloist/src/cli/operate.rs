@@ -5,6 +5,7 @@ pub(super) mod asking;
 pub(super) mod fake;
 mod place;
 pub(super) mod print;
+mod slots;
 
 use std::future::Future;
 
@@ -27,6 +28,9 @@ pub(super) struct Common {
     /// The group's name; without --lock the lock is GROUP.lock in the state folder
     #[arg(long, env = "SOLOIST_GROUP")]
     group: Option<String>,
+    /// Which slot, in a group of which several members may be active
+    #[arg(long, value_name = "K")]
+    slot: Option<u32>,
     #[command(flatten)]
     access: access::Arguments,
     /// A table for people, or JSON for programs
@@ -56,7 +60,7 @@ impl Common {
         if let Place::Consul(consul) = &lock {
             consul.check_plaintext(self.access.allow_plaintext)?;
         }
-        Target::new(self.group.clone(), lock, self.access.clone().into())
+        Ok(Target { slot: self.slot, ..Target::new(self.group.clone(), lock, self.access.clone().into())? })
     }
 }
 

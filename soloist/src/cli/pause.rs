@@ -53,7 +53,7 @@ pub(super) fn resume(arguments: &ResumeArguments) -> Result<i32, Failure> {
 
 fn carry_out(place: &operate::Common, length: Option<Duration>) -> Result<i32, Failure> {
     let target = place.target()?;
-    let paused = operate::block_on(async { set(&target, &target.board().await?, length).await })?;
+    let paused = operate::block_on(async { set(&target, &target.board_of_slot().await?, length).await })?;
     place.output.print(&paused, || paused.text());
     Ok(0)
 }

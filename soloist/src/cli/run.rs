@@ -65,9 +65,9 @@ Examples:
   soloist run --lock ./x.lock -- sh -c 'echo active $SOLOIST_FENCING_TOKEN; exec sleep 1000'
   soloist run --warm --health-exec ./is-ready --notify signal:USR1 -- ./server
 
-The workload finds SOLOIST_FENCING_TOKEN, SOLOIST_ROLE, SOLOIST_MEMBER and
-SOLOIST_ACTIVATION in its environment; with --warm only the role, which is
-standby, and the member.";
+The workload finds SOLOIST_FENCING_TOKEN, SOLOIST_ROLE, SOLOIST_MEMBER,
+SOLOIST_ACTIVATION and SOLOIST_SLOT in its environment; with --warm only the
+role, which is standby, and the member.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OnExitArgument {

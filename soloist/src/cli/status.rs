@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use election::{Claim, Record};
+use election::{Claim, Holder, Record};
 use serde::Serialize;
 
 use super::operate::print::{Colour, Lease, SCHEMA, coloured, short_time, since_then, span, table, time, time_and_age};
@@ -34,9 +34,9 @@ pub(super) struct Arguments {
 /// One look; 1 when nobody is active.
 pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     let target = arguments.place.target_to_look_at()?;
-    let look = operate::block_on(async { asking::look(&target.board().await?).await })?;
+    let looks = operate::block_on(async { target.looks(asking::look(&target.board().await?).await?).await })?;
     let now = unix_us();
-    let status = Status::of(&target, &look, now);
+    let status = Status::of(&target, &looks, now);
     arguments.place.output.print(&status, || status.text(now));
     Ok(status.code())
 }
@@ -62,9 +62,23 @@ struct Status {
     released: Option<Released>,
     /// Why it is so, in one sentence.
     reason: String,
+    /// Where there are several; what is said above is of the first that somebody is active in, or of the one asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    slots: Vec<Slot>,
     members: Vec<Member>,
     #[serde(skip)]
     unix_us: Times,
+}
+
+/// One of several slots.
+#[derive(Debug, Serialize)]
+struct Slot {
+    slot: usize,
+    state: &'static str,
+    holder: Option<String>,
+    fencing_token: Option<u64>,
+    written_age_ms: Option<u64>,
+    reason: String,
 }
 
 /// The same times as numbers, to tell their age.
@@ -100,19 +114,20 @@ struct Member {
 }
 
 impl Status {
-    fn of(target: &Target, look: &Look, now: u64) -> Self {
+    fn of(target: &Target, looks: &[Look], now: u64) -> Self {
+        let asked_for = target.slot.and_then(|slot| usize::try_from(slot).ok()?.checked_sub(1));
+        let foremost = asked_for.or_else(|| looks.iter().position(|look| holder(look).is_some())).unwrap_or(0);
+        let look = looks.get(foremost).unwrap_or(&looks[0]);
         let (record, written) = (look.seen.record.as_ref(), look.written_unix_us);
         let claim = record.map(|record| &record.claim);
         let last = look.history.last();
-        let holder = match claim {
-            Some(Claim::Held(holder)) => Some(holder),
-            _ => None,
-        };
+        let holder = holder(look);
         let since = last.filter(|change| holder.is_some() && change.until_us.is_none()).map(|change| change.from_us);
         let until = last.filter(|_| holder.is_none()).and_then(|change| change.until_us);
         let paused_until = record.and_then(|record| record.paused_until_unix_ms).map(|ms| ms.saturating_mul(1_000));
         let is_ours = |record: &&Record| !matches!(record.claim, Claim::Foreign(_));
-        let active = holder.map(|holder| holder.member.nonce.to_string());
+        let active: Vec<String> =
+            looks.iter().filter_map(self::holder).map(|holder| holder.member.nonce.to_string()).collect();
         Self {
             schema: SCHEMA,
             group: target.group.clone(),
@@ -128,7 +143,8 @@ impl Status {
             written_age_ms: written.map(|at| now.saturating_sub(at) / 1_000),
             released: released(claim, until),
             reason: reason(claim, last),
-            members: look.members.iter().map(|one| Member::of(one, active.as_deref(), now)).collect(),
+            slots: if looks.len() > 1 { Slot::all(looks, now) } else { Vec::new() },
+            members: looks[0].members.iter().map(|one| Member::of(one, &active, now)).collect(),
             unix_us: Times { since, until, written, paused_until },
         }
     }
@@ -163,11 +179,29 @@ impl Status {
         }
         line("reason", self.reason.clone());
         lines.push(String::new());
+        if !self.slots.is_empty() {
+            lines.extend([self.slots_table(), String::new()]);
+        }
         lines.push(self.members_table(now));
         lines.join("\n")
     }
 
+    fn slots_table(&self) -> String {
+        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let rows = self.slots.iter().map(|slot| {
+            let token = slot.fencing_token.map(|token| token.to_string());
+            let (number, state) = (slot.slot.to_string(), slot.state.to_owned());
+            [number, or_dash(slot.holder.clone()), or_dash(token), state, slot.reason.clone()]
+        });
+        table(["slot", "active", "token", "lock", "reason"], rows)
+    }
+
     fn headline(&self) -> String {
+        if !self.slots.is_empty() {
+            let active = self.slots.iter().filter(|slot| slot.holder.is_some()).count();
+            let colour = if active > 0 { Colour::Good } else { Colour::Bad };
+            return coloured(&format!("{active} of at most {} are active", self.slots.len()), colour);
+        }
         match (&self.holder, self.state) {
             (Some(holder), _) => {
                 let token = self.fencing_token.map_or("?".to_owned(), |token| token.to_string());
@@ -193,6 +227,31 @@ impl Status {
             ]
         });
         table(["", "member", "role", "health", "version", "last seen"], rows)
+    }
+}
+
+impl Slot {
+    fn all(looks: &[Look], now: u64) -> Vec<Self> {
+        let of = |(look, slot): (&Look, usize)| {
+            let claim = look.seen.record.as_ref().map(|record| &record.claim);
+            Self {
+                slot,
+                state: state(claim),
+                holder: holder(look).map(|holder| holder.member.name.clone()),
+                fencing_token: holder(look).and_then(|holder| holder.token).map(|token| token.0),
+                written_age_ms: look.written_unix_us.map(|at| now.saturating_sub(at) / 1_000),
+                reason: reason(claim, look.history.last()),
+            }
+        };
+        looks.iter().zip(1..).map(of).collect()
+    }
+}
+
+/// Whom a lock names.
+fn holder(look: &Look) -> Option<&Holder> {
+    match look.seen.record.as_ref().map(|record| &record.claim) {
+        Some(Claim::Held(holder)) => Some(holder),
+        _ => None,
     }
 }
 
@@ -237,9 +296,9 @@ fn paused(until: u64, now: u64) -> String {
 }
 
 impl Member {
-    fn of(announcement: &Announcement, active: Option<&str>, now: u64) -> Self {
+    fn of(announcement: &Announcement, active: &[String], now: u64) -> Self {
         let announced = announcement.at_unix_ms.saturating_mul(1_000);
-        let is_active = active == Some(announcement.nonce.as_str());
+        let is_active = active.contains(&announcement.nonce);
         Self {
             name: announcement.name.clone(),
             role: role(&announcement.role, is_active),
@@ -283,7 +342,7 @@ mod tests {
     fn status(look: &Look) -> Status {
         let target = target_at("/srv/app.lock");
         let look = Look { written_unix_us: Some(NOW - 1_200_000), ..look.clone() };
-        Status::of(&target, &look, NOW)
+        Status::of(&target, &[look], NOW)
     }
 
     #[test]
@@ -331,6 +390,22 @@ mod tests {
         assert!(text.contains("until    2023-11-14T22:13:15Z (5s ago)"), "{text}");
         assert!(text.contains("a released (no-child-left): switchover"), "{text}");
         assert_eq!(serde_json::to_value(&status).unwrap()["released"]["by"], "a");
+    }
+
+    #[test]
+    fn all_slots_are_shown_with_who_is_active_in_them() {
+        let target = target_at("/srv/app.lock");
+        let members = |look| with_members(look, NOW / 1_000, &[("a", true), ("b", true), ("c", true)]);
+        let looks = [members(released("c", 7)), held("a", 42), held("b", 43)];
+        let status = Status::of(&target, &looks, NOW);
+        assert_eq!(status.code(), 0);
+        let text = status.text(NOW);
+        assert!(text.starts_with("2 of at most 3 are active\n"), "{text}");
+        let marked: Vec<&str> = text.lines().filter(|line| line.trim_start().starts_with('*')).collect();
+        assert_eq!(marked.len(), 2, "{text}");
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!((&json["holder"], &json["slots"][1]["holder"]), (&"a".into(), &"a".into()));
+        assert_eq!((&json["slots"][0]["state"], &json["slots"][2]["fencing_token"]), (&"released".into(), &43.into()));
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     let timeout = settings::duration("--timeout", &arguments.timeout)?;
     let target = arguments.place.target()?;
     let (format, to) = (arguments.place.output, arguments.to.as_deref());
-    let done = operate::block_on(async { switch_over(&target, &target.board().await?, to, timeout, format).await })?;
+    let done =
+        operate::block_on(async { switch_over(&target, &target.board_of_slot().await?, to, timeout, format).await })?;
     format.print(&done, || done.text());
     Ok(0)
 }

@@ -63,7 +63,13 @@ impl Count {
     }
 
     /// Where a step of the machine has led, and what it wants done.
-    pub(super) fn outputs(&mut self, now: Instant, outputs: &[Output], role: Role, timing: &Timing) {
+    pub(super) fn outputs<'a>(
+        &mut self,
+        now: Instant,
+        outputs: impl IntoIterator<Item = &'a Output>,
+        role: Role,
+        timing: &Timing,
+    ) {
         for Output { action, .. } in outputs {
             match action {
                 Action::Read { .. } => self.asked = Some((Operation::Read, now)),
@@ -151,7 +157,7 @@ mod tests {
     }
 
     fn seen(number: u64, claim: Claim, evidence: Evidence) -> Input {
-        let record = Some(Record { claim, lease: Duration::from_secs(15), paused_until_unix_ms: None });
+        let record = Some(Record { claim, lease: Duration::from_secs(15), slots: 1, paused_until_unix_ms: None });
         Input::Read(Ok(Seen { version: Version { incarnation: 1, number }, record, evidence }))
     }
 

@@ -1,8 +1,8 @@
 //! Tells the rest of the program how this member stands.
 
-use election::{Action, Claim, Entropy, Input, Output, Record, Role, Seen, Write};
+use election::{Action, Claim, Directed, Entropy, Input, Output, Record, Role, Seen, Write};
 
-use super::Elector;
+use super::{Elector, number};
 use crate::clock::{Clock, unix_us};
 use crate::lock::Lock;
 use crate::snapshot::{Holder, Tenure, Workload as State};
@@ -10,12 +10,20 @@ use crate::workload::{Containment, Workload};
 
 impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     /// What an answer says, apart from what the machine makes of it.
-    pub(super) fn publish_answer(&self, input: &Input) {
+    pub(super) fn publish_answer(&self, slot: usize, input: &Input) {
         let now = self.clock.now();
+        let is_foremost = slot == self.foremost();
         self.publisher.update(|snapshot| match input {
             Input::Read(Ok(Seen { record, .. })) => {
                 snapshot.store_answered = Some(now);
-                snapshot.holder = record.as_ref().and_then(holder);
+                let holder = record.as_ref().and_then(holder);
+                if let Some(shown) = snapshot.slots.get_mut(slot) {
+                    shown.clone_from(&holder);
+                }
+                if !is_foremost {
+                    return;
+                }
+                snapshot.holder = holder;
                 snapshot.paused_until_unix_ms = record.as_ref().and_then(|record| record.paused_until_unix_ms);
                 if let Some(record) = record {
                     snapshot.lease = record.lease;
@@ -30,7 +38,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
 
     /// Who was active before, as the history has it. Nothing depends on it, and it takes a while to read.
     pub(super) fn publish_previous(&self) {
-        let previous = self.lock.history().into_iter().rev().find(|change| change.end.is_some());
+        let previous = self.lines[self.foremost()].lock.history().into_iter().rev().find(|change| change.end.is_some());
         self.publisher.update(|snapshot| snapshot.previous = previous);
     }
 
@@ -61,37 +69,41 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     }
 
     /// Where a step of the machine has led.
-    pub(super) fn publish(&self, outputs: &[Output]) {
-        let role = self.machine.role();
-        let timing = self.machine.timing();
+    pub(super) fn publish(&self, outputs: &[Directed]) {
+        let (role, turn, foremost) = (self.slots.role(), self.slots.turn(), self.foremost());
+        let timing = self.slots.timing();
         let has_processes = self.workload.has_processes();
         self.publisher.update(|snapshot| {
             if snapshot.role != role {
                 snapshot.role = role;
                 snapshot.since_unix_us = unix_us();
             }
-            snapshot.vigil = self.machine.vigil();
-            snapshot.due = self.machine.next_wakeup();
-            snapshot.tenure = self.machine.activation().map(|(activation, token, kill_at)| Tenure {
+            snapshot.vigil = self.slots.vigil();
+            snapshot.due = self.slots.next_wakeup();
+            snapshot.tenure = self.slots.activation().map(|(activation, token, kill_at)| Tenure {
                 activation,
                 token,
                 stop_at: kill_at - timing.grace(),
                 kill_at,
             });
+            snapshot.slot = turn.map(number);
             if let (Some(tenure), Role::Active | Role::Stopping) = (snapshot.tenure, role) {
                 snapshot.holder = Some(Holder {
                     name: snapshot.name.clone(),
                     activation: Some(tenure.activation),
                     token: Some(tenure.token),
                 });
+                if let Some(shown) = snapshot.slots.get_mut(foremost) {
+                    shown.clone_from(&snapshot.holder);
+                }
             }
-            for Output { action, reason } in outputs {
+            for (slot, Output { action, reason }) in outputs {
                 match action {
                     Action::Start { .. } if has_processes => snapshot.workload = State::Starting,
                     Action::Stop { .. } | Action::Kill if has_processes => {
                         snapshot.workload = State::Stopping { pid: snapshot.workload.pid() };
                     }
-                    Action::Write { record, .. } => {
+                    Action::Write { record, .. } if *slot == foremost => {
                         snapshot.lease = record.lease;
                         snapshot.paused_until_unix_ms = record.paused_until_unix_ms;
                     }

@@ -15,7 +15,7 @@ const GRACE_IN_A_HURRY: Duration = Duration::from_secs(1);
 impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     /// Sees to it that a standby has its workload, where that is kept warm.
     pub(super) fn stand_by(&mut self) {
-        if self.machine.role() == Role::Standby {
+        if self.slots.role() == Role::Standby {
             let pid = self.workload.stand_by();
             self.runs = self.workload.stands();
             self.publish_standby(pid);
@@ -30,7 +30,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             snapshot.containment = Some(containment);
             snapshot.memory_locked = Some(memory_locked);
         });
-        if self.machine.role() == Role::Standby {
+        if self.slots.role() == Role::Standby {
             self.publish_standby(Some(pid));
         }
         self.fitness()

@@ -32,37 +32,40 @@ pub(super) type Departure = (Launch, Option<OwnedFd>);
 /// The traffic of one member.
 #[derive(Default)]
 pub(super) struct Traffic {
-    route: Option<Rc<dyn Route>>,
+    /// One for each slot, or none at all.
+    routes: Vec<Rc<dyn Route>>,
     /// The launch that waits for its publication.
     waiting: Option<Departure>,
-    /// The activation that is published, or may be.
-    published: Option<Turn>,
+    /// The activation that is published, or may be, and by which route.
+    published: Option<(Turn, Rc<dyn Route>)>,
     operation: Option<Pending>,
     /// Whether the operation is a withdrawal.
     is_withdrawing: watch::Sender<bool>,
-    preparation: Option<Pending>,
+    /// For this slot.
+    preparation: Option<(usize, Pending)>,
     /// What is to be said of launches that never happened.
     events: VecDeque<Event>,
 }
 
 impl Traffic {
-    pub(super) fn of(route: Rc<dyn Route>) -> Self {
-        Self { route: Some(route), ..Self::default() }
+    pub(super) fn of(routes: Vec<Rc<dyn Route>>) -> Self {
+        Self { routes, ..Self::default() }
     }
 
-    /// Gets ready while the lock is being acquired.
-    pub(super) fn prepare(&mut self) {
-        if self.preparation.is_none() {
-            self.preparation = self.route.as_ref().map(|route| route.prepare());
+    /// Gets ready while the lock of this slot is being acquired.
+    pub(super) fn prepare(&mut self, slot: usize) {
+        if self.preparation.as_ref().is_none_or(|(of, _)| *of != slot) {
+            self.preparation = self.routes.get(slot).map(|route| (slot, route.prepare()));
         }
     }
 
     /// Publishes the activation, which came after `before`; gives the launch back at once where there is no route.
-    pub(super) fn lead(&mut self, departure: Departure, before: Option<Activation>) -> Option<Departure> {
-        let Some(route) = &self.route else { return Some(departure) };
+    pub(super) fn lead(&mut self, slot: usize, departure: Departure, before: Option<Activation>) -> Option<Departure> {
+        let Some(route) = self.routes.get(slot) else { return Some(departure) };
         let turn = Turn { activation: departure.0.preparation.activation, token: departure.0.token, before };
-        self.operation = Some(publish(Rc::clone(route), self.preparation.take(), turn));
-        self.published = Some(turn);
+        let preparation = self.preparation.take().filter(|(of, _)| *of == slot).map(|(_, preparation)| preparation);
+        self.operation = Some(publish(Rc::clone(route), preparation, turn));
+        self.published = Some((turn, Rc::clone(route)));
         self.waiting = Some(departure);
         None
     }
@@ -79,7 +82,7 @@ impl Traffic {
         if self.waiting.take().is_some() {
             self.events.push_back(Event::Gone { proof: Proof::NeverStarted, released: None });
         }
-        if let (Some(turn), Some(route)) = (self.published.take(), &self.route) {
+        if let Some((turn, route)) = self.published.take() {
             self.operation = Some(Box::pin(within(WITHDRAW_LIMIT, route.withdraw(turn))));
             self.is_withdrawing.send_replace(true);
         }
@@ -94,7 +97,7 @@ impl Traffic {
     pub(super) async fn next(&mut self) -> Option<Departure> {
         let result = match (&mut self.operation, &mut self.preparation) {
             (Some(operation), _) => operation.await,
-            (None, Some(preparation)) => {
+            (None, Some((_, preparation))) => {
                 // What failed here is asked for again, and complained about, when it is needed.
                 let _ = preparation.await;
                 self.preparation = None;
@@ -138,9 +141,10 @@ impl Traffic {
         if self.operation.is_some() {
             self.next().await;
         }
-        let Some(route) = &self.route else { return };
-        if let Err(why) = within(WITHDRAW_LIMIT, route.close()).await {
-            tracing::warn!("something of this member stays where traffic is sent from: {why}");
+        for route in &self.routes {
+            if let Err(why) = within(WITHDRAW_LIMIT, route.close()).await {
+                tracing::warn!("something of this member stays where traffic is sent from: {why}");
+            }
         }
     }
 }

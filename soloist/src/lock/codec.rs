@@ -14,7 +14,7 @@
 //! Whatever cannot be understood is a foreign claim, which is never free. The digest is FNV-1a (64 bits) over version,
 //! claim and lease: it tells an edit by hand or by another program from a write of ours; it is no signature. A claim
 //! that needs another field needs another format number, because members that do not know the field could not check
-//! the digest. Unknown fields beside the claim, and in `backend`, are kept and written back. The history is for people
+//! the digest. Unknown fields beside the claim, and in `backend`, are kept and written back. `slots` stands there where it is not 1. The history is for people
 //! only and not under the digest; one that cannot be read is dropped.
 
 use std::time::Duration;
@@ -147,6 +147,9 @@ pub fn encode(document: &Document) -> Result<String, EncodeError> {
     fields.insert("digest".into(), digest(document.version, &claim, lease_ms)?.into());
     fields.insert("claim".into(), serde_json::to_value(&claim)?);
     fields.insert("lease_ms".into(), lease_ms.into());
+    if record.slots != 1 {
+        fields.insert("slots".into(), record.slots.into());
+    }
     if let Some(until) = record.paused_until_unix_ms {
         fields.insert("paused_until_unix_ms".into(), until.into());
     }
@@ -166,7 +169,7 @@ pub fn encode(document: &Document) -> Result<String, EncodeError> {
 fn foreign(bytes: &[u8], why: String) -> Document {
     let claim = Claim::Foreign(Foreign { holder: None, fingerprint: fingerprint(bytes), why });
     Document {
-        record: Record { claim, lease: FOREIGN_LEASE, paused_until_unix_ms: None },
+        record: Record { claim, lease: FOREIGN_LEASE, slots: 1, paused_until_unix_ms: None },
         version: None,
         history: Vec::new(),
         backend: Map::new(),
@@ -192,6 +195,8 @@ fn parse(bytes: &[u8]) -> Result<Document, String> {
     let claim = take::<StoredClaim>(&mut fields, "claim")?.ok_or("the record has no claim")?;
     let stored_digest = take::<String>(&mut fields, "digest")?.ok_or("the record has no digest")?;
     let paused_until_unix_ms = take::<u64>(&mut fields, "paused_until_unix_ms")?;
+    // Members that know nothing of slots take part in one.
+    let slots = take::<u32>(&mut fields, "slots")?.unwrap_or(1).max(1);
     let history = fields.remove("history").map(history::parse).unwrap_or_default();
     let backend = take::<Map<String, Value>>(&mut fields, "backend")?.unwrap_or_default();
 
@@ -203,7 +208,7 @@ fn parse(bytes: &[u8]) -> Result<Document, String> {
     if stored_digest != expected {
         return Err(format!("the record was edited: its digest is {stored_digest:?}, its fields give {expected:?}"));
     }
-    let record = Record { claim: claim.read()?, lease, paused_until_unix_ms };
+    let record = Record { claim: claim.read()?, lease, slots, paused_until_unix_ms };
     Ok(Document { record, version, history, backend, unknown: fields })
 }
 
@@ -330,6 +335,7 @@ mod tests {
             record: Record {
                 claim,
                 lease: Duration::from_millis(15_001),
+                slots: 3,
                 paused_until_unix_ms: Some(1_700_000_000_000),
             },
             version: Some(42),

@@ -21,7 +21,7 @@ pub fn held(activation: u128, attempt: u64) -> Record {
         attempt: Attempt { count: attempt, random: 7 },
         token: None,
     });
-    Record { claim, lease: Duration::from_secs(15), paused_until_unix_ms: None }
+    Record { claim, lease: Duration::from_secs(15), slots: 1, paused_until_unix_ms: None }
 }
 
 /// The release of activation `activation`.
@@ -33,7 +33,7 @@ pub fn released(activation: u128) -> Record {
         proof: Proof::NoChildLeft,
         successor: Some("next".into()),
     });
-    Record { claim, lease: Duration::from_secs(15), paused_until_unix_ms: None }
+    Record { claim, lease: Duration::from_secs(15), slots: 1, paused_until_unix_ms: None }
 }
 
 /// The version that a successful write answered.

@@ -87,9 +87,18 @@ impl KubernetesLock {
         period: Duration,
         witnesses: Witnesses,
     ) -> Result<Self, LockError> {
-        let calls = Calls::open(access, place).await?;
+        Ok(Self::over(Calls::open(access, place).await?, period, witnesses))
+    }
+
+    /// Another Lease in the same namespace, over the same connections.
+    #[must_use]
+    pub fn of_another(&self, place: ObjectName, witnesses: Witnesses) -> Self {
+        Self::over(self.calls.about(place), self.period, witnesses)
+    }
+
+    fn over(calls: Calls, period: Duration, witnesses: Witnesses) -> Self {
         let witness = Witness::new(calls.access(), calls.home(), calls.place(), witnesses);
-        Ok(Self {
+        Self {
             calls,
             last: RefCell::new(None),
             period,
@@ -99,7 +108,7 @@ impl KubernetesLock {
             witness,
             woke_for_kubelet: Cell::new(false),
             ahead: RefCell::default(),
-        })
+        }
     }
 
     /// Which object it is, with its namespace.

@@ -128,7 +128,7 @@ impl MemoryStore {
     /// Writes a record that is none of ours, as another program would. Returns its version.
     pub fn blank(&self, foreign: Foreign) -> Version {
         let claim = Claim::Foreign(foreign);
-        let version = self.state().put(Record { claim, lease: FOREIGN_LEASE, paused_until_unix_ms: None });
+        let version = self.state().put(Record { claim, lease: FOREIGN_LEASE, slots: 1, paused_until_unix_ms: None });
         self.changes.send_replace(());
         version
     }

@@ -20,8 +20,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How it went.
 pub(super) enum Opened {
-    /// There are routes, or none were asked for.
-    Ready(Option<Rc<dyn Route>>),
+    /// There are routes, one for each slot, or none were asked for.
+    Ready(Vec<Rc<dyn Route>>),
     /// Somebody asked the member to leave meanwhile.
     Left,
 }
@@ -36,7 +36,7 @@ pub(super) async fn open_all(
     orders: &mut mpsc::Receiver<Order>,
 ) -> Result<Opened, Failure> {
     if settings.routes.is_empty() {
-        return Ok(Opened::Ready(None));
+        return Ok(Opened::Ready(Vec::new()));
     }
     if settings.routes.iter().any(Wanted::is_on_kubernetes) {
         settings.access.load().await.map_err(misconfigured)?;
@@ -45,7 +45,7 @@ pub(super) async fn open_all(
     tokio::pin!(opening);
     loop {
         tokio::select! {
-            opened = &mut opening => return opened.map(|route| Opened::Ready(Some(route))),
+            opened = &mut opening => return opened.map(Opened::Ready),
             order = orders.recv() => if matches!(order, None | Some(Order::Leave | Order::Hangup)) {
                 tracing::info!("leaving before the routes were opened");
                 return Ok(Opened::Left);
@@ -55,11 +55,11 @@ pub(super) async fn open_all(
 }
 
 /// Tries until there is an answer: a standby that starts while the API server is away waits for it.
-async fn open_patiently(settings: &Settings, lock: &str) -> Result<Rc<dyn Route>, Failure> {
+async fn open_patiently(settings: &Settings, lock: &str) -> Result<Vec<Rc<dyn Route>>, Failure> {
     let mut is_told = false;
     loop {
-        let why = match timeout(LIMIT, open(&settings.access, &settings.routes, lock)).await {
-            Ok(Ok(route)) => return Ok(route),
+        let why = match timeout(LIMIT, open(&settings.access, &settings.routes, lock, settings.active)).await {
+            Ok(Ok(routes)) => return Ok(routes),
             Ok(Err(Obstacle::Refusal(failure))) => return Err(failure),
             Ok(Err(Obstacle::Unavailable(why))) => why,
             Err(_) => format!("no answer within {LIMIT:?}"),

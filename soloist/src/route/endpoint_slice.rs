@@ -1,4 +1,4 @@
-//! One EndpointSlice of a Service without selector: one endpoint, the active member.
+//! One EndpointSlice of a Service without selector for each slot: one endpoint, the active member.
 
 use std::net::IpAddr;
 
@@ -29,16 +29,16 @@ pub struct Slice {
 
 impl EndpointSlice {
     /// Nothing is read or asked yet.
-    pub fn of(access: Access, target: Target) -> Self {
-        Self::new(access, Slice::new(target))
+    pub fn of(access: Access, target: Target, slot: u32) -> Self {
+        Self::new(access, Slice::new(target, slot))
     }
 }
 
 /// Refuses a Service that has other endpoints beside ours: whoever asks the Service would reach those as well.
 pub async fn check_others(api: &Api, target: &Target) -> Result<(), Obstacle> {
-    let own = Slice::new(target.clone());
+    let own = Slice::new(target.clone(), 1);
     let slices = api.list(&own.resource, &format!("{SERVICE}={}", target.service), Age::Newest).await?;
-    let is_other = |slice: &&Value| slice["metadata"]["name"] != own.name.as_str();
+    let is_other = |slice: &&Value| !own.is_of_some_slot(slice["metadata"]["name"].as_str().unwrap_or_default());
     let has_endpoints = |slice: &&Value| slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty());
     let Some(other) = slices.iter().filter(is_other).find(has_endpoints) else { return Ok(()) };
     let name = own.resource.called(other["metadata"]["name"].as_str().unwrap_or_default());
@@ -53,7 +53,7 @@ pub async fn check_others(api: &Api, target: &Target) -> Result<(), Obstacle> {
 }
 
 impl Slice {
-    fn new(target: Target) -> Self {
+    fn new(target: Target, slot: u32) -> Self {
         let resource = Resource {
             group: "discovery.k8s.io",
             kind: "EndpointSlice",
@@ -61,7 +61,17 @@ impl Slice {
             verbs: "get, list, create, update",
             namespace: target.namespace.clone(),
         };
-        Self { resource, name: format!("{}-soloist", target.service), target }
+        let first = format!("{}-soloist", target.service);
+        let name = if slot == 1 { first } else { format!("{first}-{slot}") };
+        Self { resource, name, target }
+    }
+
+    /// Whether the slice of the first slot is called this, or one of another slot.
+    fn is_of_some_slot(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&self.name);
+        rest.is_some_and(|rest| {
+            rest.is_empty() || rest.strip_prefix('-').is_some_and(|slot| slot.parse::<u32>().is_ok())
+        })
     }
 
     fn family(&self) -> &'static str {
@@ -162,7 +172,7 @@ mod tests {
     async fn one_slice_with_one_ready_endpoint_and_none_after_the_withdrawal() {
         let absent = say(404, json!({"kind": "Status", "details": {"kind": "endpointslices", "name": "app-soloist"}}));
         let server = Server::start(vec![absent, Reply::Store, Reply::Store]).await;
-        let route = EndpointSlice::of(access(&server), target("fd00::7"));
+        let route = EndpointSlice::of(access(&server), target("fd00::7"), 1);
         within_soon(route.publish(turn(7))).await.unwrap();
         within_soon(route.withdraw(turn(7))).await.unwrap();
         let requests = server.requests();
@@ -184,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_refused() {
-        let ours = Slice::new(target("10.0.0.7"));
+        let ours = Slice::new(target("10.0.0.7"), 1);
         assert_eq!(ours.look(&slice(MANAGER, "app", "IPv4")), Ok(()));
         for (found, expected) in [
             (slice("endpointslice-controller.k8s.io", "app", "IPv4"), "managed by endpointslice-controller"),

@@ -26,6 +26,11 @@ pub enum Wanted {
 }
 
 impl Wanted {
+    /// Whether each slot can have traffic of its own: the other objects have room for one active member.
+    pub fn has_slots(&self) -> bool {
+        matches!(self, Self::EndpointSlice(_))
+    }
+
     /// Whether it is about objects of Kubernetes.
     pub fn is_on_kubernetes(&self) -> bool {
         !matches!(self, Self::ConsulService(_))
@@ -58,25 +63,29 @@ impl From<Trouble> for Obstacle {
 }
 
 /// Opens all routes: reads what they need to know, and finds out whether they may write. `lock` is what the group's
-/// members have in common.
+/// members have in common. One for each slot.
 ///
 /// # Errors
 /// The first obstacle.
-pub async fn open(access: &Access, wanted: &[Wanted], lock: &str) -> Result<Rc<dyn Route>, Obstacle> {
-    let mut routes: Vec<Rc<dyn Route>> = Vec::with_capacity(wanted.len());
-    for one in wanted {
-        routes.push(open_one(access, one, lock).await.map_err(|obstacle| about(one, obstacle))?);
+pub async fn open(access: &Access, wanted: &[Wanted], lock: &str, slots: u32) -> Result<Vec<Rc<dyn Route>>, Obstacle> {
+    let mut of_slots = Vec::new();
+    for slot in 1..=slots {
+        let mut routes: Vec<Rc<dyn Route>> = Vec::with_capacity(wanted.len());
+        for one in wanted {
+            routes.push(open_one(access, one, lock, slot).await.map_err(|obstacle| about(one, obstacle))?);
+        }
+        of_slots.push(Rc::new(Several::new(routes)) as Rc<dyn Route>);
     }
-    Ok(Rc::new(Several::new(routes)))
+    Ok(of_slots)
 }
 
-async fn open_one(access: &Access, wanted: &Wanted, lock: &str) -> Result<Rc<dyn Route>, Obstacle> {
+async fn open_one(access: &Access, wanted: &Wanted, lock: &str, slot: u32) -> Result<Rc<dyn Route>, Obstacle> {
     let api = Api::new(access.clone());
     match wanted {
         Wanted::EndpointSlice(target) => {
             let target = with_ports(&api, target).await?;
             endpoint_slice::check_others(&api, &target).await?;
-            checked(EndpointSlice::of(access.clone(), target)).await
+            checked(EndpointSlice::of(access.clone(), target, slot)).await
         }
         Wanted::Endpoints(target) => {
             let target = with_ports(&api, target).await?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Number;
 
 use crate::lock::history::Change;
-use crate::snapshot::{Announcement, Snapshot};
+use crate::snapshot::{Announcement, Holder, Snapshot};
 use crate::spell::{seconds, time};
 
 /// Grows when a field changes its meaning or goes away.
@@ -20,6 +20,8 @@ pub(super) struct Status<'a> {
     role: String,
     holder: Option<&'a str>,
     fencing_token: Option<u64>,
+    #[serde(flatten)]
+    slots: Option<Slots<'a>>,
     since: Option<String>,
     lease: Lease,
     paused_until: Option<String>,
@@ -30,6 +32,21 @@ pub(super) struct Status<'a> {
     reason: &'a str,
     previous: Option<Previous<'a>>,
     members: Vec<Member<'a>>,
+}
+
+/// Where several members may be active.
+#[derive(Debug, Serialize)]
+struct Slots<'a> {
+    /// The own one.
+    slot: Option<u32>,
+    slots: Vec<Slot<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Slot<'a> {
+    slot: usize,
+    holder: Option<&'a str>,
+    fencing_token: Option<u64>,
 }
 
 /// The last time of being active that has ended.
@@ -83,6 +100,7 @@ impl<'a> Status<'a> {
             role: snapshot.told_role().to_string(),
             holder,
             fencing_token,
+            slots: slots(snapshot),
             since: time(snapshot.since_unix_us),
             lease: Lease { seconds: seconds(snapshot.lease), valid_for_ms: valid_for_ms(snapshot, now) },
             paused_until: snapshot.paused_until_unix_ms.and_then(time_ms),
@@ -125,9 +143,26 @@ impl<'a> Member<'a> {
 
 /// Whom the lock names, and its token where that is known.
 pub(super) fn holder(snapshot: &Snapshot) -> (Option<&str>, Option<u64>) {
-    let holder = snapshot.holder.as_ref();
+    named(snapshot.holder.as_ref())
+}
+
+fn named(holder: Option<&Holder>) -> (Option<&str>, Option<u64>) {
     let token = holder.and_then(|holder| holder.token).map(|token| token.0);
     (holder.map(|holder| holder.name.as_str()), token)
+}
+
+/// Nothing where there is only one.
+fn slots(snapshot: &Snapshot) -> Option<Slots<'_>> {
+    let slots: Vec<Slot> = snapshot
+        .slots
+        .iter()
+        .enumerate()
+        .map(|(index, shown)| {
+            let (holder, fencing_token) = named(shown.as_ref());
+            Slot { slot: index + 1, holder, fencing_token }
+        })
+        .collect();
+    (!slots.is_empty()).then_some(Slots { slot: snapshot.slot, slots })
 }
 
 /// How long this member may say that it is active; 0 if it may not.

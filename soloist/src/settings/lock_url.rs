@@ -80,6 +80,19 @@ impl Place {
         }
     }
 
+    /// The lock of a slot.
+    #[must_use]
+    pub fn of_slot(&self, slot: u32) -> Self {
+        match self {
+            Place::File(file) => Place::File(file.of_slot(slot)),
+            Place::Kubernetes(object) => Place::Kubernetes(object.of_slot(slot)),
+            Place::Consul(consul) => {
+                let prefix = of_slot(&consul.prefix, slot);
+                Place::Consul(Box::new(ConsulPlace { prefix, ..(**consul).clone() }))
+            }
+        }
+    }
+
     /// Makes the state folder where the lock is to be in it: for members only, whoever just looks leaves no trace.
     pub(super) fn prepare(&self) -> Result<(), Failure> {
         match self {
@@ -89,7 +102,22 @@ impl Place {
     }
 }
 
+/// What the lock of a slot is called: that of the first one as the group's own.
+pub fn of_slot(name: &str, slot: u32) -> String {
+    if slot == 1 { name.to_owned() } else { format!("{name}.{slot}") }
+}
+
 impl FilePlace {
+    /// The lock file of a slot.
+    #[must_use]
+    pub fn of_slot(&self, slot: u32) -> Self {
+        let mut path = self.path.clone();
+        if slot > 1 {
+            path.as_mut_os_string().push(format!(".{slot}"));
+        }
+        Self { path, is_default: self.is_default }
+    }
+
     fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         name.strip_suffix(".lock").filter(|stem| !stem.is_empty()).unwrap_or(&name).to_owned()

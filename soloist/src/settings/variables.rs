@@ -5,11 +5,12 @@ use clap::Command;
 use crate::workload::process::MARK;
 
 /// What the environment of workloads, checks and hooks carries, which a nested soloist inherits.
-const WORKLOADS_OWN: [&str; 7] = [
+const WORKLOADS_OWN: [&str; 8] = [
     "SOLOIST_FENCING_TOKEN",
     "SOLOIST_ROLE",
     "SOLOIST_MEMBER",
     "SOLOIST_ACTIVATION",
+    "SOLOIST_SLOT",
     "SOLOIST_HOOK",
     "SOLOIST_REASON",
     MARK,

@@ -78,6 +78,7 @@ mod tests {
             command: Vec::new(),
             activation: Activation(1),
             member: Member { name: "a".to_owned(), nonce: Nonce(1) },
+            slot: 1,
             stop_grace: Duration::from_secs(10),
             local_lock: None,
         };

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -36,7 +37,8 @@ pub(super) enum Order {
     Start(Start),
     /// Starts the command as a standby, which no deadline ends; the [`Parcel`] comes with it.
     Stand(Stand),
-    /// Makes the standby the active one, and tells it so; the lock descriptor comes with it if there is one.
+    /// Makes the standby the active one, and tells it so. A [`Parcel`] comes with it, for the path of the lock file, and
+    /// after it the lock descriptor if there is one.
     Activate(Start),
     /// SIGTERM now, SIGKILL after `grace`, for the reason `why`.
     Stop { grace: Duration, successor: Option<String>, why: String },
@@ -74,6 +76,7 @@ impl Order {
 pub(super) struct Prepare {
     pub activation: String,
     pub member: String,
+    pub slot: u32,
     pub stop_grace: Duration,
 }
 
@@ -150,6 +153,11 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
+    /// Where the guard writes the release, if it does.
+    pub(super) fn release(&self) -> Option<PathBuf> {
+        (!self.lock_path.is_empty()).then(|| PathBuf::from(&self.lock_path))
+    }
+
     /// Writes it into a new memfd, each part ended by the one byte that neither paths nor arguments can hold.
     pub(super) fn pack(&self) -> io::Result<OwnedFd> {
         let mut bytes = Vec::new();
@@ -231,26 +239,31 @@ pub(super) const TOKEN: &str = "SOLOIST_FENCING_TOKEN";
 pub(super) const ROLE: &str = "SOLOIST_ROLE";
 
 /// What the environment says of the time of being active, and of soloist itself.
-const OWN: [&str; 5] = [ROLE, TOKEN, "SOLOIST_MEMBER", "SOLOIST_ACTIVATION", MARK];
+const OWN: [&str; 6] = [ROLE, TOKEN, "SOLOIST_MEMBER", "SOLOIST_ACTIVATION", "SOLOIST_SLOT", MARK];
 
 impl Prepare {
     /// The workload's own variables, but for the [`TOKEN`].
-    pub(super) fn variables(&self) -> Vec<(&'static str, &str)> {
-        vec![(ROLE, "active"), ("SOLOIST_MEMBER", &self.member), ("SOLOIST_ACTIVATION", &self.activation)]
+    pub(super) fn variables(&self) -> [(&'static str, String); 4] {
+        [
+            (ROLE, "active".to_owned()),
+            ("SOLOIST_MEMBER", self.member.clone()),
+            ("SOLOIST_ACTIVATION", self.activation.clone()),
+            ("SOLOIST_SLOT", self.slot.to_string()),
+        ]
     }
 }
 
 impl Stand {
     /// The workload's own variables, but for the [`ROLE`].
-    pub(super) fn variables(&self) -> Vec<(&'static str, &str)> {
-        vec![("SOLOIST_MEMBER", &self.member), (MARK, &self.mark)]
+    pub(super) fn variables(&self) -> [(&'static str, String); 2] {
+        [("SOLOIST_MEMBER", self.member.clone()), (MARK, self.mark.clone())]
     }
 }
 
 /// The environment that the workload gets: the guard's, with its `own` variables and nothing else that soloist sets.
 pub(super) fn environment(
     inherited: impl Iterator<Item = (OsString, OsString)>,
-    own: &[(&'static str, &str)],
+    own: &[(&'static str, String)],
 ) -> Vec<(OsString, OsString)> {
     let is_own = |name: &OsStr| OWN.iter().any(|own| name == *own);
     let mut entries: Vec<_> = inherited.filter(|(name, _)| !is_own(name)).collect();
@@ -276,6 +289,7 @@ mod tests {
         Prepare {
             activation: format!("{:032x}", 7),
             member: "alpha".to_owned(),
+            slot: 2,
             stop_grace: Duration::from_millis(1500),
         }
     }
@@ -330,8 +344,9 @@ mod tests {
         let value = |name: &str| entries.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
         assert_eq!(value("SOLOIST_ROLE"), ["active"]);
         assert_eq!(value("SOLOIST_MEMBER"), ["alpha"]);
+        assert_eq!(value("SOLOIST_SLOT"), ["2"]);
         assert!(value(TOKEN).is_empty() && value(MARK).is_empty());
         assert_eq!(value("SOLOIST_GROUP"), ["g"]);
-        assert_eq!(entries.len(), 4);
+        assert_eq!(entries.len(), 5);
     }
 }

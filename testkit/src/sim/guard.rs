@@ -262,6 +262,7 @@ impl World<'_> {
                 successor: None,
             }),
             lease: Duration::from_millis(u64::from(self.members[self.trees[tree].member].spec.lease_ms)),
+            slots: 1,
             paused_until_unix_ms: None,
         };
         let version = self.register.put(release);

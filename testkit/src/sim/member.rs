@@ -118,6 +118,7 @@ impl Member {
             stop_grace: Duration::from_millis(u64::from(self.spec.stop_grace_ms)),
             absence: Absence::CostsALease,
             can_pause: true,
+            slots: 1,
             on_exit: match self.spec.on_exit {
                 0 => OnExit::Exit,
                 1 => OnExit::Restart,

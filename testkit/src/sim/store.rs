@@ -25,6 +25,7 @@ pub(super) fn free_record(scenario: &Scenario) -> Record {
             successor: None,
         }),
         lease: Duration::from_millis(u64::from(scenario.longest_lease_ms())),
+        slots: 1,
         paused_until_unix_ms: None,
     }
 }

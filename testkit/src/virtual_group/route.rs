@@ -1,6 +1,7 @@
 //! A route that only exists in a directory, slow and faulty as the test wants it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use tokio::time::sleep;
 /// Who gets traffic.
 #[derive(Debug, Default)]
 pub struct Directory {
-    /// The member, with the token that it published; nobody after a withdrawal.
-    pub entry: Option<(String, Token)>,
+    /// For each slot, counted from 1, the member with the token that it published; nobody after a withdrawal.
+    pub entries: BTreeMap<u32, (String, Token)>,
     /// The largest token that was ever published.
-    largest: Token,
+    largest: BTreeMap<u32, Token>,
     /// How long each operation takes before and after its effect.
     pub delay: Duration,
     /// So many operations fail from now on.
@@ -27,18 +28,19 @@ pub struct Directory {
 #[derive(Clone)]
 pub struct VirtualRoute {
     member: String,
+    slot: u32,
     directory: Rc<RefCell<Directory>>,
 }
 
 impl VirtualRoute {
     /// Nothing is published yet.
-    pub fn new(member: &str, directory: Rc<RefCell<Directory>>) -> Self {
-        Self { member: member.to_owned(), directory }
+    pub fn new(member: &str, slot: u32, directory: Rc<RefCell<Directory>>) -> Self {
+        Self { member: member.to_owned(), slot, directory }
     }
 
     /// One operation with its delays and failures.
     fn operate(&self, change: impl FnOnce(&mut Directory, &str) -> Result<(), String> + 'static) -> Pending {
-        let Self { member, directory } = self.clone();
+        let Self { member, directory, .. } = self.clone();
         Box::pin(async move {
             let delay = directory.borrow().delay;
             directory.borrow_mut().begun += 1;
@@ -59,19 +61,24 @@ impl VirtualRoute {
 
 impl Route for VirtualRoute {
     fn publish(&self, Turn { token, .. }: Turn) -> Pending {
+        let slot = self.slot;
         self.operate(move |directory, member| {
-            if directory.largest > token {
-                return Err(format!("token {} is newer", directory.largest));
+            let largest = directory.largest.entry(slot).or_default();
+            if *largest > token {
+                return Err(format!("token {largest} is newer"));
             }
-            directory.largest = token;
-            directory.entry = Some((member.to_owned(), token));
+            *largest = token;
+            directory.entries.insert(slot, (member.to_owned(), token));
             Ok(())
         })
     }
 
     fn withdraw(&self, Turn { token, .. }: Turn) -> Pending {
+        let slot = self.slot;
         self.operate(move |directory, _| {
-            directory.entry.take_if(|(_, published)| *published == token);
+            if directory.entries.get(&slot).is_some_and(|(_, published)| *published == token) {
+                directory.entries.remove(&slot);
+            }
             Ok(())
         })
     }

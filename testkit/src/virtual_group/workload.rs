@@ -1,7 +1,7 @@
 //! A workload that only exists in a ledger, and a guard that keeps its deadline to the letter.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,13 +13,21 @@ use tokio::time::Instant as True;
 
 use super::{Dice, Directory, VirtualClock, World};
 
+/// One time of being active.
+#[derive(Debug)]
+struct Run {
+    member: String,
+    slot: u32,
+    token: Token,
+}
+
 /// Who ran when, in true time.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    running: Vec<(String, Token)>,
+    running: Vec<Run>,
     /// Activations so far.
     pub activations: u64,
-    /// Pairs that ran at the same instant.
+    /// Pairs that ran at the same instant in one slot, or in two slots for one member.
     pub overlaps: Vec<String>,
     /// Activations whose token was not larger than all before.
     pub disorders: u64,
@@ -31,32 +39,39 @@ pub struct Ledger {
     pub preparations: u64,
     /// How often one was made ready while the last one was still there.
     pub hasty: u64,
-    largest: Token,
+    /// How many ran at the same instant, at most.
+    pub most: usize,
+    largest: BTreeMap<u32, Token>,
 }
 
 impl Ledger {
-    fn start(&mut self, member: &str, token: Token) {
-        for (other, its) in &self.running {
-            self.overlaps.push(format!("{member} started with token {token} while {other} ran with token {its}"));
+    fn start(&mut self, member: &str, slot: u32, token: Token) {
+        for Run { member: other, slot: its_slot, token: its } in &self.running {
+            if *its_slot == slot || other == member {
+                self.overlaps.push(format!(
+                    "{member} started in slot {slot} with token {token} while {other} ran in slot {its_slot} with token {its}"
+                ));
+            }
         }
-        self.disorders += u64::from(token <= self.largest);
-        self.largest = self.largest.max(token);
+        let largest = self.largest.entry(slot).or_default();
+        self.disorders += u64::from(token <= *largest);
+        *largest = token.max(*largest);
         self.activations += 1;
-        self.running.push((member.to_owned(), token));
+        self.running.push(Run { member: member.to_owned(), slot, token });
+        self.most = self.most.max(self.running.len());
     }
 
-    fn end(&mut self, token: Token) {
-        self.running.retain(|(_, running)| *running != token);
+    fn end(&mut self, member: &str) {
+        self.running.retain(|run| run.member != member);
     }
 
-    /// Whether somebody runs now.
-    pub fn is_led(&self) -> bool {
-        !self.running.is_empty()
+    /// How many run now.
+    pub fn leaders(&self) -> usize {
+        self.running.len()
     }
 }
 
 struct Running {
-    token: Token,
     kill_at: Instant,
     /// When the command ends by itself, or after SIGTERM.
     ends_at: Option<True>,
@@ -92,8 +107,8 @@ impl Drop for VirtualWorkload {
     /// A member that is gone has no workload: as in a PID namespace.
     fn drop(&mut self) {
         self.discard();
-        if let Some(run) = self.run.take() {
-            self.ledger.borrow_mut().end(run.token);
+        if self.run.take().is_some() {
+            self.ledger.borrow_mut().end(&self.member);
         }
     }
 }
@@ -112,14 +127,15 @@ impl Workload for VirtualWorkload {
 
     fn start(&mut self, launch: Launch, _descriptor: Option<OwnedFd>) {
         self.discard();
-        let is_published = self.directory.borrow().entry == Some((self.member.clone(), launch.token));
+        let slot = launch.preparation.slot;
+        let published = self.directory.borrow().entries.get(&slot).cloned();
+        let is_published = published == Some((self.member.clone(), launch.token));
         let mut ledger = self.ledger.borrow_mut();
         ledger.unpublished += u64::from(!is_published);
-        ledger.start(&self.member, launch.token);
+        ledger.start(&self.member, slot, launch.token);
         // One in three ends by itself within a minute.
         let ends_at = self.dice.one_in(3).then(|| True::now() + Duration::from_millis(self.dice.below(60_000)));
-        let (token, kill_at) = (launch.token, launch.kill_at);
-        self.run = Some(Running { token, kill_at, ends_at, code: 3, exited: false });
+        self.run = Some(Running { kill_at: launch.kill_at, ends_at, code: 3, exited: false });
     }
 
     fn extend(&mut self, kill_at: Instant) {
@@ -153,9 +169,8 @@ impl Workload for VirtualWorkload {
         if !std::mem::replace(&mut run.exited, true) {
             return Some(Event::Exited(Ending::Code(run.code)));
         }
-        let token = run.token;
         self.run = None;
-        self.ledger.borrow_mut().end(token);
+        self.ledger.borrow_mut().end(&self.member);
         Some(Event::Gone { proof: Proof::NoChildLeft, released: None })
     }
 

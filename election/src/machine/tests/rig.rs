@@ -28,6 +28,7 @@ pub fn settings(name: &str) -> Settings {
         stop_grace: Duration::from_secs(10),
         absence: Absence::CostsALease,
         can_pause: true,
+        slots: 1,
         on_exit: OnExit::Exit,
         on_loss: OnLoss::Standby,
         healthy: true,
@@ -219,7 +220,7 @@ impl Rig {
 }
 
 pub fn record(claim: Claim) -> Record {
-    Record { claim, lease: LEASE, paused_until_unix_ms: None }
+    Record { claim, lease: LEASE, slots: 1, paused_until_unix_ms: None }
 }
 
 pub fn member(name: &str) -> Member {

@@ -24,7 +24,7 @@ pub(in crate::cli) async fn look(board: &impl Board) -> Result<Look, Failure> {
     bounded("read the lock", board.look()).await
 }
 
-async fn bounded<T>(what: &str, call: impl Future<Output = Result<T, LockError>>) -> Result<T, Failure> {
+pub(super) async fn bounded<T>(what: &str, call: impl Future<Output = Result<T, LockError>>) -> Result<T, Failure> {
     match timeout(CALL_LIMIT, call).await {
         Ok(result) => result.map_err(failed),
         Err(_) => {

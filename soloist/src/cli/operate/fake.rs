@@ -121,7 +121,7 @@ impl Board for Fake {
 /// The group `app` with a lock file that nobody looks for.
 pub(in crate::cli) fn target_at(lock: &str) -> Target {
     let lock = Place::File(FilePlace { path: lock.into(), is_default: false });
-    Target { group: "app".to_owned(), lock, access: Access::default() }
+    Target { group: "app".to_owned(), lock, slot: None, access: Access::default() }
 }
 
 fn member(name: &str) -> Member {
@@ -129,7 +129,7 @@ fn member(name: &str) -> Member {
 }
 
 fn look(claim: Claim, number: u64) -> Look {
-    let record = Record { claim, lease: Duration::from_secs(15), paused_until_unix_ms: None };
+    let record = Record { claim, lease: Duration::from_secs(15), slots: 1, paused_until_unix_ms: None };
     let seen = Seen { version: Version { incarnation: 0, number }, record: Some(record), evidence: Evidence::None };
     Look { seen, history: Vec::new(), members: Vec::new(), written_unix_us: None }
 }

@@ -22,6 +22,8 @@ pub(in crate::cli) struct Target {
     pub group: String,
     /// The lock.
     pub lock: Place,
+    /// The slot that was asked for.
+    pub slot: Option<u32>,
     /// How the API server is reached, for a lock that is there.
     pub access: Access,
 }
@@ -33,12 +35,17 @@ impl Target {
         if let Place::File(FilePlace { path, .. }) = &lock {
             require_file(path)?;
         }
-        Ok(Self { group: group.unwrap_or_else(|| lock.name()), lock, access })
+        Ok(Self { group: group.unwrap_or_else(|| lock.name()), lock, slot: None, access })
     }
 
     /// The board beside the lock. Inside a runtime only.
     pub async fn board(&self) -> Result<AnyBoard, Failure> {
-        match &self.lock {
+        self.board_at(&self.lock).await
+    }
+
+    /// What is beside the lock of one slot.
+    pub async fn board_at(&self, lock: &Place) -> Result<AnyBoard, Failure> {
+        match lock {
             Place::File(file) => FileBoard::open(&file.path).map(AnyBoard::File).map_err(asking::failed),
             Place::Kubernetes(lease) => {
                 let board = LeaseBoard::open(self.access.clone(), lease.clone()).await;
@@ -54,6 +61,9 @@ impl Target {
     /// What names this lock on a command line.
     pub fn arguments(&self) -> String {
         let mut text = format!("--lock {}", quoted(&self.lock.to_string()));
+        if let Some(slot) = self.slot {
+            text.push_str(&format!(" --slot {slot}"));
+        }
         if let (Place::Kubernetes(_), Access { kubeconfig, context, .. }) = (&self.lock, &self.access) {
             let kubeconfig = kubeconfig.as_ref().map(|path| path.to_string_lossy().into_owned());
             for (flag, value) in [("--kubeconfig", kubeconfig.as_ref()), ("--context", context.as_ref())] {
@@ -106,6 +116,13 @@ macro_rules! of_either {
     };
 }
 
+impl AnyBoard {
+    /// One look at a lock that may not be there yet.
+    pub async fn look_at_what_is_there(&self) -> Result<Look, LockError> {
+        of_either!(self, board => board.look())
+    }
+}
+
 impl Board for AnyBoard {
     async fn announce(&self, own: &Announcement) -> Result<(), LockError> {
         of_either!(self, board => board.announce(own))
@@ -116,7 +133,7 @@ impl Board for AnyBoard {
     }
 
     async fn look(&self) -> Result<Look, LockError> {
-        let look = of_either!(self, board => board.look())?;
+        let look = self.look_at_what_is_there().await?;
         match self {
             AnyBoard::Lease(board) if look.seen.record.is_none() => {
                 let (name, namespace) = (&board.place().name, &board.place().namespace);

@@ -84,7 +84,7 @@ impl Entry {
         let holder = self.holder().map(str::to_owned);
         let seen = format!("{:?} {:?}", holder, self.value);
         let claim = Claim::Foreign(Foreign { holder, fingerprint: fingerprint(seen.as_bytes()), why: why.to_owned() });
-        Record { claim, lease: FOREIGN_LEASE, paused_until_unix_ms: None }
+        Record { claim, lease: FOREIGN_LEASE, slots: 1, paused_until_unix_ms: None }
     }
 
     /// The lock as the machine of whoever keeps the session `own` sees it. A foreigner has it for as long as his session

@@ -1,7 +1,7 @@
 //! Tells somebody else when this process holds a lock that others wait for: a process that is stopped meanwhile would
 //! block the whole group, so the guard kills it then.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Hears when this process holds one of the two locks of a lock file by itself.
 pub trait Announce: Send + Sync {
@@ -9,6 +9,41 @@ pub trait Announce: Send + Sync {
     fn holding(&self);
     /// From now on nothing is held.
     fn not_holding(&self);
+}
+
+/// Several lock files of one process, which hold something while one of them does.
+pub struct JointAnnounce {
+    announce: Box<dyn Announce>,
+    holding: Mutex<usize>,
+}
+
+impl JointAnnounce {
+    /// All of them tell `announce`.
+    pub fn of(announce: impl Announce + 'static) -> Self {
+        Self { announce: Box::new(announce), holding: Mutex::new(0) }
+    }
+
+    fn count(&self) -> MutexGuard<'_, usize> {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Announce for JointAnnounce {
+    fn holding(&self) {
+        let mut holding = self.count();
+        *holding += 1;
+        if *holding == 1 {
+            self.announce.holding();
+        }
+    }
+
+    fn not_holding(&self) {
+        let mut holding = self.count();
+        *holding = holding.saturating_sub(1);
+        if *holding == 0 {
+            self.announce.not_holding();
+        }
+    }
 }
 
 /// What is held now.
@@ -84,7 +119,7 @@ mod tests {
     #[derive(Default)]
     struct Heard(Mutex<Vec<bool>>);
 
-    impl Announce for Heard {
+    impl Announce for Arc<Heard> {
         fn holding(&self) {
             self.0.lock().unwrap().push(true);
         }
@@ -98,7 +133,7 @@ mod tests {
         let holds = Holds::default();
         holds.flock(true);
         let heard = Arc::new(Heard::default());
-        holds.announce_to(heard.clone());
+        holds.announce_to(Arc::new(heard.clone()));
         let first = holds.writing();
         let second = holds.writing();
         drop(first);
@@ -106,5 +141,19 @@ mod tests {
         drop(second);
         let told = heard.0.lock().unwrap().clone();
         assert_eq!(told, [true, false]);
+    }
+
+    #[test]
+    fn one_of_several_is_enough() {
+        let heard = Arc::new(Heard::default());
+        let joint = Arc::new(JointAnnounce::of(heard.clone()));
+        let several = [Holds::default(), Holds::default()];
+        several.iter().for_each(|holds| holds.announce_to(joint.clone()));
+        several[0].flock(true);
+        several[1].flock(true);
+        several[0].flock(false);
+        assert_eq!(*heard.0.lock().unwrap(), [true]);
+        several[1].flock(false);
+        assert_eq!(*heard.0.lock().unwrap(), [true, false]);
     }
 }

@@ -250,6 +250,7 @@ fn base(stored: Option<Stored>) -> Document {
         record: Record {
             claim: Claim::Foreign(election::Foreign { holder: None, fingerprint: 0, why: String::new() }),
             lease: Duration::ZERO,
+            slots: 1,
             paused_until_unix_ms: None,
         },
         version: None,

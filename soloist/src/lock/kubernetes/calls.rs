@@ -49,6 +49,12 @@ impl Calls {
         }
     }
 
+    /// Who calls about another object, over the same connections.
+    pub fn about(&self, place: ObjectName) -> Self {
+        let place = ObjectName { namespace: self.place.namespace.clone(), ..place };
+        Self { place, hub: Arc::default(), ..self.beside() }
+    }
+
     /// How the API server is reached.
     pub fn access(&self) -> &Access {
         self.sessions.access()

@@ -188,7 +188,7 @@ fn foreign(lease: &Value, why: String) -> Record {
         annotation(lease, DIGEST)
     ]);
     let claim = Claim::Foreign(Foreign { holder, fingerprint: fingerprint(live.to_string().as_bytes()), why });
-    Record { claim, lease: native_lease(spec), paused_until_unix_ms: None }
+    Record { claim, lease: native_lease(spec), slots: 1, paused_until_unix_ms: None }
 }
 
 /// The Lease's own duration; a longer one than is allowed here is taken as far as it is.
@@ -235,7 +235,7 @@ fn never_used() -> Record {
         successor: None,
     });
     // Nobody waits for it, and it must not lengthen what anybody waits for later.
-    Record { claim, lease: Duration::from_secs(1), paused_until_unix_ms: None }
+    Record { claim, lease: Duration::from_secs(1), slots: 1, paused_until_unix_ms: None }
 }
 
 /// The text of an annotation.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::lease::{RECORD, annotation, take_object};
 use super::rule::Verb;
+use crate::settings::of_slot;
 
 /// The annotation of client-go.
 pub const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
@@ -131,6 +132,12 @@ pub struct ObjectName {
 }
 
 impl ObjectName {
+    /// The object of a slot.
+    #[must_use]
+    pub fn of_slot(&self, slot: u32) -> Self {
+        Self { name: of_slot(&self.name, slot), ..self.clone() }
+    }
+
     /// A Lease.
     pub fn lease(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { kind: Kind::Lease, namespace: namespace.into(), name: name.into() }

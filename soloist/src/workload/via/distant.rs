@@ -293,6 +293,7 @@ impl Workload for Distant {
         self.order(Order::Prepare(Prepare {
             activation: preparation.activation.to_string(),
             member: preparation.member.name,
+            slot: preparation.slot,
             stop_grace: preparation.stop_grace,
         }));
     }

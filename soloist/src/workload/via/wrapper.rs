@@ -332,6 +332,7 @@ impl<'a> Wrapper<'a> {
             activation,
             // Only the name is for the workload.
             member: Member { name: prepare.member.clone(), nonce: Nonce(0) },
+            slot: prepare.slot,
             stop_grace: self.settings.stop_grace,
             local_lock: None,
         };

@@ -63,6 +63,11 @@ struct Arguments {
     write: Option<PathBuf>,
 }
 
+/// The slot that this activation is in; the first one where nothing is said.
+fn variable_slot() -> u32 {
+    std::env::var("SOLOIST_SLOT").ok().and_then(|slot| slot.parse().ok()).unwrap_or(1)
+}
+
 fn main() -> Result<ExitCode> {
     let mut born = stamp::now();
     let arguments = Arguments::parse();
@@ -80,7 +85,7 @@ fn main() -> Result<ExitCode> {
         }
         (None, None) => Identity::from_env()?,
     };
-    let page = arguments.dir.join("slots");
+    let page = stamp::page(&arguments.dir, variable_slot());
     if let Some(number) = arguments.brief {
         let stamper = Stamper::share(&page, &identity, &format!("storm{number}"), born)?;
         return habits::live_briefly(stamper);

@@ -13,7 +13,7 @@ fn place() -> ObjectName {
 fn vacant() -> Record {
     let vacancy =
         Vacancy { member: Member { name: "b".into(), nonce: Nonce(2) }, attempt: Attempt { count: 1, random: 1 } };
-    Record { claim: Claim::Vacant(vacancy), lease: Duration::from_secs(15), paused_until_unix_ms: None }
+    Record { claim: Claim::Vacant(vacancy), lease: Duration::from_secs(15), slots: 1, paused_until_unix_ms: None }
 }
 
 fn first(record: &Record) -> Value {
