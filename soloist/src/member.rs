@@ -133,8 +133,7 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
     });
     let local_locks: Vec<PathBuf> = locks.iter().map(|lock| lock.path().to_owned()).collect();
     let board = FileBoard::open(&local_locks[0]).map_err(unavailable)?;
-    // There is one slot where it is kept warm.
-    member.keep_warm(local_locks.first().cloned());
+    member.keep_warm();
     let around_the_lock = AroundTheLock {
         board,
         // Members may find the file by different paths.
@@ -170,7 +169,7 @@ async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Resu
         Duty::Command(_) => {
             let mut member = Member::of(listening, guarded)?;
             member.watch_the_guard();
-            member.keep_warm(None);
+            member.keep_warm();
             at_the_lease(member, locks).await
         }
     }
@@ -195,7 +194,7 @@ async fn at_the_lease<W: Workload>(member: Member<W>, locks: Vec<KubernetesLock>
 async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Result<Exit, Failure> {
     let mut member = Member::start(settings, front, guarded)?;
     member.watch_the_guard();
-    member.keep_warm(None);
+    member.keep_warm();
     let ConsulPlace { access, prefix, consul_lock_session, .. } = place;
     let mimics_consul_lock = consul_lock_session.is_some();
     if access.is_plaintext() {
@@ -298,7 +297,7 @@ impl Member<Guarded> {
     }
 
     /// Keeps the workload warm, where that is wanted.
-    fn keep_warm(&mut self, local_lock: Option<PathBuf>) {
+    fn keep_warm(&mut self) {
         let settings = &self.listening.settings;
         let (Some(warm), Duty::Command(command)) = (settings.warm, &settings.duty) else { return };
         self.charge.workload.keep_warm(Standing {
@@ -306,7 +305,6 @@ impl Member<Guarded> {
             member: settings.name.clone(),
             stop_grace: settings.stop_grace,
             notice: warm.notice,
-            local_lock,
             leaves_with_it: settings.on_exit == OnExit::Exit,
         });
     }

@@ -222,7 +222,7 @@ impl Snapshot {
 
     /// The role that anybody may be told. A workload that is warm may hear of it from anywhere, so nobody hears that this
     /// member is active before the guard has told the workload and ends it at the deadline.
-    /// See docs/safety.md R20.
+    /// See docs/safety.md R21.
     pub fn told_role(&self) -> Role {
         match (self.role, self.workload) {
             (Role::Active, workload) if self.is_warm && !matches!(workload, Workload::Running { .. }) => {

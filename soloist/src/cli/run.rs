@@ -66,8 +66,8 @@ Examples:
   soloist run --warm --health-exec ./is-ready --notify signal:USR1 -- ./server
 
 The workload finds SOLOIST_FENCING_TOKEN, SOLOIST_ROLE, SOLOIST_MEMBER,
-SOLOIST_ACTIVATION and SOLOIST_SLOT in its environment; with --warm only
-the role, which is standby, and the member.";
+SOLOIST_ACTIVATION and SOLOIST_SLOT in its environment; with --warm only the
+role, which is standby, and the member.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OnExitArgument {

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use election::{Activation, Instant};
+use election::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -316,10 +316,11 @@ impl Guard {
                 run.start(&start, fds.into_iter().next(), &self.site);
             }
             (Order::Stand(stand), None) => self.stand(&stand, fds),
-            (Order::Activate(start), Some(run)) if run.is_standby() => match Activation::parse(&start.activation) {
-                Some(activation) => run.activate(activation, start, fds.into_iter().next(), &self.site),
-                None => self.orphan(),
-            },
+            (Order::Activate(start), Some(run)) if run.is_standby() => {
+                if !run.activate(start, fds, &self.site) {
+                    self.orphan();
+                }
+            }
             (Order::Discard, Some(run)) => run.discard(now),
             (Order::Stop { grace, successor, why }, Some(run)) => run.stop(grace, successor, why, now),
             (Order::Kill, Some(run)) => run.kill(now, "the elector had it killed"),

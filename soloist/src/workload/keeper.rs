@@ -4,6 +4,7 @@
 //! the guard is gone, and kills a guard that does not answer. Orders are put into a socket and never wait.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -263,8 +264,7 @@ impl Keeper {
             ));
         }
         let leaf = Activation(u128::from(self.stood));
-        let lock_path = standing.local_lock.clone().map(PathBuf::into_os_string).unwrap_or_default();
-        let parcel = Parcel { lock_path, command: standing.command.clone() };
+        let parcel = Parcel { lock_path: OsString::new(), command: standing.command.clone() };
         let stand = Order::Stand(Stand {
             leaf: leaf.to_string(),
             member: standing.member.clone(),
@@ -284,7 +284,9 @@ impl Keeper {
     /// Makes the standby the active one.
     pub(super) fn activate(&mut self, launch: Launch, descriptor: Option<OwnedFd>) -> io::Result<()> {
         let start = Order::Activate(Start::of(&launch, descriptor.is_some()));
-        let packet = Packet::new(&start, descriptor.into_iter().collect())?;
+        let lock_path = launch.preparation.local_lock.map(PathBuf::into_os_string).unwrap_or_default();
+        let parcel = Parcel { lock_path, command: Vec::new() }.pack()?;
+        let packet = Packet::new(&start, [parcel].into_iter().chain(descriptor).collect())?;
         let (Some(_), Some(guard)) = (&self.run, &mut self.guard) else { return Err(ErrorKind::NotFound.into()) };
         // See docs/safety.md R14: the guard reads it before it tells the standby.
         guard.page.store(launch.kill_at);

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -36,7 +37,8 @@ pub(super) enum Order {
     Start(Start),
     /// Starts the command as a standby, which no deadline ends; the [`Parcel`] comes with it.
     Stand(Stand),
-    /// Makes the standby the active one, and tells it so; the lock descriptor comes with it if there is one.
+    /// Makes the standby the active one, and tells it so. A [`Parcel`] comes with it, for the path of the lock file, and
+    /// after it the lock descriptor if there is one.
     Activate(Start),
     /// SIGTERM now, SIGKILL after `grace`, for the reason `why`.
     Stop { grace: Duration, successor: Option<String>, why: String },
@@ -151,6 +153,11 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
+    /// Where the guard writes the release, if it does.
+    pub(super) fn release(&self) -> Option<PathBuf> {
+        (!self.lock_path.is_empty()).then(|| PathBuf::from(&self.lock_path))
+    }
+
     /// Writes it into a new memfd, each part ended by the one byte that neither paths nor arguments can hold.
     pub(super) fn pack(&self) -> io::Result<OwnedFd> {
         let mut bytes = Vec::new();
@@ -231,28 +238,25 @@ pub(super) const TOKEN: &str = "SOLOIST_FENCING_TOKEN";
 /// What the workload is when it starts.
 pub(super) const ROLE: &str = "SOLOIST_ROLE";
 
-/// Which of several slots it is active in.
-const SLOT: &str = "SOLOIST_SLOT";
-
 /// What the environment says of the time of being active, and of soloist itself.
-const OWN: [&str; 6] = [ROLE, TOKEN, SLOT, "SOLOIST_MEMBER", "SOLOIST_ACTIVATION", MARK];
+const OWN: [&str; 6] = [ROLE, TOKEN, "SOLOIST_MEMBER", "SOLOIST_ACTIVATION", "SOLOIST_SLOT", MARK];
 
 impl Prepare {
     /// The workload's own variables, but for the [`TOKEN`].
-    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
-        vec![
+    pub(super) fn variables(&self) -> [(&'static str, String); 4] {
+        [
             (ROLE, "active".to_owned()),
             ("SOLOIST_MEMBER", self.member.clone()),
             ("SOLOIST_ACTIVATION", self.activation.clone()),
-            (SLOT, self.slot.to_string()),
+            ("SOLOIST_SLOT", self.slot.to_string()),
         ]
     }
 }
 
 impl Stand {
     /// The workload's own variables, but for the [`ROLE`].
-    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
-        vec![("SOLOIST_MEMBER", self.member.clone()), (MARK, self.mark.clone())]
+    pub(super) fn variables(&self) -> [(&'static str, String); 2] {
+        [("SOLOIST_MEMBER", self.member.clone()), (MARK, self.mark.clone())]
     }
 }
 

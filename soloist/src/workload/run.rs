@@ -135,7 +135,7 @@ impl Run {
             notice: None,
             granted: false,
             lock: None,
-            release: (!parcel.lock_path.is_empty()).then(|| PathBuf::from(&parcel.lock_path)),
+            release: parcel.release(),
             successor: None,
             end: None,
             stop_grace,
@@ -215,13 +215,24 @@ impl Run {
     /// The standby's activation was granted. From here on it ends as any other; whether it may still be told is decided
     /// at the last moment.
     /// See docs/safety.md R14.
-    pub(super) fn activate(&mut self, activation: Activation, start: Start, lock: Option<OwnedFd>, site: &Site) {
+    ///
+    /// False where that cannot be understood.
+    pub(super) fn activate(&mut self, start: Start, fds: Vec<OwnedFd>, site: &Site) -> bool {
+        let mut fds = fds.into_iter();
+        let parcel = fds.next().and_then(|memfd| Parcel::unpack(memfd).ok());
+        let (Some(activation), Some(parcel)) = (Activation::parse(&start.activation), parcel) else { return false };
         self.granted = true;
-        (self.activation, self.successor, self.lock) = (activation, start.successor, lock);
+        (self.activation, self.successor, self.lock) = (activation, start.successor, fds.next());
+        self.release = parcel.release();
+        self.tell(start.locked, site);
+        true
+    }
+
+    fn tell(&mut self, locked: bool, site: &Site) {
         if self.is_ending() || self.stopping || !self.main_lives {
             return;
         }
-        if start.locked && self.lock.is_none() {
+        if locked && self.lock.is_none() {
             self.reports.push(Report::Failed("failed to take over the lock: no descriptor came".to_owned()));
             return self.kill(clock::now(), "the workload was not told");
         }
@@ -493,7 +504,7 @@ impl Run {
         if is_gated {
             return true;
         }
-        let release = self.release.as_deref().filter(|_| self.granted);
+        let release = self.release.as_deref();
         let end = self.end.as_deref().unwrap_or("the workload ended");
         let written =
             release.map(|path| release_after_proof(path, self.activation, *proof, self.successor.clone(), end));

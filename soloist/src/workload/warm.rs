@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use election::{Entropy, Instant, Nonce, Proof};
@@ -35,8 +34,6 @@ pub struct Standing {
     pub stop_grace: Duration,
     /// The signal by which it is told that it is active, if there is one.
     pub notice: Option<i32>,
-    /// The lock file, where the lock lives on this host.
-    pub local_lock: Option<PathBuf>,
     /// Whether the member leaves with a standby that ends by itself.
     pub leaves_with_it: bool,
 }

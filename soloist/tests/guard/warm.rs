@@ -44,7 +44,6 @@ async fn each_warm(text: &str, leaves_with_it: bool, test: impl AsyncFn(&mut War
             member: "alpha".to_owned(),
             stop_grace: Duration::from_millis(50),
             notice: Some(SIGUSR1),
-            local_lock: None,
             leaves_with_it,
         });
         let mut warm = Warm { guarded, base, dir, events: Vec::new() };
