@@ -30,6 +30,7 @@ use crate::settings::notify::Listener;
 use crate::settings::{ConsulPlace, Duty, FilePlace, Place, Settings, of_slot};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::Workload;
+use crate::workload::any::AnyWorkload;
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::nothing::Nothing;
@@ -161,21 +162,22 @@ async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Resu
         locks.push(lock);
     }
     match listening.settings.duty.clone() {
-        Duty::Tell => at_the_lease(Member::of(listening, nothing)?, locks).await,
+        Duty::Tell => at_the_lease(Member::of(listening, nothing)?.with(AnyWorkload::Nothing), locks).await,
         Duty::Via(path) => {
             let lateness = listening.settings.timing.lateness();
-            at_the_lease(Member::of(listening, || distant(&path, lateness))?, locks).await
+            let member = Member::of(listening, || distant(&path, lateness))?;
+            at_the_lease(member.with(|workload| AnyWorkload::Distant(Box::new(workload))), locks).await
         }
         Duty::Command(_) => {
             let mut member = Member::of(listening, guarded)?;
             member.watch_the_guard();
             member.keep_warm();
-            at_the_lease(member, locks).await
+            at_the_lease(member.with(|workload| AnyWorkload::Guarded(Box::new(workload))), locks).await
         }
     }
 }
 
-async fn at_the_lease<W: Workload>(member: Member<W>, locks: Vec<KubernetesLock>) -> Result<Exit, Failure> {
+async fn at_the_lease(member: Member<AnyWorkload>, locks: Vec<KubernetesLock>) -> Result<Exit, Failure> {
     let lock = &locks[0];
     // A shorter deadline might not be seen in time by a guard that hangs together with its wrapper.
     let can_pause = !matches!(member.listening.settings.duty, Duty::Via(_));
@@ -358,6 +360,12 @@ impl<W: Workload> Member<W> {
     fn of(listening: Listening, charge: impl FnOnce() -> Result<Charge<W>, Failure>) -> Result<Self, Failure> {
         let clock = BootClock::new().map_err(internal("make a timer"))?;
         Ok(Self { listening, clock, charge: charge()? })
+    }
+
+    /// The same with another form of its workload.
+    fn with<V>(self, form: impl FnOnce(W) -> V) -> Member<V> {
+        let Self { listening, clock, charge: Charge { workload, base, commands } } = self;
+        Member { listening, clock, charge: Charge { workload: form(workload), base, commands } }
     }
 
     /// Takes part in the election over the locks of all slots until the machine decides to leave.

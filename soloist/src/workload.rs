@@ -1,5 +1,6 @@
 //! The workload: the user's command and all that it forks, behind a guard that cannot leave it running.
 
+pub mod any;
 mod attention;
 pub mod cgroup;
 pub mod guard;
