@@ -148,7 +148,7 @@ impl Turns {
 }
 
 /// What the raw limit is measured with.
-fn raw(cluster: &Cluster) -> Result<Raw<KubernetesLock>> {
+pub fn raw(cluster: &Cluster) -> Result<Raw<KubernetesLock>> {
     let (namespace, name) = (QUIET, "raw");
     cluster.initial_lease(namespace, name)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -13,7 +13,7 @@ use testkit::ends::End;
 use testkit::leader_elector::Election;
 
 use self::named::{Named, client_go_round};
-use crate::lease::raw_limit;
+use crate::lease::raw;
 use crate::lease::team::Team;
 use crate::register;
 use crate::report::{Host, P50_RATIO_MAX, Row, Target, heads, ratio};
@@ -54,7 +54,8 @@ impl Report {
         let mut lease = Named::start("lease")?;
         let mut endpoints = Named::start("endpoints")?;
         let mut team = Team::start_beside(&cluster, "bench-beside", Duration::from_secs(15), 3)?;
-        let (mut by_lease, mut by_endpoints, mut raw) = (Vec::new(), Vec::new(), Vec::new());
+        let mut limit = raw(&cluster)?;
+        let (mut by_lease, mut by_endpoints, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         let mut gaps = ENDS.map(|_| Vec::with_capacity(rounds));
         for round in 1..=rounds {
             eprintln!("elections beside applications, round {round} of {rounds}");
@@ -63,11 +64,12 @@ impl Report {
             for ((end, _), gaps) in ENDS.iter().zip(&mut gaps) {
                 gaps.push(team.round(*end)?);
             }
+            parts.push(limit.round()?);
         }
         let pss_kb = [lease.pss_kb()?, team.pss_beside_kb()?];
         let violations = team.violations();
         drop((lease, endpoints, team));
-        raw.extend(raw_limit(&cluster, rounds)?);
+        let raw = register::rows(&parts, "PUT");
         let election = Election::new()?;
         let theirs: Result<Vec<u64>> =
             (0..rounds.min(CLIENT_GO_ROUNDS_MAX)).map(|round| client_go_round(&election, round)).collect();
