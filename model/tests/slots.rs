@@ -12,7 +12,7 @@ fn holds(group: SlotGroup, states: usize) {
 
 #[test]
 fn two_slots_and_two_members() -> Result<(), TimingError> {
-    holds(SlotGroup::new(2, 2, 2, 10)?, 768_450);
+    holds(SlotGroup::new(2, 2, 2, 10)?, 768_300);
     Ok(())
 }
 
