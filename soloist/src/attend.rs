@@ -305,7 +305,7 @@ impl Own {
         Announcement {
             name: snapshot.name.clone(),
             nonce: self.nonce.clone(),
-            role: snapshot.role.to_string(),
+            role: snapshot.told_role().to_string(),
             healthy: health.healthy,
             why: (!health.healthy).then(|| sentence(&health.why)),
             leaving: snapshot.leaving.is_some(),

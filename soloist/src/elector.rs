@@ -526,6 +526,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
 
     fn depart(&mut self, departure: Option<Departure>) {
         if let Some((launch, descriptor)) = departure {
+            // What was kept warm may be large already.
+            self.measure_due = true;
             self.runs = self.workload.has_processes();
             self.workload.start(launch, descriptor);
         }

@@ -197,7 +197,7 @@ impl Scrape {
     fn member(&self, page: &mut Page) -> fmt::Result {
         let active_for = self.snapshot.active_for(self.now);
         page.number("soloist_active", "1 while this member is the active one", u64::from(active_for.is_some()))?;
-        if let Some(token) = self.snapshot.holder.as_ref().and_then(|holder| holder.token) {
+        if let Some(token) = self.snapshot.told_holder().and_then(|holder| holder.token) {
             page.number("soloist_fencing_token", "The holder's fencing token, where it is known", token.0)?;
         }
         let help = "How long this member may stay active without another renewal";

@@ -232,6 +232,11 @@ impl Snapshot {
         }
     }
 
+    /// The holder that anybody may be told, where that is not this member before its workload was.
+    pub fn told_holder(&self) -> Option<&Holder> {
+        self.holder.as_ref().filter(|holder| self.told_role() == self.role || holder.name != self.name)
+    }
+
     /// Whether another member that has announced itself may be active.
     pub fn another_is_fit(&self) -> bool {
         self.members.iter().any(|member| member.healthy && member.name != self.name)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
@@ -36,7 +36,7 @@ fn id_of(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Listens at `path`, where a socket on which nobody answers makes room. The umask takes from `mode` what it takes.
+/// Listens at `path` for whom `mode` lets in, whatever the umask is. A socket on which nobody answers makes room.
 pub(crate) fn listen(path: &Path, kind: SockType, mode: Mode, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
     let socket = match bind(path, kind, mode) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -56,6 +56,8 @@ fn bind(path: &Path, kind: SockType, mode: Mode) -> io::Result<OwnedFd> {
     // The file gets the mode of the socket, less the umask: nobody else can connect, from the first moment on.
     fchmod(&socket, mode)?;
     socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    // What the umask has taken.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode.bits()))?;
     Ok(socket)
 }
 

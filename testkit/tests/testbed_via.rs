@@ -18,7 +18,7 @@ use testkit::member::Member;
 use testkit::scenario::{Handover, LIMIT, check, follow, hand_over};
 use testkit::stamp;
 use testkit::statements::slots::{self, all_active};
-use testkit::wait::{holds_for, wait_until};
+use testkit::wait::{holds_for, wait_for, wait_until};
 
 /// What a handover with a proof takes at most on a loaded machine.
 const PROOF_MAX: Duration = Duration::from_millis(1500);
@@ -70,6 +70,18 @@ impl Pairs {
         b.wait_ready()?;
         let active = a.sidecar.wait_active(&self.group.group, LIMIT)?;
         Ok(([a, b], active))
+    }
+
+    /// Asks for a switchover once the other one is known to be fit.
+    fn switch_over(&self, active: &Span) -> Result<Span> {
+        let asked = || {
+            let mut command = Command::new(binary("soloist").ok()?);
+            let lock = format!("kubernetes://{}/{}", self.group.namespace, self.group.lease);
+            let output = command.args(["switchover", "--lock", &lock]).output().ok()?;
+            output.status.success().then_some(())
+        };
+        wait_for("a switchover", LIMIT, asked).with_context(|| self.group.group.logs())?;
+        self.group.group.wait_active_after(active.token, LIMIT)
     }
 
     fn handed_over(&self, handover: &Handover) -> Result<()> {
@@ -204,6 +216,23 @@ fn without_an_application_nobody_becomes_active_and_a_second_one_is_sent_away() 
     // It is let in when the first one is gone.
     wait_until("it to be let in", LIMIT, || second.own_log().contains("the workload runs"))
         .with_context(|| second.log())
+}
+
+#[test]
+fn an_application_that_was_handed_over_stays_and_stands_by() -> Result<()> {
+    let mut pairs = Pairs::new()?;
+    let ([mut a, b], active) = pairs.start(&[])?;
+    let next = pairs.switch_over(&active)?;
+    ensure!(next.member == "b", "{next}");
+    a.sidecar.wait_standby(LIMIT)?;
+    let back = pairs.switch_over(&next)?;
+    ensure!(back.member == "a", "{back}");
+    ensure!(
+        a.app.try_exit()?.is_none() && b.app.own_log().contains("nothing of the workload is left"),
+        "{}",
+        a.app.log()
+    );
+    check(&pairs.group.group, 3, &next)
 }
 
 #[test]

@@ -23,5 +23,7 @@ fn environment(notice: &Notice) -> Vec<(&'static str, Option<String>)> {
         ("SOLOIST_GROUP", Some(notice.group.clone())),
         ("SOLOIST_FENCING_TOKEN", notice.fencing_token.map(|token| token.to_string())),
         ("SOLOIST_ACTIVATION", notice.activation.clone()),
+        // A notice is about the member, whatever its slot.
+        ("SOLOIST_SLOT", None),
     ]
 }

@@ -90,6 +90,9 @@ struct Member<'a> {
     announced: Option<String>,
 }
 
+/// In the place of a reason that says more than anybody may be told yet.
+const UNTOLD: &str = "the workload is about to be told";
+
 impl<'a> Status<'a> {
     pub(super) fn of(snapshot: &'a Snapshot, now: Instant) -> Self {
         let (holder, fencing_token) = holder(snapshot);
@@ -108,7 +111,7 @@ impl<'a> Status<'a> {
             health: Health { healthy: snapshot.health.healthy, why: &snapshot.health.why },
             containment: snapshot.containment.map(|containment| containment.word()),
             memory_locked: snapshot.memory_locked,
-            reason: &snapshot.reason,
+            reason: if snapshot.told_role() == snapshot.role { &snapshot.reason } else { UNTOLD },
             previous: snapshot.previous.as_ref().map(Previous::of),
             members: snapshot.members.iter().map(Member::of).collect(),
         }
@@ -143,7 +146,7 @@ impl<'a> Member<'a> {
 
 /// Whom the lock names, and its token where that is known.
 pub(super) fn holder(snapshot: &Snapshot) -> (Option<&str>, Option<u64>) {
-    named(snapshot.holder.as_ref())
+    named(snapshot.told_holder())
 }
 
 fn named(holder: Option<&Holder>) -> (Option<&str>, Option<u64>) {

@@ -46,8 +46,9 @@ impl Line {
             });
             match sent {
                 Ok(()) => drop(self.waiting.pop_front()),
-                // Also what it says of somebody who is gone: that is watched elsewhere.
-                Err(_) => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // Nobody will ever read it; that somebody is gone is watched elsewhere.
+                Err(_) => self.waiting.clear(),
             }
         }
     }

@@ -19,6 +19,7 @@ mod wrapper;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +55,8 @@ struct Hello {
 /// From the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Answer {
-    /// The page comes with it.
-    Welcome,
+    /// The page comes with it. A guard that does not answer for so long is to be killed.
+    Welcome { patience: Duration },
     /// Why not.
     Refused(String),
     /// For the guard, as far as it is about an activation; the command is the wrapper's.

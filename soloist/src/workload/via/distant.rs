@@ -51,12 +51,12 @@ struct Peer {
 }
 
 impl Peer {
-    fn welcome(guest: Guest) -> io::Result<Self> {
+    fn welcome(guest: Guest, patience: Duration) -> io::Result<Self> {
         let Guest { mut line, end } = guest;
         // A page of its own: no deadline of an earlier wrapper's means anything to it.
         let (page, memfd) = Page::create()?;
         let end = sys::watch(end)?;
-        if !line.send(Packet::new(&Answer::Welcome, vec![memfd])?) {
+        if !line.send(Packet::new(&Answer::Welcome { patience }, vec![memfd])?) {
             return Err(ErrorKind::WriteZero.into());
         }
         Ok(Self { line, end, page, resident_bytes: 0, ending_until: None })
@@ -231,7 +231,7 @@ impl Distant {
         if self.peer.is_some() || self.runs {
             return refuse(&mut guest.line, "another application is connected already");
         }
-        match Peer::welcome(guest) {
+        match Peer::welcome(guest, self.attention.patience()) {
             Ok(peer) => {
                 tracing::info!("an application is connected");
                 self.peer = Some(peer);

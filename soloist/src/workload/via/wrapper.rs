@@ -112,6 +112,8 @@ struct Sidecar {
     line: Line,
     /// The page with the deadline.
     memfd: OwnedFd,
+    /// How long a guard may take to answer: what the lease leaves room for.
+    patience: Duration,
 }
 
 /// Tries until the sidecar lets one in. What stands in the way is said when it changes.
@@ -156,9 +158,9 @@ async fn knock(path: &Path) -> Result<Sidecar, String> {
     let answer =
         timeout(WELCOME_LIMIT, answered).await.map_err(|_| format!("no answer within {WELCOME_LIMIT:?}"))??;
     match answer {
-        (Answer::Welcome, mut fds) => {
+        (Answer::Welcome { patience }, mut fds) => {
             let memfd = fds.pop().ok_or("it cannot be understood")?;
-            Ok(Sidecar { line, memfd })
+            Ok(Sidecar { line, memfd, patience })
         }
         (Answer::Refused(why), _) => Err(why),
         (Answer::Order(_), _) => Err("it cannot be understood".to_owned()),
@@ -174,6 +176,8 @@ struct Wrapper<'a> {
     line: Option<Line>,
     prepared: Option<Preparation>,
     runs: bool,
+    /// The sidecar has it stopped: its end is no end of this container.
+    is_stopped: bool,
     /// How the command has ended by itself, or was ended because this container is being stopped.
     ended: Option<i32>,
     leaves: bool,
@@ -182,9 +186,10 @@ struct Wrapper<'a> {
 
 impl<'a> Wrapper<'a> {
     fn new(settings: &'a Settings, sidecar: Sidecar) -> io::Result<Self> {
-        let Sidecar { line, memfd } = sidecar;
+        let Sidecar { line, memfd, patience } = sidecar;
         let page = Page::open(memfd.as_fd())?;
-        let keeper = Keeper::spawn_under(memfd, Base::own())?;
+        let mut keeper = Keeper::spawn_under(memfd, Base::own())?;
+        keeper.set_patience(patience);
         Ok(Self {
             settings,
             keeper,
@@ -192,6 +197,7 @@ impl<'a> Wrapper<'a> {
             line: Some(line),
             prepared: None,
             runs: false,
+            is_stopped: false,
             ended: None,
             leaves: false,
             worst: Duration::ZERO,
@@ -267,7 +273,9 @@ impl<'a> Wrapper<'a> {
                 self.report(Report::Started { pid, containment });
             }
             Event::Exited(ending) => {
-                self.ended = Some(ending.code());
+                if !self.is_stopped || self.leaves {
+                    self.ended = Some(ending.code());
+                }
                 self.report(Report::Exited(ending));
             }
             Event::Gone { proof, .. } => {
@@ -306,8 +314,14 @@ impl<'a> Wrapper<'a> {
                 self.keeper.discard();
             }
             Order::Start(start) => self.start(&start.activation, Token(start.token), start.successor),
-            Order::Stop { grace, successor, why } => self.keeper.stop(grace, successor, &why),
-            Order::Kill => self.keeper.kill(),
+            Order::Stop { grace, successor, why } => {
+                self.is_stopped = true;
+                self.keeper.stop(grace, successor, &why);
+            }
+            Order::Kill => {
+                self.is_stopped = true;
+                self.keeper.kill();
+            }
             Order::Signal(signal) => self.keeper.signal(signal),
             Order::Ping { sent } => {
                 // The deadline may have moved: the guard is asked whether it is there, and looks at the page again.
@@ -347,6 +361,7 @@ impl<'a> Wrapper<'a> {
             return self.lose_sidecar("it starts what it did not have made ready");
         };
         self.runs = true;
+        self.is_stopped = false;
         self.ended = None;
         let kill_at = self.page.load();
         self.keeper.start(Launch { preparation, token, kill_at, successor }, None);
