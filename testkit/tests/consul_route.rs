@@ -181,7 +181,7 @@ fn the_tag_follows_a_planned_handover_and_who_leaves_is_gone() -> Result<()> {
     let sampled = Sampled::start(&service.name)?;
     members[0].signal(Signal::TERM)?;
     let next = site.group.wait_active_after(active.token, LIMIT)?;
-    service.wait_active(&next)?;
+    service.wait_active(&next).with_context(|| site.group.logs())?;
     sampled.check()?;
     wait_until("one instance", LIMIT, || service.instances().is_ok_and(|all| all.len() == 1))?;
     site.check(2)
