@@ -19,8 +19,7 @@ use crate::workload::via;
 pub(super) struct Arguments {
     #[command(flatten)]
     group: Group,
-    /// In a container beside a sidecar: run the workload whenever the sidecar says so that listens at this socket, with
-    /// --via of the same path; this container's first process must be soloist. The sidecar has all other settings
+    /// In a container beside a sidecar: run the workload when the sidecar at this socket says so, as PID 1
     #[arg(long, env = "SOLOIST_VIA", value_name = "PATH")]
     via: Option<PathBuf>,
     /// What the workload gets between SIGTERM and SIGKILL on a planned stop

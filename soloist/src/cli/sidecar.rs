@@ -16,8 +16,7 @@ pub(super) struct Arguments {
     group: Group,
     #[command(flatten)]
     around: Around,
-    /// Have the application's command run by `soloist run --via` of the same path in its own container: PATH is a socket
-    /// on a volume that both containers mount, in a folder that only owner and group can write to
+    /// Have the application's command run by `soloist run --via` in its own container: PATH is a socket on a volume
     #[arg(long, env = "SOLOIST_VIA", value_name = "PATH")]
     via: Option<PathBuf>,
     /// With --via: what the application gets between SIGTERM and SIGKILL on a planned stop
@@ -42,8 +41,7 @@ Examples:
   soloist sidecar --lock kubernetes:///app --via /soloist/via/app.sock
       the application's container runs: soloist run --via /soloist/via/app.sock -- COMMAND
 
-Without --via it runs nothing and stops nothing: at most one member says at a time that it is
-active. Where two must never run, use --via, or let soloist run the command itself.";
+Without --via it stops nothing: at most one member says that it is active.";
 
 impl Arguments {
     fn settings(self) -> Result<Settings, Failure> {
