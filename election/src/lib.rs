@@ -14,7 +14,7 @@ mod timing;
 
 pub use clock::Instant;
 pub use io::{Action, Exit, Input, Output, Refusal, RefusalKind, Request, Role, Vigil};
-pub use machine::{Absence, Entropy, Machine, OnExit, OnLoss, Settings};
+pub use machine::{Absence, Entropy, GRACE_IN_A_HURRY, Machine, OnExit, OnLoss, Settings};
 pub use record::{Activation, Attempt, Claim, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token, Vacancy};
 pub use register::{Evidence, Seen, Version, Write};
 pub use slots::{Directed, Slots};

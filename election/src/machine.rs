@@ -27,6 +27,7 @@ use crate::timing::Timing;
 
 use acquiring::Acquiring;
 use active::Active;
+pub use active::GRACE_IN_A_HURRY;
 use core::Core;
 use standby::Standby;
 

@@ -7,6 +7,8 @@ mod lock;
 mod requests;
 mod stopping;
 
+pub use stopping::GRACE_IN_A_HURRY;
+
 use super::core::{Core, Send, Sends};
 use super::{Entropy, OnExit, State};
 use crate::clock::Instant;

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use election::{Entropy, Exit, Input, Role};
+use election::{Entropy, Exit, GRACE_IN_A_HURRY, Input, Role};
 
 use super::{Elector, Order};
 use crate::clock::Clock;
 use crate::lock::Lock;
 use crate::workload::{Containment, Workload};
-
-/// What a second order to leave shortens the stop to.
-const GRACE_IN_A_HURRY: Duration = Duration::from_secs(1);
 
 impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     /// Sees to it that a standby has its workload, where that is kept warm.

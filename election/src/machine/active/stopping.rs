@@ -10,7 +10,7 @@ use crate::machine::{Entropy, OnExit};
 use crate::timing::Plain;
 
 /// What a second request to leave shortens the stop to.
-const GRACE_IN_A_HURRY: Duration = Duration::from_secs(1);
+pub const GRACE_IN_A_HURRY: Duration = Duration::from_secs(1);
 
 impl Active {
     pub(super) fn is_lost(&self) -> bool {

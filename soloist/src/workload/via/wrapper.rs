@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use election::{Activation, Member, Nonce, Token};
+use election::{Activation, GRACE_IN_A_HURRY, Member, Nonce, Token};
 use nix::sys::socket::SockType;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -34,9 +34,6 @@ const WELCOME_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the last words may take to be sent.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
-
-/// What a second request to leave shortens the stop to.
-const GRACE_IN_A_HURRY: Duration = Duration::from_secs(1);
 
 /// Wishes that wait. They are taken at once; a burst of signals is all that can queue.
 const WISHES_MAX: usize = 16;
