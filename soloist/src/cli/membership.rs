@@ -37,6 +37,21 @@ pub(super) struct Group {
     active: Option<String>,
 }
 
+/// How a planned stop goes.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct StopGrace {
+    /// What the workload gets between SIGTERM and SIGKILL on a planned stop
+    #[arg(
+        long,
+        env = "SOLOIST_STOP_GRACE",
+        allow_hyphen_values = true,
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    pub(super) stop_grace: String,
+}
+
 /// How the lock is reached, and who hears of the member.
 #[derive(Debug, Args)]
 #[group(skip)]

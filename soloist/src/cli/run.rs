@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Arg, Args, Command, CommandFactory, Id, ValueEnum};
 use election::{OnExit, OnLoss};
 
-use super::membership::{self, Around, Group};
+use super::membership::{self, Around, Group, StopGrace};
 use crate::error::{Code, Failure};
 use crate::log;
 use crate::settings::{self, Raw, Settings, duration, socket_path, warn_about_unknown_variables};
@@ -22,15 +22,8 @@ pub(super) struct Arguments {
     /// In a container beside a sidecar: run the workload when the sidecar at this socket says so, as PID 1
     #[arg(long, env = "SOLOIST_VIA", value_name = "PATH")]
     via: Option<PathBuf>,
-    /// What the workload gets between SIGTERM and SIGKILL on a planned stop
-    #[arg(
-        long,
-        env = "SOLOIST_STOP_GRACE",
-        allow_hyphen_values = true,
-        default_value = "10s",
-        value_name = "DURATION"
-    )]
-    stop_grace: String,
+    #[command(flatten)]
+    stop: StopGrace,
     /// When the workload ends by itself: release and leave with its code, start it anew here, or stand by
     #[arg(long, env = "SOLOIST_ON_EXIT", default_value = "exit", value_name = "WHAT")]
     on_exit: OnExitArgument,
@@ -93,7 +86,7 @@ impl Arguments {
             OnLossArgument::Exit => OnLoss::Exit,
         };
         let raw = Raw {
-            stop_grace: self.stop_grace,
+            stop_grace: self.stop.stop_grace,
             allow_remote_fs: self.allow_remote_fs,
             is_warm: self.warm,
             command: Some(self.command),
@@ -124,7 +117,7 @@ impl Arguments {
                 return Err(Failure::new(Code::Usage, what).hint("exit or standby"));
             }
         };
-        let stop_grace = duration("--stop-grace", &self.stop_grace)?;
+        let stop_grace = duration("--stop-grace", &self.stop.stop_grace)?;
         socket_path("--via", &path)?;
         settings::check_command(&self.command)?;
         Ok(via::Settings { path, command: self.command, stop_grace, stays })

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use election::{OnExit, OnLoss};
 
-use super::membership::{self, Around, Group};
+use super::membership::{self, Around, Group, StopGrace};
 use crate::error::{Code, Failure};
 use crate::settings::{Duty, Raw, Settings};
 
@@ -19,15 +19,8 @@ pub(super) struct Arguments {
     /// Have the application's command run by `soloist run --via` in its own container: PATH is a socket on a volume
     #[arg(long, env = "SOLOIST_VIA", value_name = "PATH")]
     via: Option<PathBuf>,
-    /// With --via: what the application gets between SIGTERM and SIGKILL on a planned stop
-    #[arg(
-        long,
-        env = "SOLOIST_STOP_GRACE",
-        allow_hyphen_values = true,
-        default_value = "10s",
-        value_name = "DURATION"
-    )]
-    stop_grace: String,
+    #[command(flatten)]
+    stop: StopGrace,
 }
 
 const EXAMPLES: &str = "\
@@ -45,7 +38,7 @@ Without --via it stops nothing: at most one member says that it is active.";
 
 impl Arguments {
     fn settings(self) -> Result<Settings, Failure> {
-        let raw = Raw { stop_grace: self.stop_grace, via: self.via, ..self.around.raw(self.group) };
+        let raw = Raw { stop_grace: self.stop.stop_grace, via: self.via, ..self.around.raw(self.group) };
         let settings = Settings::new(raw, OnExit::Standby, OnLoss::Standby)?;
         let is_heard = settings.http.is_some() || !settings.listeners.is_empty() || !settings.routes.is_empty();
         if settings.duty == Duty::Tell && !is_heard {
