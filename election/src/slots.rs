@@ -129,7 +129,11 @@ impl<E: Entropy> Slots<E> {
     /// One step of one machine, and what it means for the turn.
     fn drive(&mut self, now: Instant, slot: usize, input: Input, outputs: &mut Vec<Directed>) {
         let before = self.machines[slot].role();
-        outputs.extend(self.machines[slot].step(now, input).into_iter().map(|output| (slot, output)));
+        let is_away = self.told[slot].is_away;
+        // Who is away for longer does not come back for a machine that wants to stay away for a moment.
+        let counts = |output: &Output| !(is_away && matches!(output.action, Action::StepBack { .. }));
+        let stepped = self.machines[slot].step(now, input).into_iter().filter(counts);
+        outputs.extend(stepped.map(|output| (slot, output)));
         if self.machines[slot].role() != Role::Standby {
             assert!(self.turn.is_none_or(|turn| turn == slot), "a member is in one slot at a time");
             self.turn = Some(slot);

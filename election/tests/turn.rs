@@ -297,3 +297,13 @@ fn what_was_measured_in_one_slot_counts_in_the_next() {
     rig.confirm(1);
     assert_eq!((rig.slots.turn(), rig.slots.timing().kill_after()), (Some(1), shorter));
 }
+
+#[test]
+fn who_is_away_from_a_slot_is_not_brought_back_by_its_machine() {
+    let mut rig = Rig::active_in_the_first();
+    for _ in 0..2 {
+        rig.see(1, released_by("z", None));
+        assert_eq!(rig.steps_back(1), None, "{:?}", rig.outputs);
+        rig.now = rig.now + LEASE / 2;
+    }
+}
