@@ -328,7 +328,9 @@ impl<'a> Course<'a> {
         let Group { label, .. } = self.group();
         let is_wrong = |seen: &&Seen<'_>| {
             let is_standby = seen.pod.label(&label.key) == Some(&label.standby);
-            let soon = self.chosen.iter().any(|one| one.pod.uid == seen.pod.uid) && !self.is_labelled_active(seen.pod);
+            let is_chosen = self.chosen.iter().any(|one| one.pod.uid == seen.pod.uid);
+            // What another controller has labelled keeps its traffic, where there was no record to say otherwise.
+            let soon = is_chosen && (!self.is_labelled_active(seen.pod) || self.sight.version.is_none());
             !is_standby && !soon && self.standing_place(&seen.pod.uid).is_none()
         };
         let demote = |seen: &Seen<'_>| Write::Label {
