@@ -98,14 +98,29 @@ impl<'a> Application<'a> {
         wait_for("an active pod and a standby", LIMIT, look).with_context(|| self.logs())
     }
 
+    /// All pods that nobody has deleted.
+    fn staying(&self) -> Result<Vec<Value>> {
+        let mut list: Value =
+            serde_json::from_str(&self.kubectl(&["get", "pods", "-l", "app=hapod", "-o", "json"])?)?;
+        let mut pods: Vec<Value> = serde_json::from_value(list["items"].take())?;
+        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        Ok(pods)
+    }
+
     fn look(&self) -> Result<Option<Pair>> {
-        let list: Value = serde_json::from_str(&self.kubectl(&["get", "pods", "-l", "app=hapod", "-o", "json"])?)?;
-        let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
-        let pods: Vec<&Value> = list["items"].as_array().into_iter().flatten().filter(stays).collect();
+        let pods = self.staying()?;
         let of = |role: &str| pods.iter().find(|pod| pod["metadata"]["labels"]["role"] == role && is_ready(pod));
         let (Some(active), Some(standby)) = (of("active"), of("standby")) else { return Ok(None) };
         let pair = Pair { active: Pod::read(active), standby: Pod::read(standby) };
         Ok((pods.len() == 2 && self.seen.ready.now() == [&*pair.active.ip]).then_some(pair))
+    }
+
+    /// The last one by age and name, once both are ready.
+    fn youngest_of_two(&self) -> Result<Option<Pod>> {
+        let pods = self.staying()?;
+        let age = |pod: &&Value| (pod["status"]["startTime"].to_string(), pod["metadata"]["name"].to_string());
+        let are_both = pods.len() == 2 && pods.iter().all(is_ready);
+        Ok(pods.iter().filter(|_| are_both).max_by_key(age).map(Pod::read))
     }
 
     /// How often a pod was told that it is active.
@@ -327,6 +342,22 @@ fn labels_by_hand_are_repaired_and_other_containers_change_nothing() -> Result<(
     }
     application.told_once(&pair)?;
     application.force("active pod deleted by force, afterwards")
+}
+
+#[test]
+fn what_another_controller_has_made_active_stays_active() -> Result<()> {
+    let pods = Pods::new()?;
+    let seed = Seed::new(&pods)?;
+    let application = Application::create(&pods, &seed, NAMESPACE)?;
+    // Not the one that is the next by its age and its name.
+    let chosen = wait_for("two pods", LIMIT, || application.youngest_of_two().ok().flatten())?;
+    application.kubectl(&["label", "pod", &chosen.name, "role=active", "--overwrite"])?;
+    Controller::create(&pods, &seed)?.settled()?;
+    let pair = application.settled()?;
+    ensure!(pair.active == chosen, "{pair:?}{}", application.logs());
+    application.told_once(&pair)?;
+    application.seen.labelled.check(&[&chosen.name])?;
+    application.force("active pod deleted by force, of another controller's choice")
 }
 
 #[test]
