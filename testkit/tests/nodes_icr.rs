@@ -243,8 +243,14 @@ struct Controller<'a> {
 
 impl<'a> Controller<'a> {
     fn create(pods: &'a Pods, seed: &Seed) -> Result<Self> {
+        seed.create(NAMESPACE, "icr_cr.yaml")?;
+        Self::create_with_its_role(pods, seed)
+    }
+
+    /// The ClusterRole is there.
+    fn create_with_its_role(pods: &'a Pods, seed: &Seed) -> Result<Self> {
         let labelled = View::of_pods(pods.client(), NAMESPACE, &[("app", "icr"), ("role", "active")])?;
-        for manifest in ["icr_sa.yaml", "icr_cr.yaml", "icr_crb.yaml", "icr_replicaset.yaml"] {
+        for manifest in ["icr_sa.yaml", "icr_crb.yaml", "icr_replicaset.yaml"] {
             seed.create(NAMESPACE, manifest)?;
         }
         Ok(Self { pods, labelled })
@@ -358,6 +364,26 @@ fn what_another_controller_has_made_active_stays_active() -> Result<()> {
     application.told_once(&pair)?;
     application.seen.labelled.check(&[&chosen.name])?;
     application.force("active pod deleted by force, of another controller's choice")
+}
+
+#[test]
+fn the_former_cluster_role_is_refused_with_the_rules_that_it_lacks() -> Result<()> {
+    let pods = Pods::new()?;
+    let seed = Seed::new(&pods)?;
+    for mut role in pods.client().objects(&seed.folder().join("icr_cr.yaml"))? {
+        let rules = role["rules"].as_array_mut().context("no rules")?;
+        rules.retain(|rule| rule["resources"][0] == "pods");
+        pods.create(&role)?;
+    }
+    let controller = Controller::create_with_its_role(&pods, &seed)?;
+    let says = || {
+        let log = pods.kubectl(&["logs", "-l", "app=icr"]).unwrap_or_default();
+        ["leases", "events", "two rules more"].iter().all(|word| log.contains(word))
+    };
+    wait_until("the rules to be named", LIMIT, says).with_context(|| pods.logs())?;
+    let role = seed.folder().join("icr_cr.yaml").display().to_string();
+    pods.kubectl(&["replace", "-f", &role])?;
+    controller.settled().map(drop)
 }
 
 #[test]
