@@ -1,6 +1,7 @@
 //! The command line: one definition gives parser, help, completions and man pages.
 
 mod access;
+mod controller;
 mod demo;
 mod failover;
 mod history;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::dropin::{consul_lock, k8s_await_election, leader_elector};
+use crate::dropin::{consul_lock, icr, k8s_await_election, leader_elector};
 use crate::error::{Code, Failure};
 
 /// Keeps exactly one member of a group active and the others ready.
@@ -54,6 +55,8 @@ enum Verb {
     Run(Box<run::Arguments>),
     /// Take part in a group without running anything: tell an application beside this whether it is the active one
     Sidecar(Box<sidecar::Arguments>),
+    /// Make one of several pods the active one by its label, without anything in the pods themselves
+    Controller(Box<controller::Arguments>),
     /// Show who is active, since when, and who else is there
     Status(status::Arguments),
     /// Show who was active when, why, and the gaps between
@@ -91,6 +94,13 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
         flags: Vec<OsString>,
     },
+    /// Stand in for the controller icr, which labels the pods of app=hapod as active and standby
+    #[command(disable_help_flag = true)]
+    Icr {
+        /// The flags of icr
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<OsString>,
+    },
     /// Print a completion script
     Completions {
         /// For which shell
@@ -113,6 +123,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.verb {
         Verb::Run(arguments) => run::main(*arguments),
         Verb::Sidecar(arguments) => sidecar::main(*arguments),
+        Verb::Controller(arguments) => controller::main(*arguments),
         Verb::Status(arguments) => status::main(&arguments),
         Verb::History(arguments) => history::main(&arguments),
         Verb::Switchover(arguments) => switchover::main(&arguments),
@@ -124,6 +135,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::K8sAwaitElection { command } => Ok(k8s_await_election::main(command)),
         Verb::ConsulLock { arguments } => Ok(consul_lock::lock(arguments)),
         Verb::LeaderElector { flags } => Ok(leader_elector::main(flags)),
+        Verb::Icr { flags } => Ok(icr::main(flags)),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "soloist", &mut std::io::stdout());
             Ok(0)

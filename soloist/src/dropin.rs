@@ -3,25 +3,45 @@
 
 pub mod consul_lock;
 mod go;
+pub mod icr;
 pub mod k8s_await_election;
 pub mod leader_elector;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use crate::cli::operate::block_on;
+use crate::error::{Code, Failure};
+use crate::lock::kubernetes::{Access, LeaseBoard, ObjectName};
+use crate::lock::{LockError, board::Board};
+use crate::member;
+
 /// Runs a front door with its arguments, and returns its exit code.
 pub type Door = fn(Vec<OsString>) -> i32;
 
 /// The front door that this binary is called as, if it is one: by a link, or under its name in another image.
 pub fn called_as(name: &OsStr) -> Option<Door> {
-    let doors: [(&str, Door); 4] = [
+    let doors: [(&str, Door); 5] = [
         (k8s_await_election::NAME, k8s_await_election::main),
         (consul_lock::NAME, consul_lock::main),
         (leader_elector::NAME, leader_elector::main),
         (leader_elector::SERVER, leader_elector::main),
+        (icr::NAME, icr::main),
     ];
     let called = Path::new(name).file_name()?;
     doors.into_iter().find(|(name, _)| called == *name).map(|(_, door)| door)
+}
+
+/// What will never work is said at the start. An API server that does not answer is waited for.
+fn first_look(access: &Access, place: ObjectName) -> Result<(), Failure> {
+    let look = async {
+        let board = LeaseBoard::open(access.clone(), place).await.map_err(member::misconfigured)?;
+        match tokio::time::timeout(member::FIRST_LOOK, board.look()).await {
+            Ok(Err(LockError::Denied(why))) => Err(Failure::new(Code::Configuration, why)),
+            Ok(Err(LockError::Unavailable(_)) | Ok(_)) | Err(_) => Ok(()),
+        }
+    };
+    block_on(look)
 }
 
 #[cfg(test)]
@@ -30,9 +50,14 @@ mod tests {
 
     #[test]
     fn the_name_alone_decides_wherever_the_link_is() {
-        for name in
-            ["k8s-await-election", "/k8s-await-election", "./bin/k8s-await-election", "/usr/bin/consul", "/server"]
-        {
+        for name in [
+            "k8s-await-election",
+            "/k8s-await-election",
+            "./bin/k8s-await-election",
+            "/usr/bin/consul",
+            "/server",
+            "/usr/bin/icr",
+        ] {
             assert!(called_as(OsStr::new(name)).is_some(), "{name}");
         }
         for name in ["", "/", "soloist", "k8s-await-election/soloist", "k8s-await-election-x"] {

@@ -5,6 +5,7 @@ pub mod attend;
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod controller;
 pub mod countdown;
 pub mod demo;
 pub mod descriptors;

@@ -35,6 +35,7 @@ use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
 use crate::workload::nothing::Nothing;
 use crate::workload::process::{ProcessId, boot_id};
+use crate::workload::task::{Task, Terms};
 use crate::workload::via::{Distant, Door};
 use crate::workload::warm::{Guarded, Standing};
 use crate::{attend, countdown, handover, health, hooks, notify, serve, signals};
@@ -95,9 +96,14 @@ pub struct Front {
     pub route: Option<Rc<dyn Route>>,
     /// Leaves unless it was active within this.
     pub patience: Option<Duration>,
+    /// What this process does itself while the member is active, where it runs nothing.
+    pub task: Option<Deed>,
     /// What reads snapshots, with its name. None of them ends before the elector.
     pub readers: Vec<(&'static str, Reader)>,
 }
+
+/// Begins what a member does while it has a term.
+pub type Deed = Box<dyn FnOnce(Terms) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>>;
 
 /// Begins to read snapshots.
 pub type Reader = Box<dyn FnOnce(watch::Receiver<Snapshot>) -> std::io::Result<Reading>>;
@@ -149,7 +155,7 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
 }
 
 async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Result<Exit, Failure> {
-    let listening = Listening::start(settings, front)?;
+    let mut listening = Listening::start(settings, front)?;
     let Settings { access, timing, asks_kubelet, duty, .. } = &listening.settings;
     let witnesses = Witnesses { kubelet: *asks_kubelet, own_container: !matches!(duty, Duty::Via(_)) };
     let opened = KubernetesLock::open(access.clone(), place.clone(), timing.period(), witnesses).await;
@@ -162,7 +168,13 @@ async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Resu
         locks.push(lock);
     }
     match listening.settings.duty.clone() {
-        Duty::Tell => at_the_lease(Member::of(listening, nothing)?.with(AnyWorkload::Nothing), locks).await,
+        Duty::Tell => {
+            let workload = match listening.front.task.take() {
+                Some(deed) => AnyWorkload::Task(Box::new(listening.begin(deed))),
+                None => AnyWorkload::Nothing(Nothing::default()),
+            };
+            at_the_lease(Member::of(listening, || Ok(unguarded(workload)))?, locks).await
+        }
         Duty::Via(path) => {
             let lateness = listening.settings.timing.lateness();
             let member = Member::of(listening, || distant(&path, lateness))?;
@@ -273,16 +285,16 @@ fn guarded() -> Result<Charge<Guarded>, Failure> {
     Ok(Charge { workload: Guarded::cold(keeper), base, commands })
 }
 
-/// No workload, and no guard.
-fn nothing() -> Result<Charge<Nothing>, Failure> {
-    Ok(Charge { workload: Nothing::default(), base: None, commands: Commands::new(None) })
+/// What needs no guard.
+fn unguarded<W>(workload: W) -> Charge<W> {
+    Charge { workload, base: None, commands: Commands::new(None) }
 }
 
 /// A workload in another container, behind a socket that is opened here.
 fn distant(path: &Path, patience: Duration) -> Result<Charge<Distant>, Failure> {
     let mut workload = Distant::new(Door::open(path)?);
     workload.set_patience(patience);
-    Ok(Charge { workload, base: None, commands: Commands::new(None) })
+    Ok(unguarded(workload))
 }
 
 /// What every member has, whatever its lock is.
@@ -338,6 +350,13 @@ impl Listening {
         let mut around = Around::default();
         around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
         Ok(Self { settings, front, http, around, sender, orders })
+    }
+
+    /// Begins what the member does while it has a term.
+    fn begin(&mut self, deed: Deed) -> Task {
+        let (task, terms) = Task::new();
+        self.around.add("what the member is active for", deed(terms));
+        task
     }
 }
 

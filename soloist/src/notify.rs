@@ -6,8 +6,8 @@
 
 mod exec;
 mod file;
-mod http;
-mod udp;
+pub(crate) mod http;
+pub(crate) mod udp;
 
 use std::time::Duration;
 

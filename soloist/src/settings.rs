@@ -2,6 +2,7 @@
 
 mod command;
 pub mod consul_service;
+pub mod controller;
 pub mod health;
 pub mod hooks;
 mod http;

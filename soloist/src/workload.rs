@@ -12,6 +12,7 @@ mod protocol;
 mod run;
 pub mod size;
 mod sys;
+pub mod task;
 mod terminal;
 mod tree;
 pub mod via;

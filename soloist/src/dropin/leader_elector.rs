@@ -11,10 +11,8 @@ use election::{OnExit, OnLoss};
 use self::flags::{Options, Stop};
 use self::voice::Voice;
 use super::go;
-use crate::cli::operate::block_on;
-use crate::error::{Code, Failure};
-use crate::lock::kubernetes::{Access, LeaseBoard, ObjectName};
-use crate::lock::{LockError, board::Board};
+use crate::error::Failure;
+use crate::lock::kubernetes::{Access, ObjectName};
 use crate::log::{self, Format, klog};
 use crate::member::{self, Front, Reader};
 use crate::serve::Bound;
@@ -86,8 +84,8 @@ fn contend(options: Options) -> Result<(), String> {
     if options.initial_wait {
         tracing::warn!("--initial-wait has no meaning and is ignored");
     }
-    let taken_part =
-        first_look(&settings.access, place).and_then(|()| member::run(settings, Front { readers, ..Front::default() }));
+    let taken_part = super::first_look(&settings.access, place)
+        .and_then(|()| member::run(settings, Front { readers, ..Front::default() }));
     drop(flush);
     taken_part.map(drop).map_err(|failure| format!("failed to create election: {}", in_its_flags(&failure)))
 }
@@ -119,18 +117,6 @@ fn settings(options: &Options, place: ObjectName) -> Result<Settings, Failure> {
 fn in_its_flags(failure: &Failure) -> String {
     let flags = [("--lease", "--ttl"), ("--name", "--id")];
     flags.into_iter().fold(failure.to_string(), |text, (ours, theirs)| text.replace(ours, theirs))
-}
-
-/// What will never work is said at the start. An API server that does not answer is waited for.
-fn first_look(access: &Access, place: ObjectName) -> Result<(), Failure> {
-    let look = async {
-        let board = LeaseBoard::open(access.clone(), place).await.map_err(member::misconfigured)?;
-        match tokio::time::timeout(member::FIRST_LOOK, board.look()).await {
-            Ok(Err(LockError::Denied(why))) => Err(Failure::new(Code::Configuration, why)),
-            Ok(Err(LockError::Unavailable(_)) | Ok(_)) | Err(_) => Ok(()),
-        }
-    };
-    block_on(look)
 }
 
 fn http(bound: Bound) -> Reader {

@@ -5,7 +5,7 @@ pub(crate) mod answer;
 mod board;
 mod calls;
 mod container;
-mod events;
+pub(crate) mod events;
 mod evidence;
 mod hub;
 mod instance;
@@ -15,7 +15,7 @@ mod object;
 mod recorder;
 mod rule;
 pub(crate) mod session;
-mod watch;
+pub(crate) mod watch;
 mod witness;
 
 use std::cell::{Cell, RefCell};

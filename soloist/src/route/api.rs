@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use crate::lock::kubernetes::Access;
 use crate::lock::kubernetes::answer::retry_after;
 use crate::lock::kubernetes::session::{Sessions, request};
+use crate::patience::Late;
 
 /// So often may the API server ask to wait before an operation fails.
 const TRIES_MAX: u32 = 8;
@@ -76,6 +77,12 @@ pub enum Trouble {
     Unavailable(String),
 }
 
+impl From<Late> for Trouble {
+    fn from(late: Late) -> Self {
+        Trouble::Unavailable(late.into())
+    }
+}
+
 /// How a write ended that did not fail.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stored {
@@ -132,6 +139,22 @@ impl Api {
         Self { sessions: Sessions::new(access) }
     }
 
+    /// For so many calls at the same moment.
+    pub fn keeping(sessions_max: usize, access: Access) -> Self {
+        Self { sessions: Sessions::keeping(sessions_max, access) }
+    }
+
+    /// The namespace that the credentials belong to.
+    ///
+    /// # Errors
+    /// Credentials that cannot be used.
+    pub async fn home(&self) -> Result<String, Trouble> {
+        let session = self.sessions.take().await.map_err(|error| Trouble::Refused(error.to_string()))?;
+        let home = session.namespace().to_owned();
+        session.keep();
+        Ok(home)
+    }
+
     /// The object, if it exists.
     ///
     /// # Errors
@@ -168,6 +191,22 @@ impl Api {
     pub async fn put(&self, of: &Resource, name: &str, wanted: &Value, mode: Mode) -> Result<Stored, Trouble> {
         let path = of.path(name) + mode.query();
         self.store(Ask { verb: "update", of, name }, Method::PUT, path, wanted).await
+    }
+
+    /// Changes what `wanted` names in the object whose resource version it quotes.
+    ///
+    /// # Errors
+    /// As [`Api::put`].
+    pub async fn patch(&self, of: &Resource, name: &str, wanted: &Value) -> Result<Stored, Trouble> {
+        self.store(Ask { verb: "patch", of, name }, Method::PATCH, of.path(name), wanted).await
+    }
+
+    /// Deletes the object that `options` describe.
+    ///
+    /// # Errors
+    /// As [`Api::put`].
+    pub async fn delete(&self, of: &Resource, name: &str, options: &Value) -> Result<Stored, Trouble> {
+        self.store(Ask { verb: "delete", of, name }, Method::DELETE, of.path(name), options).await
     }
 
     /// Creates the object.
@@ -280,6 +319,8 @@ impl Ask<'_> {
         let kind = body["kind"].as_str().unwrap_or_default();
         match self.verb {
             "list" => kind.strip_suffix("List") == Some(self.of.kind),
+            // What was deleted at once is shown by some, and by others only that it was.
+            "delete" => kind == self.of.kind || kind == "Status",
             _ => kind == self.of.kind,
         }
     }

@@ -82,7 +82,8 @@ fn route(text: &str, variables: Variables<'_>) -> Result<Wanted, Failure> {
     }
 }
 
-fn label(text: &str) -> Result<Label, &'static str> {
+/// Reads `KEY` or `KEY=ACTIVE|STANDBY`.
+pub(super) fn label(text: &str) -> Result<Label, &'static str> {
     let (key, values) = text.split_once('=').unwrap_or((text, "active|standby"));
     let Some((active, standby)) = values.split_once('|') else { return Err("has one value instead of two") };
     let name = match key.split_once('/') {
@@ -102,7 +103,8 @@ fn label(text: &str) -> Result<Label, &'static str> {
     Ok(Label { key: key.to_owned(), active: active.to_owned(), standby: standby.to_owned() })
 }
 
-fn is_label_text(text: &str) -> bool {
+/// Whether this could be the value of a label, or the name in its key.
+pub(super) fn is_label_text(text: &str) -> bool {
     let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let mut chars = text.chars();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use election::Instant;
 
 use super::nothing::Nothing;
+use super::task::Task;
 use super::via::Distant;
 use super::warm::Guarded;
 use super::{Event, Launch, Preparation, Workload};
@@ -17,6 +18,8 @@ pub enum AnyWorkload {
     Guarded(Box<Guarded>),
     /// In another container.
     Distant(Box<Distant>),
+    /// A task of this process.
+    Task(Box<Task>),
     /// None.
     Nothing(Nothing),
 }
@@ -27,6 +30,7 @@ macro_rules! whichever {
         match $self {
             AnyWorkload::Guarded($workload) => $result,
             AnyWorkload::Distant($workload) => $result,
+            AnyWorkload::Task($workload) => $result,
             AnyWorkload::Nothing($workload) => $result,
         }
     };

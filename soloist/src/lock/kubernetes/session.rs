@@ -92,6 +92,8 @@ impl Session {
 pub struct Sessions {
     access: Access,
     addresses: Arc<Addresses>,
+    /// So many are kept.
+    kept_max: usize,
     /// Last the one that was used last.
     kept: Mutex<Vec<Session>>,
 }
@@ -99,7 +101,12 @@ pub struct Sessions {
 impl Sessions {
     /// Nothing is read or sent yet.
     pub fn new(access: Access) -> Self {
-        Self { access, addresses: Arc::default(), kept: Mutex::default() }
+        Self::keeping(KEPT_MAX, access)
+    }
+
+    /// For so many calls at the same moment.
+    pub fn keeping(kept_max: usize, access: Access) -> Self {
+        Self { access, addresses: Arc::default(), kept_max, kept: Mutex::default() }
     }
 
     /// How the API server is reached.
@@ -143,7 +150,7 @@ impl Lent<'_> {
     pub fn keep(mut self) {
         self.is_good = true;
         let mut kept = self.sessions.kept();
-        if kept.len() < KEPT_MAX {
+        if kept.len() < self.sessions.kept_max {
             kept.push(self.session.clone());
         }
     }
@@ -170,11 +177,13 @@ impl Drop for Lent<'_> {
 /// # Errors
 /// A path that is no path.
 pub fn request(method: http::Method, path: String, body: Vec<u8>) -> Result<Request<Body>, String> {
+    // A patch says what is to change, and nothing else has more than one form.
+    let form = if method == http::Method::PATCH { "application/merge-patch+json" } else { "application/json" };
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header(header::ACCEPT, "application/json")
-        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_TYPE, form)
         .header(header::USER_AGENT, concat!("soloist/", env!("CARGO_PKG_VERSION")));
     request.body(Body::from(body)).map_err(|error| format!("the request cannot be made: {error}"))
 }

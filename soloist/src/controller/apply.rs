@@ -1,0 +1,315 @@
+//! Sends what was planned. Each write quotes the version that the plan was made from, and is sent only while the term
+//! lasts. What is not known of it afterwards is read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Map, Value, json};
+
+use super::group::Group;
+use super::notice::Notice;
+use super::plan::{Part, Write};
+use super::pod::{Pod, TERM, TOKEN, WANTED};
+use super::record::{self, Record, Stored};
+use super::watch::{Scope, Shown};
+use crate::lock::kubernetes::Access;
+use crate::patience::within;
+use crate::route::api::{self, Api, Mode, Resource, Trouble};
+use crate::workload::task::Mandate;
+
+/// For one call. A term is never so short.
+const LIMIT: Duration = Duration::from_secs(2);
+/// So many calls may be under way without a new connection.
+pub const SESSIONS_MAX: usize = 32;
+
+/// How pods are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// By a patch: the Role needs `patch`.
+    Patch,
+    /// As a whole: the Role needs `update`.
+    Whole,
+}
+
+/// What is known of a group's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing: it must be read.
+    Nothing,
+    /// It does not exist.
+    Absent,
+    /// It is this.
+    Is(Box<Stored>),
+}
+
+/// What became of a write.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The record is so now; whether this write made it so is in `is_ours`.
+    Record {
+        /// What is known.
+        known: Known,
+        /// Whether it is what was to be written.
+        is_ours: bool,
+    },
+    /// A pod.
+    Pod {
+        /// Its UID.
+        uid: String,
+        /// As it is now, if that is known.
+        shown: Option<Box<Shown>>,
+        /// What is known of the write itself.
+        end: End,
+    },
+    /// A pod has been told.
+    Told {
+        /// Its UID.
+        uid: String,
+        /// The token of the promotion.
+        token: u64,
+    },
+    /// Nothing came of it.
+    Failed(String),
+    /// The term is over: it was not sent.
+    Over,
+}
+
+/// How the write of a pod ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It took effect.
+    Done,
+    /// It did not and never will.
+    Never,
+    /// It may have, or may still.
+    Unknown,
+}
+
+/// What a write needs to know of what is there.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The group.
+    pub group: Arc<Group>,
+    /// Its record.
+    pub known: Known,
+    /// The pods that are written.
+    pub pods: Vec<Shown>,
+}
+
+/// Who sends. Clones share their connections.
+#[derive(Clone)]
+pub struct Hand {
+    api: Arc<Api>,
+    form: Form,
+    scope: Arc<Scope>,
+    notice: Option<Notice>,
+    mandate: Mandate,
+}
+
+impl Hand {
+    /// Nothing is sent yet.
+    pub fn new(access: Access, form: Form, scope: Arc<Scope>, notice: Option<Notice>, mandate: Mandate) -> Self {
+        Self { api: Arc::new(Api::keeping(SESSIONS_MAX, access)), form, scope, notice, mandate }
+    }
+
+    /// Sends all writes side by side, and returns what became of each.
+    pub async fn send(self, ground: Ground, writes: Vec<Write>) -> Vec<(Write, Outcome)> {
+        let (hand, ground) = (&self, &ground);
+        let send = |write: Write| async move {
+            let outcome = match hand.mandate.lasts() {
+                true => hand.send_one(ground, &write).await,
+                false => Outcome::Over,
+            };
+            (write, outcome)
+        };
+        join_all(writes.into_iter().map(send)).await
+    }
+
+    /// Reads the record of a group.
+    pub async fn read_record(&self, group: &Group) -> Result<Known, String> {
+        let found = within(LIMIT, self.api.get(&leases(group), &group.name)).await;
+        match found.map_err(|trouble| trouble.to_string())? {
+            None => Ok(Known::Absent),
+            Some(object) => Stored::read(object)
+                .map(|stored| Known::Is(Box::new(stored)))
+                .map_err(|why| format!("the Lease {group} cannot be used: {why}")),
+        }
+    }
+
+    async fn send_one(&self, ground: &Ground, write: &Write) -> Outcome {
+        let pod = |uid: &str| ground.pods.iter().find(|shown| shown.pod.uid == uid);
+        match write {
+            Write::Record { record, .. } => self.write_record(ground, record).await,
+            Write::Label { uid, part, token, .. } => match pod(uid) {
+                Some(shown) => self.label(&ground.group, shown, Some((*part, *token))).await,
+                None => Outcome::Failed("the pod is gone".to_owned()),
+            },
+            Write::Settle { uid } => match pod(uid) {
+                Some(shown) => self.label(&ground.group, shown, None).await,
+                None => Outcome::Failed("the pod is gone".to_owned()),
+            },
+            Write::Delete { uid, .. } => match pod(uid) {
+                Some(shown) => self.delete(&ground.group, &shown.pod).await,
+                None => Outcome::Failed("the pod is gone".to_owned()),
+            },
+            Write::Tell { uid, token } => match (pod(uid), &self.notice) {
+                (Some(shown), Some(notice)) => match notice.tell(&ground.group, &shown.pod, *token).await {
+                    Ok(()) => Outcome::Told { uid: uid.clone(), token: *token },
+                    Err(why) => Outcome::Failed(format!("failed to tell {}: {why}", shown.pod.name)),
+                },
+                _ => Outcome::Failed("nobody is there to be told".to_owned()),
+            },
+        }
+    }
+
+    async fn write_record(&self, ground: &Ground, record: &Record) -> Outcome {
+        let group = &*ground.group;
+        let now = jiff::Timestamp::now();
+        let leases = leases(group);
+        let written = within(LIMIT, async {
+            match &ground.known {
+                Known::Is(stored) => {
+                    let object = stored.with(record, now).map_err(Trouble::Refused)?;
+                    self.api.put(&leases, &group.name, &object, Mode::Real).await
+                }
+                _ => self.api.post(&leases, &group.name, &record::first(group, record, now)).await,
+            }
+        });
+        match written.await {
+            Ok(api::Stored::As(object)) => match Stored::read(object) {
+                Ok(stored) => Outcome::Record { known: Known::Is(Box::new(stored)), is_ours: true },
+                Err(_) => Outcome::Record { known: Known::Nothing, is_ours: false },
+            },
+            Ok(api::Stored::Conflict) | Err(Trouble::Unavailable(_)) => match self.read_record(group).await {
+                Ok(known) => {
+                    let is_ours = matches!(&known, Known::Is(stored) if stored.record == *record);
+                    Outcome::Record { known, is_ours }
+                }
+                Err(_) => Outcome::Record { known: Known::Nothing, is_ours: false },
+            },
+            Err(Trouble::Forbidden(why) | Trouble::Refused(why)) => Outcome::Failed(why),
+        }
+    }
+
+    /// Writes the term, and a part with it where there is one.
+    async fn label(&self, group: &Group, shown: &Shown, part: Option<(Part, Option<u64>)>) -> Outcome {
+        let (pod, pods) = (&shown.pod, pods(&shown.pod.namespace));
+        let change = self.change(group, part);
+        let written = within(LIMIT, async {
+            match (self.form, &shown.object) {
+                (Form::Whole, Some(object)) => {
+                    let object = changed(object, &change).map_err(Trouble::Refused)?;
+                    self.api.put(&pods, &pod.name, &object, Mode::Real).await
+                }
+                _ => {
+                    let metadata = json!({"uid": pod.uid, "resourceVersion": pod.version.to_string()});
+                    let patch = json!({"metadata": merged(metadata, &change)});
+                    self.api.patch(&pods, &pod.name, &patch).await
+                }
+            }
+        });
+        match written.await {
+            Ok(api::Stored::As(object)) => self.found(&pod.uid, Some(object), End::Done),
+            Ok(api::Stored::Conflict) => self.look(pod, End::Never).await,
+            Err(Trouble::Unavailable(_)) => self.look(pod, End::Unknown).await,
+            Err(Trouble::Forbidden(why) | Trouble::Refused(why)) => Outcome::Failed(why),
+        }
+    }
+
+    fn change(&self, group: &Group, part: Option<(Part, Option<u64>)>) -> Value {
+        let term = self.mandate.token().to_string();
+        match part {
+            None => json!({"annotations": {TERM: term}}),
+            Some((Part::Standby, _)) => json!({
+                "labels": {&group.label.key: group.label.standby},
+                "annotations": {TERM: term, TOKEN: null},
+            }),
+            Some((Part::Active, token)) => json!({
+                "labels": {&group.label.key: group.label.active},
+                "annotations": {TERM: term, TOKEN: token.map(|token| token.to_string()), WANTED: null},
+            }),
+        }
+    }
+
+    async fn look(&self, pod: &Pod, end: End) -> Outcome {
+        let pods = pods(&pod.namespace);
+        let found = within(LIMIT, self.api.get(&pods, &pod.name));
+        self.found(&pod.uid, found.await.ok().flatten(), end)
+    }
+
+    fn found(&self, uid: &str, object: Option<Value>, end: End) -> Outcome {
+        let shown = object.and_then(|object| self.scope.stored(object).ok()).filter(|shown| shown.pod.uid == uid);
+        Outcome::Pod { uid: uid.to_owned(), shown: shown.map(Box::new), end }
+    }
+
+    async fn delete(&self, group: &Group, pod: &Pod) -> Outcome {
+        let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}});
+        if let Some(grace) = group.delete_grace_s {
+            options["gracePeriodSeconds"] = grace.into();
+        }
+        let pods = pods(&pod.namespace);
+        let deleted = within(LIMIT, self.api.delete(&pods, &pod.name, &options));
+        match deleted.await {
+            Ok(_) => Outcome::Pod { uid: pod.uid.clone(), shown: None, end: End::Done },
+            Err(trouble) => Outcome::Failed(format!("failed to delete {}: {trouble}", pod.name)),
+        }
+    }
+}
+
+fn pods(namespace: &str) -> Resource {
+    let verbs = "get, list, watch, patch, update, delete";
+    Resource { group: "", kind: "Pod", plural: "pods", verbs, namespace: namespace.to_owned() }
+}
+
+fn leases(group: &Group) -> Resource {
+    let (kind, plural, verbs) = ("Lease", "leases", "get, create, update, watch");
+    Resource { group: "coordination.k8s.io", kind, plural, verbs, namespace: group.namespace.clone() }
+}
+
+/// The object with `change` in its metadata, as a merge patch would leave it.
+fn changed(object: &str, change: &Value) -> Result<Value, String> {
+    let mut object: Value =
+        serde_json::from_str(object).map_err(|error| format!("failed to read a pod again: {error}"))?;
+    let metadata = object["metadata"].take();
+    object["metadata"] = without_nulls(merged(metadata, change));
+    Ok(object)
+}
+
+/// `change` is one of labels and annotations.
+fn merged(mut metadata: Value, change: &Value) -> Value {
+    for (field, values) in change.as_object().into_iter().flatten() {
+        for (key, value) in values.as_object().into_iter().flatten() {
+            metadata[field][key] = value.clone();
+        }
+    }
+    metadata
+}
+
+fn without_nulls(mut metadata: Value) -> Value {
+    for field in ["labels", "annotations"] {
+        if let Some(values) = metadata.get_mut(field).and_then(Value::as_object_mut) {
+            let kept: Map<String, Value> =
+                std::mem::take(values).into_iter().filter(|(_, value)| !value.is_null()).collect();
+            *values = kept;
+        }
+    }
+    metadata
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_pod_is_changed_as_a_patch_would() {
+        let object = json!({"metadata": {"name": "a", "labels": {"role": "standby", "app": "x"},
+            "annotations": {WANTED: "true", "other": "y"}}, "spec": {"nodeName": "n"}});
+        let change = json!({"labels": {"role": "active"}, "annotations": {TERM: "5", WANTED: null}});
+        let expected = json!({"metadata": {"name": "a", "labels": {"role": "active", "app": "x"},
+            "annotations": {TERM: "5", "other": "y"}}, "spec": {"nodeName": "n"}});
+        assert_eq!(changed(&object.to_string(), &change).unwrap(), expected);
+        let bare = json!({"metadata": {"name": "a"}});
+        assert_eq!(changed(&bare.to_string(), &change).unwrap()["metadata"]["labels"], json!({"role": "active"}));
+    }
+}

@@ -1,0 +1,293 @@
+//! What the controller knows of one group, and remembers of it for as long as its term lasts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use election::Instant;
+
+use super::apply::{End, Ground, Known, Outcome};
+use super::group::Group;
+use super::plan::{self, Part, Plan, Seen, Sight, Write};
+use super::pod::Pod;
+use super::record::Record;
+use super::watch::Shown;
+
+/// So many pods are deleted one after the other before there are pauses.
+const DELETIONS_FREE: u32 = 2;
+/// The first pause between deletions; each further one is twice as long.
+const DELETION_PAUSE: Duration = Duration::from_secs(10);
+const DELETION_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// After so long without one, deletions count from the beginning.
+const DELETIONS_FORGOTTEN: Duration = Duration::from_secs(600);
+/// After a write that failed; each further failure in a row doubles it.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// One pod, and what is remembered of it.
+#[derive(Clone, Debug)]
+struct Kept {
+    shown: Shown,
+    /// The critical container that has ended.
+    fallen: Option<String>,
+    /// It came after this term had begun: nothing older can quote its version.
+    is_new: bool,
+    /// A write of ours may still take effect on it.
+    is_open: bool,
+}
+
+/// One group.
+#[derive(Debug)]
+pub struct GroupState {
+    group: Arc<Group>,
+    pods: BTreeMap<String, Kept>,
+    known: Known,
+    seen_stopped: BTreeSet<String>,
+    told: BTreeSet<(String, u64)>,
+    deletions: Deletions,
+    failures: u32,
+    /// Not to be planned for before this.
+    pub not_before: Option<Instant>,
+    /// A round of writes is under way.
+    pub is_busy: bool,
+    /// When the first of the news came that the present rounds are about.
+    pub since: Option<Instant>,
+    waits: Option<String>,
+}
+
+/// How often pods were deleted lately.
+#[derive(Clone, Copy, Debug, Default)]
+struct Deletions {
+    count: u32,
+    last: Option<Instant>,
+}
+
+impl Deletions {
+    fn note(&mut self, now: Instant) {
+        let is_old = self.last.is_none_or(|last| now.since(last) > DELETIONS_FORGOTTEN);
+        self.count = if is_old { 1 } else { self.count.saturating_add(1) };
+        self.last = Some(now);
+    }
+
+    /// When the next one may be.
+    fn next(&self) -> Instant {
+        let Some(last) = self.last.filter(|_| self.count >= DELETIONS_FREE) else { return Instant::default() };
+        last + doubled(DELETION_PAUSE, self.count - DELETIONS_FREE, DELETION_PAUSE_MAX)
+    }
+}
+
+fn doubled(pause: Duration, times: u32, max: Duration) -> Duration {
+    pause.saturating_mul(1 << times.min(16)).min(max)
+}
+
+/// What is to be done for a group.
+pub enum Next {
+    /// Nothing now.
+    Wait(Option<Instant>),
+    /// Its record is read first.
+    Read(Arc<Group>),
+    /// These are written.
+    Write(Box<Ground>, Vec<Write>),
+}
+
+impl GroupState {
+    /// A group of which nothing is known yet.
+    pub fn new(group: Arc<Group>) -> Self {
+        Self {
+            group,
+            pods: BTreeMap::new(),
+            known: Known::Nothing,
+            seen_stopped: BTreeSet::new(),
+            told: BTreeSet::new(),
+            deletions: Deletions::default(),
+            failures: 0,
+            not_before: None,
+            is_busy: false,
+            since: None,
+            waits: None,
+        }
+    }
+
+    /// All its pods' UIDs.
+    pub fn uids(&self) -> impl Iterator<Item = &String> {
+        self.pods.keys()
+    }
+
+    /// A pod is so now; `is_new` if it came after the first list. Whether anything has changed by it.
+    pub fn see(&mut self, shown: Shown, is_new: bool) -> bool {
+        let group = Arc::clone(&self.group);
+        match self.pods.get_mut(&shown.pod.uid) {
+            // Told late, or told again.
+            Some(kept) if kept.shown.pod.version >= shown.pod.version => false,
+            Some(kept) => {
+                let fallen = plan::fallen(Some(&kept.shown.pod), &shown.pod, &group);
+                kept.fallen = kept.fallen.take().or(fallen);
+                kept.shown = shown;
+                true
+            }
+            None => {
+                let fallen = plan::fallen(None, &shown.pod, &group);
+                let kept = Kept { fallen, is_new, is_open: false, shown };
+                self.pods.insert(kept.shown.pod.uid.clone(), kept);
+                true
+            }
+        }
+    }
+
+    /// A pod is gone. What the kubelet said of it before is remembered.
+    pub fn lose(&mut self, last: &Pod) {
+        let known = self.pods.remove(&last.uid);
+        let was_stopped = last.is_stopped() || known.is_some_and(|kept| kept.shown.pod.is_stopped());
+        if was_stopped && self.record().place_of(&last.uid).is_some() {
+            self.seen_stopped.insert(last.uid.clone());
+        }
+    }
+
+    /// A pod is gone, and nobody saw how.
+    pub fn lose_unseen(&mut self, uid: &str) {
+        if let Some(kept) = self.pods.get(uid) {
+            let last = kept.shown.pod.clone();
+            self.lose(&last);
+        }
+    }
+
+    /// What was read of its record.
+    pub fn learn(&mut self, known: Known) {
+        self.known = known;
+    }
+
+    fn record(&self) -> &Record {
+        static NOBODY: Record = Record { places: Vec::new() };
+        match &self.known {
+            Known::Is(stored) => &stored.record,
+            Known::Absent | Known::Nothing => &NOBODY,
+        }
+    }
+
+    /// What is to be done now, in the term with this token.
+    pub fn next(&mut self, term: u64, now: Instant) -> Next {
+        if self.is_busy || (self.pods.is_empty() && self.known == Known::Nothing) {
+            return Next::Wait(None);
+        }
+        if let Some(at) = self.not_before.filter(|at| *at > now) {
+            return Next::Wait(Some(at));
+        }
+        if self.known == Known::Nothing {
+            return Next::Read(Arc::clone(&self.group));
+        }
+        let plan = self.plan(term, now);
+        self.say(plan.waits);
+        if plan.writes.is_empty() {
+            self.since = None;
+            return Next::Wait(plan.again_at);
+        }
+        let uids: BTreeSet<&str> = plan.writes.iter().filter_map(Write::uid).collect();
+        let pods = self.pods.iter().filter(|(uid, _)| uids.contains(uid.as_str()));
+        let pods = pods.map(|(_, kept)| kept.shown.clone()).collect();
+        let ground = Ground { group: Arc::clone(&self.group), known: self.known.clone(), pods };
+        Next::Write(Box::new(ground), plan.writes)
+    }
+
+    fn plan(&self, term: u64, now: Instant) -> Plan {
+        let seen = |kept: &'_ Kept| kept.is_new || kept.shown.pod.term == Some(term);
+        let pods: Vec<Seen<'_>> = self
+            .pods
+            .values()
+            .map(|kept| Seen {
+                pod: &kept.shown.pod,
+                fallen: kept.fallen.as_deref(),
+                is_settled: seen(kept) && !kept.is_open,
+                is_on_bad_node: false,
+            })
+            .collect();
+        let version = match &self.known {
+            Known::Is(stored) => Some(stored.version),
+            Known::Absent | Known::Nothing => None,
+        };
+        plan::plan(&Sight {
+            group: &self.group,
+            pods: &pods,
+            record: self.record(),
+            version,
+            seen_stopped: &self.seen_stopped,
+            told: &self.told,
+            now,
+            deletes_from: self.deletions.next(),
+        })
+    }
+
+    /// What is waited for, once.
+    fn say(&mut self, waits: Option<String>) {
+        if self.waits != waits {
+            if let Some(waits) = &waits {
+                tracing::info!("{}: {waits}", self.group);
+            }
+            self.waits = waits;
+        }
+    }
+
+    /// What became of a round of writes.
+    pub fn take(&mut self, outcomes: Vec<(Write, Outcome)>, now: Instant) {
+        let mut has_failed = false;
+        for (write, outcome) in outcomes {
+            has_failed |= !self.take_one(&write, outcome, now);
+        }
+        self.pause(has_failed, now);
+    }
+
+    /// Whether there is no need to wait before the next try.
+    fn take_one(&mut self, write: &Write, outcome: Outcome, now: Instant) -> bool {
+        match outcome {
+            Outcome::Over => true,
+            Outcome::Failed(why) => {
+                tracing::warn!("{}: {why}", self.group);
+                false
+            }
+            Outcome::Told { uid, token } => self.told.insert((uid, token)),
+            Outcome::Record { known, is_ours } => {
+                if let (true, Write::Record { why, .. }) = (is_ours, write) {
+                    tracing::info!("{}: {why}", self.group);
+                }
+                self.known = known;
+                is_ours
+            }
+            Outcome::Pod { uid, shown, end } => {
+                let is_done = end == End::Done;
+                if is_done {
+                    self.tell_of(write, &uid, now);
+                }
+                if let Some(shown) = shown {
+                    self.see(*shown, false);
+                }
+                if let Some(kept) = self.pods.get_mut(&uid) {
+                    kept.is_open = end == End::Unknown || (kept.is_open && !is_done);
+                }
+                is_done
+            }
+        }
+    }
+
+    /// Says what was done to a pod.
+    fn tell_of(&mut self, write: &Write, uid: &str, now: Instant) {
+        let (group, name) = (&self.group, self.pods.get(uid).map_or(uid, |kept| kept.shown.pod.name.as_str()));
+        match write {
+            Write::Label { part: Part::Active, token, why, .. } => {
+                let took_ms = self.since.map_or(0, |since| now.since(since).as_millis());
+                let token = token.unwrap_or_default();
+                tracing::info!("{group}: {name} is active, token {token}, {took_ms} ms after the news: {why}");
+            }
+            Write::Label { part: Part::Standby, why, .. } => tracing::info!("{group}: {name} stands by: {why}"),
+            Write::Delete { why, .. } => {
+                tracing::warn!("{group}: {name} was deleted: {why}");
+                self.deletions.note(now);
+            }
+            Write::Record { .. } | Write::Settle { .. } | Write::Tell { .. } => {}
+        }
+    }
+
+    /// Nothing more is tried for a moment after a failure, and for longer after several.
+    pub fn pause(&mut self, has_failed: bool, now: Instant) {
+        self.failures = if has_failed { self.failures.saturating_add(1) } else { 0 };
+        self.not_before = has_failed.then(|| now + doubled(PAUSE, self.failures - 1, PAUSE_MAX));
+    }
+}

@@ -1,0 +1,320 @@
+//! What the controller keeps of a pod. There may be tens of thousands, so everything else is forgotten while it is read.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::critical::Mark;
+
+/// The annotation with the term of the controller that wrote this pod last.
+pub const TERM: &str = "soloist.dev/controller";
+/// The annotation with the fencing token of the promotion that the label of an active pod belongs to.
+pub const TOKEN: &str = "soloist.dev/token";
+/// The annotation with which an operator has some pods go first: a number, the largest first.
+pub const PRIORITY: &str = "soloist.dev/priority";
+
+/// The annotation with which an operator asks for a pod to become active: `true`.
+pub const WANTED: &str = "soloist.dev/become-active";
+
+/// How far one container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has not begun, or waits to begin again.
+    Waiting,
+    /// It runs.
+    Running,
+    /// It has ended, and the kubelet has seen that itself.
+    Ended,
+    /// Said to have ended by somebody who cannot know.
+    Lost,
+}
+
+/// One container that is to run for as long as its pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Whether it is marked as critical.
+    pub is_marked: bool,
+    /// How far it is.
+    pub state: State,
+    /// How often it was begun again.
+    pub restarts: u32,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: another pod of the same name is another pod.
+    pub uid: String,
+    /// Its resource version.
+    pub version: u64,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The term of the controller that wrote it last.
+    pub term: Option<u64>,
+    /// The token that its label belongs to.
+    pub token: Option<u64>,
+    /// The larger, the sooner it becomes active.
+    pub priority: i64,
+    /// Whether an operator asks for it to become active.
+    pub is_wanted: bool,
+    /// When the kubelet began with it, or else when it was created: as text that sorts by time.
+    pub since: String,
+    /// Whether it is being deleted.
+    pub is_deleting: bool,
+    /// Whether its phase says that it has ended.
+    pub has_ended: bool,
+    /// Whether the kubelet says that it is ready.
+    pub is_ready: bool,
+    /// Its address.
+    pub ip: Option<IpAddr>,
+    /// The node that it is on.
+    pub node: Option<String>,
+    /// Its containers, without those that only prepare it.
+    pub containers: Vec<Container>,
+}
+
+impl Pod {
+    /// Whether the kubelet has seen the end of everything in it, or it never began.
+    pub fn is_stopped(&self) -> bool {
+        let has_begun = self.node.is_some();
+        let is_over = |container: &Container| match container.state {
+            State::Ended => true,
+            // One that waits to begin again is begun no more once its pod is being deleted or has ended.
+            State::Waiting => self.is_deleting || self.has_ended,
+            State::Running | State::Lost => false,
+        };
+        !has_begun || (!self.containers.is_empty() && self.containers.iter().all(is_over))
+    }
+
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).map(String::as_str)
+    }
+
+    /// Reads one; `mark` tells critical containers.
+    ///
+    /// # Errors
+    /// What is missing in it.
+    pub fn read(raw: Raw, mark: &Mark) -> Result<Self, String> {
+        let Raw { metadata, spec, status } = raw;
+        let version = metadata.resource_version.parse();
+        let version = version.map_err(|_| format!("pod {:?} has no resource version", metadata.name))?;
+        if metadata.uid.is_empty() || metadata.name.is_empty() {
+            return Err(format!("pod {:?} has no name or no UID", metadata.name));
+        }
+        let number = |name: &str| metadata.annotations.get(name).and_then(|text| text.parse().ok());
+        let is_ready = status.conditions.iter().any(|one| one.kind == "Ready" && one.status == "True");
+        let containers = containers(spec.containers, spec.init_containers, &status, mark);
+        Ok(Self {
+            term: number(TERM),
+            token: number(TOKEN),
+            is_wanted: metadata.annotations.get(WANTED).is_some_and(|text| text == "true"),
+            priority: metadata.annotations.get(PRIORITY).and_then(|text| text.parse().ok()).unwrap_or(0),
+            namespace: metadata.namespace,
+            name: metadata.name,
+            uid: metadata.uid,
+            version,
+            labels: metadata.labels,
+            since: status.start_time.unwrap_or(metadata.creation_timestamp),
+            is_deleting: metadata.deletion_timestamp.is_some(),
+            has_ended: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
+            is_ready,
+            ip: status.pod_ip.and_then(|text| text.parse().ok()),
+            node: spec.node_name.filter(|name| !name.is_empty()),
+            containers,
+        })
+    }
+}
+
+fn containers(main: Vec<RawContainer>, init: Vec<RawContainer>, status: &RawStatus, mark: &Mark) -> Vec<Container> {
+    // One that begins before the others and stays is a workload too.
+    let stays = |container: &RawContainer| container.restart_policy.as_deref() == Some("Always");
+    let with = |statuses: &[RawContainerStatus], container: RawContainer| {
+        let seen = statuses.iter().find(|status| status.name == container.name);
+        Container {
+            is_marked: container.env.iter().any(|variable| mark.is_set_by(&variable.name, variable.value.as_deref())),
+            name: container.name,
+            state: seen.map_or(State::Waiting, |seen| seen.state.read()),
+            restarts: seen.map_or(0, |seen| seen.restart_count),
+        }
+    };
+    let init = init.into_iter().filter(stays).map(|one| with(&status.init_container_statuses, one));
+    main.into_iter().map(|one| with(&status.container_statuses, one)).chain(init).collect()
+}
+
+/// A pod as the API server shows it, as far as it is read.
+#[derive(Debug, Default, Deserialize)]
+pub struct Raw {
+    metadata: RawMetadata,
+    #[serde(default)]
+    spec: RawSpec,
+    #[serde(default)]
+    status: RawStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawMetadata {
+    namespace: String,
+    name: String,
+    uid: String,
+    resource_version: String,
+    creation_timestamp: String,
+    deletion_timestamp: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSpec {
+    node_name: Option<String>,
+    containers: Vec<RawContainer>,
+    init_containers: Vec<RawContainer>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawContainer {
+    name: String,
+    env: Vec<RawVariable>,
+    restart_policy: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawVariable {
+    name: String,
+    value: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawStatus {
+    phase: String,
+    start_time: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    conditions: Vec<RawCondition>,
+    container_statuses: Vec<RawContainerStatus>,
+    init_container_statuses: Vec<RawContainerStatus>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawContainerStatus {
+    name: String,
+    restart_count: u32,
+    state: RawState,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawState {
+    running: Option<RawMoment>,
+    terminated: Option<RawMoment>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawMoment {
+    reason: String,
+}
+
+impl RawState {
+    fn read(&self) -> State {
+        match (&self.running, &self.terminated) {
+            // Written by who has lost sight of the container.
+            (_, Some(end)) if matches!(end.reason.as_str(), "ContainerStatusUnknown" | "Unknown") => State::Lost,
+            (_, Some(_)) => State::Ended,
+            (Some(_), None) => State::Running,
+            (None, None) => State::Waiting,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(pod: Value) -> Result<Pod, String> {
+        Pod::read(serde_json::from_value(pod).unwrap(), &Mark::default())
+    }
+
+    fn shown() -> Value {
+        json!({
+            "metadata": {"namespace": "prod", "name": "app-1", "uid": "u1", "resourceVersion": "7",
+                "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"app": "hapod", "role": "standby"},
+                "annotations": {TERM: "41", TOKEN: "x", PRIORITY: "-2", "other": "y"}},
+            "spec": {"nodeName": "n1", "containers": [
+                {"name": "main", "env": [{"name": "pwcriticality", "value": "critical"}, {"name": "x", "valueFrom": {}}]},
+                {"name": "beside", "env": [{"name": "pwcriticality", "value": "not"}]}],
+                "initContainers": [{"name": "prepares"}, {"name": "stays", "restartPolicy": "Always"}]},
+            "status": {"phase": "Running", "startTime": "2026-01-01T00:00:05Z", "podIP": "10.0.0.7",
+                "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}],
+                "containerStatuses": [
+                    {"name": "main", "restartCount": 2, "state": {"running": {"startedAt": "2026-01-01T00:00:06Z"}}},
+                    {"name": "beside", "restartCount": 0, "state": {"terminated": {"reason": "Error"}}}],
+                "initContainerStatuses": [{"name": "stays", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}
+        })
+    }
+
+    #[test]
+    fn what_decides_is_kept_and_nothing_else() {
+        let pod = read(shown()).unwrap();
+        assert_eq!((pod.version, pod.term, pod.token, pod.priority), (7, Some(41), None, -2));
+        assert_eq!((pod.since.as_str(), pod.is_ready, pod.has_ended), ("2026-01-01T00:00:05Z", true, false));
+        assert_eq!((pod.label("role"), pod.ip), (Some("standby"), Some("10.0.0.7".parse().unwrap())));
+        let container =
+            |name: &str, is_marked, state, restarts| Container { name: name.into(), is_marked, state, restarts };
+        let expected = [
+            container("main", true, State::Running, 2),
+            container("beside", false, State::Ended, 0),
+            container("stays", false, State::Waiting, 0),
+        ];
+        assert_eq!(pod.containers, expected);
+    }
+
+    #[test]
+    fn a_pod_is_stopped_when_the_kubelet_has_seen_the_end_of_all_that_stays() {
+        let mut pod = read(shown()).unwrap();
+        assert!(!pod.is_stopped());
+        pod.containers[0].state = State::Ended;
+        assert!(!pod.is_stopped(), "one may begin again");
+        pod.is_deleting = true;
+        assert!(pod.is_stopped());
+        pod.containers[1].state = State::Lost;
+        assert!(!pod.is_stopped(), "nobody has seen it end");
+        pod.node = None;
+        assert!(pod.is_stopped(), "it never began");
+    }
+
+    #[test]
+    fn what_is_no_pod_is_refused() {
+        for (pointer, value) in [("resourceVersion", json!("x")), ("uid", json!("")), ("name", json!(""))] {
+            let mut pod = shown();
+            pod["metadata"][pointer] = value;
+            assert!(read(pod).is_err(), "{pointer}");
+        }
+        let mut lost = shown();
+        lost["status"]["containerStatuses"][0]["state"] = json!({"terminated": {"reason": "ContainerStatusUnknown"}});
+        assert_eq!(read(lost).unwrap().containers[0].state, State::Lost);
+    }
+}
