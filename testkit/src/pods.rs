@@ -3,6 +3,7 @@
 mod ear;
 mod node;
 mod pair;
+mod seed;
 mod traffic;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use crate::wait::{wait_for, wait_until};
 pub use self::ear::Ear;
 pub use self::node::{CutOff, PowerLoss};
 pub use self::pair::Pair;
+pub use self::seed::Seed;
 pub use self::traffic::Traffic;
 
 /// Longer than anything takes that works; pods take seconds to start.
@@ -240,7 +242,7 @@ impl Pods {
 /// their Role they could not release, and would try for a lease.
 impl Drop for Pods {
     fn drop(&mut self) {
-        for kinds in ["deployments,pods", "services,poddisruptionbudgets,leases,roles,rolebindings"] {
+        for kinds in ["deployments,replicasets,pods", "services,poddisruptionbudgets,leases,roles,rolebindings"] {
             let gone = self.kubectl(&["delete", kinds, "--selector=!provider", "--timeout=60s"]);
             if let Err(error) = gone {
                 eprintln!("something is left in the cluster: {error:#}");

@@ -139,7 +139,7 @@ impl Site {
         Ok(Views {
             slices: View::of_slices(kubectl, namespace, "app")?,
             endpoints: View::of_endpoints(kubectl, namespace, "old")?,
-            pods: View::of_pods(kubectl, namespace, "role", "active")?,
+            pods: View::of_pods(kubectl, namespace, &[("role", "active")])?,
         })
     }
 }

@@ -10,6 +10,9 @@ use crate::kubectl::Kubectl;
 use crate::listener::Listener;
 use crate::wait::wait_until;
 
+/// Keys and values.
+pub type Labels = &'static [(&'static str, &'static str)];
+
 /// One state: who was to be seen, and since when in nanoseconds of CLOCK_BOOTTIME.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -40,12 +43,26 @@ impl View {
         Self::follow(kubectl, &path, subset_addresses)
     }
 
-    /// The pods that have the label `key` with this value.
-    pub fn of_pods(kubectl: &Kubectl, namespace: &str, key: &'static str, value: &'static str) -> Result<Self> {
+    /// The pods that have all these labels.
+    pub fn of_pods(kubectl: &Kubectl, namespace: &str, labels: Labels) -> Result<Self> {
+        Self::follow_pods(kubectl, namespace, move |pod| is_labelled(pod, labels))
+    }
+
+    /// The pods with all these labels that nobody has deleted.
+    pub fn of_staying_pods(kubectl: &Kubectl, namespace: &str, labels: Labels) -> Result<Self> {
+        let stays = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_null();
+        Self::follow_pods(kubectl, namespace, move |pod| stays(pod) && is_labelled(pod, labels))
+    }
+
+    fn follow_pods(
+        kubectl: &Kubectl,
+        namespace: &str,
+        counts: impl Fn(&Value) -> bool + Send + 'static,
+    ) -> Result<Self> {
         let path = format!("/api/v1/namespaces/{namespace}/pods?watch=true");
         Self::follow(kubectl, &path, move |pod| {
             let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            if pod["metadata"]["labels"][key] == value { vec![name] } else { Vec::new() }
+            if counts(pod) { vec![name] } else { Vec::new() }
         })
     }
 
@@ -53,6 +70,12 @@ impl View {
     pub fn first(&self, who: Option<&str>, after: u64) -> Option<u64> {
         let wanted: Vec<&str> = who.into_iter().collect();
         self.seen().into_iter().find(|seen| seen.at >= after && seen.who == wanted).map(|seen| seen.at)
+    }
+
+    /// When `who` was seen no more, after `after`.
+    pub fn left(&self, who: &str, after: u64) -> Option<u64> {
+        let is_without = |seen: &Seen| seen.at >= after && !seen.who.iter().any(|one| one == who);
+        self.seen().into_iter().find(is_without).map(|seen| seen.at)
     }
 
     fn follow(kubectl: &Kubectl, path: &str, who: impl Fn(&Value) -> Vec<String> + Send + 'static) -> Result<Self> {
@@ -106,6 +129,10 @@ impl View {
         ensure!(order == who, "traffic went to {order:?}, and not to {who:?}");
         Ok(())
     }
+}
+
+fn is_labelled(pod: &Value, labels: Labels) -> bool {
+    labels.iter().all(|(key, value)| pod["metadata"]["labels"][key] == *value)
 }
 
 fn ready_addresses(slice: &Value) -> Vec<String> {

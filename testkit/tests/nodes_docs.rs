@@ -5,30 +5,29 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
 use testkit::documents::{needs_a_cluster, root, shown_lines};
 use testkit::group::binary;
-use testkit::pods::{LIMIT, Pods};
+use testkit::pods::{LIMIT, Pods, Seed};
 use testkit::wait::wait_until;
 
 #[test]
 fn every_command_of_the_documents_for_kubernetes_works() -> Result<()> {
     let pods = Pods::new()?;
-    let folder = folder_with_examples(&pods)?;
+    let seed = Seed::new(&pods)?;
+    copy_examples(&pods, seed.root())?;
     let is_member = |line: &str| line.starts_with("soloist run") || line.starts_with("soloist sidecar");
     let shown = shown_lines().into_iter().filter(|(_, line)| needs_a_cluster(line) && !is_member(line));
     let shown: Vec<_> = shown.collect();
     ensure!(shown.len() >= 10, "{shown:?}");
     for (document, line) in shown {
-        works_soon(folder.path(), &line).with_context(|| format!("{document}: {line}{}", pods.logs()))?;
+        works_soon(seed.root(), &line).with_context(|| format!("{document}: {line}{}", pods.logs()))?;
     }
     Ok(())
 }
 
 /// The examples as a reader has them in front, but with the image of the tests.
-fn folder_with_examples(pods: &Pods) -> Result<TempDir> {
-    let folder = tempfile::tempdir()?;
-    let copies = folder.path().join("examples/kubernetes");
+fn copy_examples(pods: &Pods, to: &Path) -> Result<()> {
+    let copies = to.join("examples/kubernetes");
     fs::create_dir_all(&copies)?;
     for entry in fs::read_dir(root().join("examples/kubernetes"))? {
         let path = entry?.path();
@@ -37,7 +36,7 @@ fn folder_with_examples(pods: &Pods) -> Result<TempDir> {
             fs::write(copies.join(name), pods.fitted(&path, |_| {})?)?;
         }
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// Runs a line until it succeeds: what it asks about may be a moment away.

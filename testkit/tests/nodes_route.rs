@@ -25,7 +25,7 @@ fn install(pods: &Pods) -> Result<Span> {
 }
 
 fn watch(pods: &Pods, node: &str) -> Result<Traffic> {
-    let labels = View::of_pods(pods.client(), NAMESPACE, "role", "active")?;
+    let labels = View::of_pods(pods.client(), NAMESPACE, &[("role", "active")])?;
     Ok(Traffic::watch(pods, node, &SERVICES)?.and(labels))
 }
 

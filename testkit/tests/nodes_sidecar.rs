@@ -51,7 +51,7 @@ impl Warm {
                 container["args"] = json!([]);
             }
         })?;
-        let labels = View::of_pods(pods.client(), NAMESPACE, "role", "active")?;
+        let labels = View::of_pods(pods.client(), NAMESPACE, &[("role", "active")])?;
         pods.wait_rolled_out(APP, 2).with_context(|| pods.logs())?;
         Ok(Self { pods, labels })
     }
