@@ -14,6 +14,7 @@ use super::pod::{Pod, TERM, TOKEN, WANTED};
 use super::record::{self, Record, Stored};
 use super::watch::{Scope, Shown};
 use crate::lock::kubernetes::Access;
+use crate::lock::kubernetes::recorder::event;
 use crate::patience::within;
 use crate::route::api::{self, Api, Mode, Resource, Trouble};
 use crate::workload::task::Mandate;
@@ -41,6 +42,19 @@ pub enum Known {
     Absent,
     /// It is this.
     Is(Box<Stored>),
+}
+
+/// Something to tell people.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// What it is about, as Events refer to it.
+    pub objects: Vec<Value>,
+    /// One word.
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// When it happened.
+    pub since: jiff::Timestamp,
 }
 
 /// What became of a write.
@@ -137,10 +151,29 @@ impl Hand {
         }
     }
 
+    /// Writes an Event on each of its objects; where that is not allowed, nobody is told.
+    ///
+    /// # Errors
+    /// The rule that is missing.
+    pub async fn tell(&self, group: Arc<Group>, note: Note) -> Result<(), String> {
+        let (kind, plural, verbs) = ("Event", "events", "create");
+        let of = Resource { group: "", kind, plural, verbs, namespace: group.namespace.clone() };
+        for object in &note.objects {
+            let event = event(object, note.reason, &note.message, "soloist-controller", note.since);
+            let name = event["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            match within(LIMIT, self.api.post(&of, &name, &event)).await {
+                Err(Trouble::Forbidden(why)) => return Err(why),
+                Err(trouble) => tracing::debug!("failed to write an Event: {trouble}"),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn send_one(&self, ground: &Ground, write: &Write) -> Outcome {
         let pod = |uid: &str| ground.pods.iter().find(|shown| shown.pod.uid == uid);
         match write {
-            Write::Record { record, .. } => self.write_record(ground, record).await,
+            Write::Record(record) => self.write_record(ground, record).await,
             Write::Label { uid, part, token, .. } => match pod(uid) {
                 Some(shown) => self.label(&ground.group, shown, Some((*part, *token))).await,
                 None => Outcome::Failed("the pod is gone".to_owned()),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use election::Instant;
+use serde_json::json;
 
-use super::apply::{End, Ground, Known, Outcome};
+use super::apply::{End, Ground, Known, Note, Outcome};
 use super::group::Group;
 use super::plan::{self, Part, Plan, Seen, Sight, Write};
 use super::pod::Pod;
@@ -157,7 +158,7 @@ impl GroupState {
     }
 
     fn record(&self) -> &Record {
-        static NOBODY: Record = Record { places: Vec::new() };
+        static NOBODY: Record = Record { places: Vec::new(), why: String::new() };
         match &self.known {
             Known::Is(stored) => &stored.record,
             Known::Absent | Known::Nothing => &NOBODY,
@@ -226,13 +227,46 @@ impl GroupState {
         }
     }
 
-    /// What became of a round of writes.
-    pub fn take(&mut self, outcomes: Vec<(Write, Outcome)>, now: Instant) {
+    /// What became of a round of writes, and what there is to tell of it.
+    pub fn take(&mut self, outcomes: Vec<(Write, Outcome)>, now: Instant) -> Vec<Note> {
         let mut has_failed = false;
+        let mut notes = Vec::new();
         for (write, outcome) in outcomes {
+            notes.extend(self.note(&write, &outcome));
             has_failed |= !self.take_one(&write, outcome, now);
         }
         self.pause(has_failed, now);
+        notes
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    /// What an operator wants to find in the Events of pod and Lease.
+    fn note(&self, write: &Write, outcome: &Outcome) -> Option<Note> {
+        let Outcome::Pod { uid, end: End::Done, .. } = outcome else { return None };
+        let pod = &self.pods.get(uid)?.shown.pod;
+        let name = &pod.name;
+        let (reason, message) = match write {
+            Write::Label { part: Part::Active, token, .. } => {
+                ("Active", format!("{name} is active, token {}: {}", token.unwrap_or_default(), self.record().why))
+            }
+            Write::Label { part: Part::Standby, why, .. } => ("Standby", format!("{name} stands by: {why}")),
+            Write::Delete { why, .. } => ("Deleted", format!("{name} was deleted: {why}")),
+            Write::Record(_) | Write::Settle { .. } | Write::Tell { .. } => return None,
+        };
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": name, "uid": uid});
+        let lease = match &self.known {
+            Known::Is(stored) => Some(json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "namespace": self.group.namespace,
+                "name": self.group.name, "uid": stored.uid,
+            })),
+            Known::Absent | Known::Nothing => None,
+        };
+        let objects = lease.into_iter().chain([pod]).collect();
+        Some(Note { objects, reason, message, since: jiff::Timestamp::now() })
     }
 
     /// Whether there is no need to wait before the next try.
@@ -245,8 +279,11 @@ impl GroupState {
             }
             Outcome::Told { uid, token } => self.told.insert((uid, token)),
             Outcome::Record { known, is_ours } => {
-                if let (true, Write::Record { why, .. }) = (is_ours, write) {
-                    tracing::info!("{}: {why}", self.group);
+                if let Write::Record(record) = write
+                    && is_ours
+                    && record.why != self.record().why
+                {
+                    tracing::info!("{}: {}", self.group, record.why);
                 }
                 self.known = known;
                 is_ours
@@ -281,7 +318,7 @@ impl GroupState {
                 tracing::warn!("{group}: {name} was deleted: {why}");
                 self.deletions.note(now);
             }
-            Write::Record { .. } | Write::Settle { .. } | Write::Tell { .. } => {}
+            Write::Record(_) | Write::Settle { .. } | Write::Tell { .. } => {}
         }
     }
 

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Settings;
-use super::apply::{Hand, Known, Outcome, SESSIONS_MAX};
+use super::apply::{Hand, Known, Note, Outcome, SESSIONS_MAX};
 use super::cache::{GroupState, Next};
+use super::group::Group;
 use super::plan::Write;
 use super::watch::{self, News};
 use crate::clock;
@@ -20,6 +21,9 @@ use crate::workload::task::Mandate;
 const NEWS_MAX: usize = 1024;
 /// So many groups are written at the same moment.
 const ROUNDS_MAX: usize = SESSIONS_MAX;
+
+/// Events that are being written at the same moment; more are left out.
+const NOTES_MAX: usize = 16;
 
 /// What one round brought.
 enum Done {
@@ -52,6 +56,8 @@ pub async fn lead(settings: &Settings, mut mandate: Mandate) {
         due: BTreeSet::new(),
         at: BTreeMap::new(),
         rounds: JoinSet::new(),
+        notes: JoinSet::new(),
+        may_tell: true,
     };
     tracing::info!("leading with the term {}", mandate.token());
     loop {
@@ -67,6 +73,7 @@ pub async fn lead(settings: &Settings, mut mandate: Mandate) {
                 }
             }
             Some(done) = lead.rounds.join_next() => lead.take(done),
+            Some(told) = lead.notes.join_next() => lead.told(told),
             () = clock::sleep_until(next) => lead.wake(),
         }
     }
@@ -91,6 +98,9 @@ struct Lead<'a> {
     /// Groups to plan for later.
     at: BTreeMap<Key, Instant>,
     rounds: JoinSet<(Key, Done)>,
+    /// Events that are being written.
+    notes: JoinSet<Result<(), String>>,
+    may_tell: bool,
 }
 
 impl Lead<'_> {
@@ -202,8 +212,31 @@ impl Lead<'_> {
                 tracing::warn!("{why}");
                 group.pause(true, now);
             }
-            Done::Written(outcomes) => group.take(outcomes, now),
+            Done::Written(outcomes) => {
+                let (notes, group) = (group.take(outcomes, now), Arc::clone(group.group()));
+                self.tell(&key, &group, notes);
+            }
         }
         self.due.insert(key);
+    }
+
+    /// Tells people, as far as there is room for it.
+    fn tell(&mut self, key: &Key, group: &Arc<Group>, notes: Vec<Note>) {
+        let Some(hand) = self.hands[key.0].clone().filter(|_| self.may_tell) else { return };
+        for note in notes {
+            if self.notes.len() < NOTES_MAX {
+                let (hand, group) = (hand.clone(), Arc::clone(group));
+                self.notes.spawn(async move { hand.tell(group, note).await });
+            }
+        }
+    }
+
+    /// One has been told. What is not allowed is tried no more in this term.
+    fn told(&mut self, told: Result<Result<(), String>, tokio::task::JoinError>) {
+        if let Ok(Err(why)) = told
+            && std::mem::replace(&mut self.may_tell, false)
+        {
+            tracing::warn!("no Events are written, because that is not allowed: {why}");
+        }
     }
 }

@@ -62,12 +62,7 @@ pub enum Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
     /// The record becomes this.
-    Record {
-        /// All of it.
-        record: Record,
-        /// In one sentence.
-        why: String,
-    },
+    Record(Record),
     /// A pod's label becomes this.
     Label {
         /// The pod.
@@ -280,12 +275,12 @@ impl<'a> Course<'a> {
                 token: None,
                 is_told: false,
             });
-            return Some(Write::Record { record: Record { places: places.chain(new).collect() }, why: self.why() });
+            return Some(Write::Record(Record { places: places.chain(new).collect(), why: self.why() }));
         }
         let newly_told = |place: &Place| !place.is_told && self.is_told(place);
-        self.sight.record.places.iter().any(newly_told).then(|| Write::Record {
-            record: Record { places: self.sight.record.places.iter().map(|place| self.carried_over(place)).collect() },
-            why: "the active pod has been told".to_owned(),
+        self.sight.record.places.iter().any(newly_told).then(|| {
+            let places = self.sight.record.places.iter().map(|place| self.carried_over(place)).collect();
+            Write::Record(Record { places, why: self.sight.record.why.clone() })
         })
     }
 
@@ -361,7 +356,7 @@ impl<'a> Course<'a> {
                 uid: place.uid.clone(),
                 part: Part::Active,
                 token: Some(token),
-                why: "the record names it".to_owned(),
+                why: self.sight.record.why.clone(),
             })
         };
         places.filter_map(promote).collect()
@@ -444,7 +439,7 @@ impl Write {
     /// The pod that it is about.
     pub fn uid(&self) -> Option<&str> {
         match self {
-            Write::Record { .. } => None,
+            Write::Record(_) => None,
             Write::Label { uid, .. } | Write::Settle { uid } | Write::Delete { uid, .. } | Write::Tell { uid, .. } => {
                 Some(uid)
             }

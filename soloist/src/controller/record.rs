@@ -30,6 +30,9 @@ pub struct Place {
 pub struct Record {
     /// At most as many as may be active.
     pub places: Vec<Place>,
+    /// Why it became so, in one sentence.
+    #[serde(default)]
+    pub why: String,
 }
 
 impl Record {
@@ -44,6 +47,8 @@ impl Record {
 pub struct Stored {
     /// The version of the object.
     pub version: u64,
+    /// Its UID, which Events go by.
+    pub uid: String,
     /// What it says.
     pub record: Record,
     /// The whole object, as text: whatever else is in it stays.
@@ -62,13 +67,14 @@ impl Stored {
         }
         let version = metadata["resourceVersion"].as_str().and_then(|text| text.parse().ok());
         let version = version.ok_or("the Lease has no resource version")?;
+        let uid = metadata["uid"].as_str().unwrap_or_default().to_owned();
         let holder = object["spec"]["holderIdentity"].as_str().unwrap_or_default();
         let record = match object["metadata"]["annotations"][RECORD].as_str() {
             Some(text) => serde_json::from_str(text).map_err(|error| format!("its record cannot be read: {error}"))?,
             None if holder.is_empty() => Record::default(),
             None => return Err(format!("it is held by {holder:?}, which is no record of active pods")),
         };
-        Ok(Self { version, record, object: object.to_string() })
+        Ok(Self { version, uid, record, object: object.to_string() })
     }
 
     /// The object with another record in it.
@@ -111,7 +117,8 @@ mod tests {
 
     fn record() -> Record {
         let place = |pod: &str, token| Place { pod: pod.to_owned(), uid: format!("uid-{pod}"), token, is_told: false };
-        Record { places: vec![place("app-1", Some(5)), place("app-2", None)] }
+        let places = vec![place("app-1", Some(5)), place("app-2", None)];
+        Record { places, why: "a place is free".to_owned() }
     }
 
     fn stored(object: &Value) -> Value {

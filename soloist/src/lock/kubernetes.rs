@@ -12,7 +12,7 @@ mod instance;
 pub(crate) mod kubelet;
 mod lease;
 mod object;
-mod recorder;
+pub(crate) mod recorder;
 mod rule;
 pub(crate) mod session;
 pub(crate) mod watch;

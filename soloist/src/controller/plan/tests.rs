@@ -84,7 +84,7 @@ impl Scene {
     /// `a` is active by the version 20 of the record, and labelled so.
     fn with_a(pods: &[Pod]) -> Self {
         let a = place("a");
-        Self { record: Record { places: vec![a] }, version: Some(20), ..Self::new(pods) }
+        Self { record: record(vec![a]), version: Some(20), ..Self::new(pods) }
     }
 
     fn plan(&self) -> Plan {
@@ -115,6 +115,10 @@ impl Scene {
     }
 }
 
+fn record(places: Vec<Place>) -> Record {
+    Record { places, why: String::new() }
+}
+
 fn place(name: &str) -> Place {
     Place { pod: name.to_owned(), uid: format!("uid-{name}"), token: None, is_told: false }
 }
@@ -123,7 +127,7 @@ fn place(name: &str) -> Place {
 fn shown(write: &Write) -> String {
     let name = |uid: &str| uid.trim_start_matches("uid-").to_owned();
     match write {
-        Write::Record { record, .. } => {
+        Write::Record(record) => {
             let shown =
                 |place: &Place| format!("{}@{}", place.pod, place.token.map_or("new".to_owned(), |t| t.to_string()));
             format!("record {}", record.places.iter().map(shown).collect::<Vec<_>>().join(" "))
@@ -138,7 +142,7 @@ fn shown(write: &Write) -> String {
 
 fn why(plan: &Plan) -> String {
     let sentence = |write: &Write| match write {
-        Write::Record { why, .. } | Write::Label { why, .. } | Write::Delete { why, .. } => why.clone(),
+        Write::Record(Record { why, .. }) | Write::Label { why, .. } | Write::Delete { why, .. } => why.clone(),
         Write::Settle { .. } | Write::Tell { .. } => String::new(),
     };
     plan.writes.iter().map(sentence).collect::<Vec<_>>().join("; ")
@@ -149,7 +153,7 @@ fn the_oldest_that_is_ready_is_recorded_first_and_labelled_then() {
     let late = Pod { is_ready: false, since: "2025".to_owned(), ..pod("c") };
     let mut scene = Scene::new(&[pod("b"), pod("a"), late]);
     assert_eq!(scene.writes(), ["record a@new"]);
-    (scene.record, scene.version) = (Record { places: vec![place("a")] }, Some(20));
+    (scene.record, scene.version) = (record(vec![place("a")]), Some(20));
     assert_eq!(scene.writes(), ["active a@20"]);
     scene.pods[1] = active("a", 20);
     assert_eq!(scene.plan(), Plan::default());
@@ -195,7 +199,7 @@ fn a_pod_that_is_being_deleted_loses_its_label_while_its_successor_is_recorded()
     let mut scene = Scene::with_a(&[deleting, pod("b")]);
     assert_eq!(scene.writes(), ["standby a", "record b@new"]);
     // Before the label is gone, nobody else gets it.
-    (scene.record, scene.version) = (Record { places: vec![place("b")] }, Some(21));
+    (scene.record, scene.version) = (record(vec![place("b")]), Some(21));
     assert_eq!(scene.writes(), ["standby a"]);
     scene.pods[0].labels.insert("role".to_owned(), "standby".to_owned());
     assert_eq!(scene.writes(), ["active b@21"]);
@@ -235,7 +239,7 @@ fn a_pod_without_its_critical_container_is_replaced_first_and_deleted_then() {
     scene.fallen.insert("a".to_owned(), "main".to_owned());
     assert_eq!(scene.writes(), ["standby a", "record b@new"]);
     assert_eq!(why(&scene.plan()), "main in a has ended; b becomes active: main in a has ended");
-    (scene.record, scene.version) = (Record { places: vec![place("b")] }, Some(21));
+    (scene.record, scene.version) = (record(vec![place("b")]), Some(21));
     scene.pods[0].labels.insert("role".to_owned(), "standby".to_owned());
     assert_eq!(scene.writes(), ["active b@21"]);
     scene.pods[1] = active("b", 21);
@@ -280,7 +284,7 @@ fn before_somebody_is_promoted_nothing_old_may_take_effect_on_the_others_any_mor
     let mut scene = Scene::with_a(&[deleting, pod("b"), pod("c")]);
     scene.unsettled.extend(["a", "b", "c"].map(str::to_owned));
     assert_eq!(scene.writes(), ["settle c", "standby a", "record b@new"]);
-    (scene.record, scene.version) = (Record { places: vec![place("b")] }, Some(21));
+    (scene.record, scene.version) = (record(vec![place("b")]), Some(21));
     scene.pods[0].labels.insert("role".to_owned(), "standby".to_owned());
     scene.unsettled.remove("a");
     assert_eq!(scene.writes(), ["settle c"]);
@@ -299,7 +303,7 @@ fn who_is_asked_for_becomes_active_if_it_is_ready() {
     scene.group.promote_after = PromoteAfter::Stopped;
     assert_eq!(scene.writes(), ["standby a", "delete a"]);
     // Once it is active, the wish is taken back with the label.
-    scene.record = Record { places: vec![place("c")] };
+    scene.record = record(vec![place("c")]);
     scene.pods = vec![pod("a"), pod("b"), Pod { is_wanted: true, ..active("c", 20) }];
     assert_eq!(scene.writes(), ["active c@20"]);
 }
@@ -310,7 +314,7 @@ fn several_places_are_filled_and_keep_their_tokens() {
     scene.group.active = 2;
     assert_eq!(scene.writes(), ["record a@20 b@new"]);
     let kept = Place { token: Some(20), ..place("a") };
-    (scene.record, scene.version) = (Record { places: vec![kept, place("b")] }, Some(21));
+    (scene.record, scene.version) = (record(vec![kept, place("b")]), Some(21));
     assert_eq!(scene.writes(), ["active b@21"]);
     scene.pods[1] = active("b", 21);
     scene.group.active = 1;
@@ -324,10 +328,10 @@ fn the_active_one_is_told_once_and_the_record_says_so() {
     assert_eq!(scene.writes(), ["tell a@20"]);
     scene.told.insert(("uid-a".to_owned(), 20));
     assert_eq!(scene.writes(), ["record a@20"]);
-    scene.record = Record { places: vec![Place { token: Some(20), is_told: true, ..place("a") }] };
+    scene.record = record(vec![Place { token: Some(20), is_told: true, ..place("a") }]);
     scene.told.clear();
     assert_eq!(scene.writes(), Vec::<String>::new());
-    scene.record = Record { places: vec![place("a")] };
+    scene.record = record(vec![place("a")]);
     scene.pods[0].ip = None;
     assert_eq!(scene.writes(), Vec::<String>::new(), "nowhere to tell it yet");
 }

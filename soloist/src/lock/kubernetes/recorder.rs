@@ -161,6 +161,30 @@ enum Trouble {
     Other(String),
 }
 
+/// An Event on `object`, which is named as one refers to it there, by `reporter`.
+pub fn event(object: &Value, reason: &str, message: &str, reporter: &str, since: jiff::Timestamp) -> Value {
+    let name = object["name"].as_str().unwrap_or_default();
+    let since = since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": format!("{name:.230}.{:016x}", KernelEntropy.bits()),
+            "namespace": object["namespace"],
+        },
+        "involvedObject": object,
+        "type": "Normal",
+        "reason": reason,
+        "message": message,
+        "source": {"component": "soloist"},
+        "reportingComponent": "soloist",
+        "reportingInstance": format!("{reporter:.128}"),
+        "firstTimestamp": since,
+        "lastTimestamp": since,
+        "count": 1,
+    })
+}
+
 /// One thing to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Note {
@@ -173,26 +197,7 @@ struct Note {
 
 impl Note {
     fn event(&self, object: &Value, member: &str) -> Value {
-        let name = object["name"].as_str().unwrap_or_default();
-        let since = self.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        json!({
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {
-                "name": format!("{name:.230}.{:016x}", KernelEntropy.bits()),
-                "namespace": object["namespace"],
-            },
-            "involvedObject": object,
-            "type": "Normal",
-            "reason": self.reason(),
-            "message": self.message(member),
-            "source": {"component": "soloist"},
-            "reportingComponent": "soloist",
-            "reportingInstance": format!("{member:.128}"),
-            "firstTimestamp": since,
-            "lastTimestamp": since,
-            "count": 1,
-        })
+        event(object, self.reason(), &self.message(member), member, self.since)
     }
 
     fn reason(&self) -> &'static str {
