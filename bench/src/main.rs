@@ -5,6 +5,7 @@
 
 mod beat;
 mod contain;
+mod controller;
 mod duel;
 mod flock;
 mod footprint;
@@ -68,6 +69,12 @@ enum Role {
     },
     /// With the election in a container of its own: inside `testbed/run control-plane`
     Sidecar,
+    /// The controller of active and standby pods: inside `testbed/run control-plane`
+    Controller {
+        /// How many groups of two pods there are at once.
+        #[arg(long, default_value_t = 10_000)]
+        groups: usize,
+    },
     /// Beside the real `consul lock`, on one Consul: inside `testbed/run consul`
     Consul,
     /// Waits for a lock, writes what an acquiring write writes, and starts the workload.
@@ -110,6 +117,10 @@ fn main() -> Result<ExitCode> {
         }
         Some(Role::Sidecar) => {
             let report = sidecar::Report::measure(arguments.rounds())?;
+            tell(&report, arguments.json.as_deref(), report.is_met())
+        }
+        Some(Role::Controller { groups }) => {
+            let report = controller::Report::measure(arguments.rounds(), groups)?;
             tell(&report, arguments.json.as_deref(), report.is_met())
         }
         Some(Role::Growth) => {

@@ -29,7 +29,7 @@ pub struct Resource {
     pub plural: &'static str,
     /// The verbs that a member's Role needs for it.
     pub verbs: &'static str,
-    /// The namespace that they are in.
+    /// The namespace that they are in; empty for what is in none.
     pub namespace: String,
 }
 
@@ -41,7 +41,10 @@ impl Resource {
 
     fn collection(&self) -> String {
         let root = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
-        format!("{root}/namespaces/{}/{}", self.namespace, self.plural)
+        match self.namespace.as_str() {
+            "" => format!("{root}/{}", self.plural),
+            namespace => format!("{root}/namespaces/{namespace}/{}", self.plural),
+        }
     }
 
     fn path(&self, name: &str) -> String {

@@ -47,7 +47,7 @@ impl Raw {
             ),
             Kind::PodLabel => (
                 resource("", "Pod", "pods", namespace),
-                View::of_pods(kubectl, namespace, NAME, "active")?,
+                View::of_pods(kubectl, namespace, &[(NAME, "active")])?,
                 site.get("pod", NAME)?,
             ),
         };
