@@ -225,6 +225,8 @@ fn where_only_one_may_run_its_place_is_given_away_when_the_kubelet_has_seen_its_
     scene.pods[0].labels.insert("role".to_owned(), "standby".to_owned());
     assert_eq!(scene.writes(), Vec::<String>::new());
     scene.pods[0].containers[0].state = State::Ended;
+    assert_eq!(scene.writes(), Vec::<String>::new(), "it may have ended before, and run again");
+    scene.pods[0].has_ended = true;
     assert_eq!(scene.writes(), ["record b@new"]);
     // The object alone says nothing: whoever deletes it by force stops no process.
     scene.pods.remove(0);
@@ -262,6 +264,15 @@ fn where_only_one_may_run_a_pod_without_its_critical_container_must_end_before_i
     let mut scene = Scene::with_a(&[active("a", 20), pod("b")]);
     scene.group.promote_after = PromoteAfter::Stopped;
     scene.fallen.insert("a".to_owned(), "main".to_owned());
+    assert_eq!(scene.writes(), ["standby a", "delete a"]);
+}
+
+#[test]
+fn where_only_one_may_run_an_end_that_a_restart_may_follow_proves_nothing() {
+    let mut scene = Scene::with_a(&[active("a", 20), pod("b")]);
+    scene.group.promote_after = PromoteAfter::Stopped;
+    scene.fallen.insert("a".to_owned(), "main".to_owned());
+    scene.pods[0].containers[0].state = State::Ended;
     assert_eq!(scene.writes(), ["standby a", "delete a"]);
 }
 
