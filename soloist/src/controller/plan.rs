@@ -212,12 +212,15 @@ impl<'a> Course<'a> {
         self.sight.pods.iter().filter(stands_by).find(|seen| seen.pod.is_wanted).copied()
     }
 
-    /// The pod that has been active for longest leaves, where all places are taken and another one is wanted.
+    /// The pod that has been active for longest leaves, where all places are taken and another one is wanted. One that is
+    /// wanted itself has to be labelled first, which takes the wish back: two of them would take turns for ever.
     fn give_way_to_whom_is_wanted(&mut self) {
         let Some(wanted) = self.wanted().filter(|seen| Self::is_fit(seen) && seen.pod.is_ready) else { return };
         let is_full = self.leaving.len() >= self.group().active && self.leaving.iter().all(Option::is_none);
-        if is_full {
-            self.send_away(0, format!("{} is to become active by request", wanted.pod.name));
+        let is_wanted = |at: &usize| self.seen_at(*at).is_some_and(|seen| seen.pod.is_wanted);
+        let first = (0..self.leaving.len()).find(|at| !is_wanted(at)).filter(|_| is_full);
+        if let Some(first) = first {
+            self.send_away(first, format!("{} is to become active by request", wanted.pod.name));
         }
     }
 
@@ -227,6 +230,11 @@ impl<'a> Course<'a> {
                 self.send_away(at, format!("only {} may be active", self.group().active));
             }
         }
+    }
+
+    /// The pod of a place.
+    fn seen_at(&self, at: usize) -> Option<&Seen<'a>> {
+        self.by_uid.get(self.sight.record.places.get(at)?.uid.as_str())
     }
 
     /// The pod of a place that could stay has to leave it. Where nobody may run beside another one, it has to end.

@@ -320,6 +320,18 @@ fn who_is_asked_for_becomes_active_if_it_is_ready() {
 }
 
 #[test]
+fn two_that_are_asked_for_become_active_one_after_the_other() {
+    let wanted = |name: &str| Pod { is_wanted: true, ..pod(name) };
+    let mut scene = Scene::with_a(&[active("a", 20), wanted("b"), wanted("c")]);
+    assert_eq!(scene.writes(), ["standby a", "record b@new"]);
+    (scene.record, scene.version) = (record(vec![place("b")]), Some(21));
+    scene.pods[0] = pod("a");
+    assert_eq!(scene.writes(), ["active b@21"]);
+    scene.pods[1] = active("b", 21);
+    assert_eq!(scene.writes(), ["standby b", "record c@new"]);
+}
+
+#[test]
 fn several_places_are_filled_and_keep_their_tokens() {
     let mut scene = Scene::with_a(&[active("a", 20), pod("b"), pod("c")]);
     scene.group.active = 2;
