@@ -332,6 +332,28 @@ fn two_that_are_asked_for_become_active_one_after_the_other() {
 }
 
 #[test]
+fn where_fewer_are_wanted_whoever_stays_is_none_of_those_that_leave() {
+    let b = Place { token: Some(19), ..place("b") };
+    let mut scene = Scene::with_a(&[active("a", 20), active("b", 19)]);
+    scene.record.places.push(b);
+    assert_eq!(scene.writes(), ["standby b"]);
+    scene.pods[1] = pod("b");
+    scene.pods[0].is_deleting = true;
+    assert_eq!(scene.writes(), ["standby a"]);
+    scene.pods.remove(0);
+    assert_eq!(scene.writes(), ["active b@19"]);
+}
+
+#[test]
+fn where_fewer_are_wanted_who_leaves_keeps_no_traffic_beside_who_stays() {
+    let deleting = Pod { is_deleting: true, ..active("a", 20) };
+    let mut scene = Scene::with_a(&[deleting, active("b", 19)]);
+    scene.group.handover = Handover::StopFirst;
+    scene.record.places.push(Place { token: Some(19), ..place("b") });
+    assert_eq!(scene.writes(), ["standby a"]);
+}
+
+#[test]
 fn several_places_are_filled_and_keep_their_tokens() {
     let mut scene = Scene::with_a(&[active("a", 20), pod("b"), pod("c")]);
     scene.group.active = 2;
