@@ -476,4 +476,6 @@ pub fn fallen(before: Option<&Pod>, now: &Pod, group: &Group) -> Option<String> 
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 pub(super) mod tests;
