@@ -29,8 +29,8 @@ const PAGE: usize = 500;
 const PAGE_BYTES_MAX: usize = 128 << 20;
 /// For one page.
 const PAGE_LIMIT: Duration = Duration::from_secs(20);
-/// The server ends a watch after this, and up to as much again.
-const WATCH_SECONDS: u64 = 120;
+/// The server ends a watch after this, and up to as much again: for so long may one be silent that has died unseen.
+const WATCH_SECONDS: u64 = 10;
 
 /// A pod, and the text of the whole object where that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
