@@ -287,7 +287,10 @@ impl<'a> Course<'a> {
 
     /// The record, where others are to be active, or one has been told.
     fn new_record(&self) -> Option<Write> {
-        if !self.chosen.is_empty() {
+        // The kubelet's word may be forgotten by whoever leads next: then the place is given back though nobody takes it.
+        let is_fleeting = self.group().promote_after == PromoteAfter::Stopped;
+        let is_free = |leaving: &Option<Leaving>| is_fleeting && leaving.as_ref().is_some_and(|one| one.is_proven);
+        if !self.chosen.is_empty() || self.leaving.iter().any(is_free) {
             let stays = |at: usize| self.leaving[at].as_ref().is_none_or(|leaving| !leaving.is_proven);
             let kept = self.sight.record.places.iter().enumerate().filter(|(at, _)| stays(*at));
             let places = kept.map(|(_, place)| self.carried_over(place));
@@ -313,6 +316,7 @@ impl<'a> Course<'a> {
         let names: Vec<&str> = self.chosen.iter().map(|seen| seen.pod.name.as_str()).collect();
         let names = names.join(", ");
         match left.is_empty() {
+            _ if names.is_empty() => format!("a place is free: {}", left.join(", ")),
             true => format!("{names} becomes active: a place is free"),
             false => format!("{names} becomes active: {}", left.join(", ")),
         }

@@ -236,6 +236,15 @@ fn where_only_one_may_run_its_place_is_given_away_when_the_kubelet_has_seen_its_
 }
 
 #[test]
+fn where_only_one_may_run_and_nobody_follows_the_record_keeps_what_the_kubelet_has_said() {
+    let ended = vec![Container { state: State::Ended, ..pod("a").containers[0].clone() }];
+    let mut scene = Scene::with_a(&[Pod { has_ended: true, containers: ended, ..pod("a") }]);
+    scene.group.promote_after = PromoteAfter::Stopped;
+    assert_eq!(scene.writes(), ["record "]);
+    assert_eq!(why(&scene.plan()), "a place is free: a has ended");
+}
+
+#[test]
 fn a_pod_without_its_critical_container_is_replaced_first_and_deleted_then() {
     let mut scene = Scene::with_a(&[active("a", 20), pod("b")]);
     scene.fallen.insert("a".to_owned(), "main".to_owned());
