@@ -42,6 +42,8 @@ pub enum Known {
     Absent,
     /// It is this.
     Is(Box<Stored>),
+    /// It was this, and does not exist any more.
+    Lost(Box<Stored>),
 }
 
 /// Something to tell people.
@@ -89,6 +91,17 @@ pub enum Outcome {
     Over,
 }
 
+impl Outcome {
+    /// Whether something else was there, which is known now.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Record { known, is_ours } => !is_ours && *known != Known::Nothing,
+            Self::Pod { shown, end, .. } => *end == End::Never && shown.is_some(),
+            Self::Told { .. } | Self::Failed(_) | Self::Over => false,
+        }
+    }
+}
+
 /// How the write of a pod ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -98,6 +111,8 @@ pub enum End {
     Never,
     /// It may have, or may still.
     Unknown,
+    /// The pod does not exist any more.
+    Gone,
 }
 
 /// What a write needs to know of what is there.
@@ -243,7 +258,7 @@ impl Hand {
             }
         });
         match written.await {
-            Ok(api::Stored::As(object)) => self.found(&pod.uid, Some(object), End::Done),
+            Ok(api::Stored::As(object)) => self.found(&pod.uid, object, End::Done),
             Ok(api::Stored::Conflict) => self.look(pod, End::Never).await,
             Err(Trouble::Unavailable(_)) => self.look(pod, End::Unknown).await,
             Err(Trouble::Forbidden(why) | Trouble::Refused(why)) => Outcome::Failed(why),
@@ -265,14 +280,17 @@ impl Hand {
         }
     }
 
+    /// What is there now, where it is not known what became of a write, or something else was there.
     async fn look(&self, pod: &Pod, end: End) -> Outcome {
-        let pods = pods(&pod.namespace);
-        let found = within(LIMIT, self.api.get(&pods, &pod.name));
-        self.found(&pod.uid, found.await.ok().flatten(), end)
+        match within(LIMIT, self.api.get(&pods(&pod.namespace), &pod.name)).await {
+            Ok(Some(object)) if object["metadata"]["uid"] == pod.uid.as_str() => self.found(&pod.uid, object, end),
+            Ok(_) => Outcome::Pod { uid: pod.uid.clone(), shown: None, end: End::Gone },
+            Err(_) => Outcome::Pod { uid: pod.uid.clone(), shown: None, end },
+        }
     }
 
-    fn found(&self, uid: &str, object: Option<Value>, end: End) -> Outcome {
-        let shown = object.and_then(|object| self.scope.stored(object).ok()).filter(|shown| shown.pod.uid == uid);
+    fn found(&self, uid: &str, object: Value, end: End) -> Outcome {
+        let shown = self.scope.stored(object).ok();
         Outcome::Pod { uid: uid.to_owned(), shown: shown.map(Box::new), end }
     }
 

@@ -11,7 +11,7 @@ use super::apply::{End, Ground, Known, Note, Outcome};
 use super::group::Group;
 use super::plan::{self, Part, Plan, Seen, Sight, Write};
 use super::pod::Pod;
-use super::record::Record;
+use super::record::{Place, Record};
 use super::watch::Shown;
 
 /// So many pods are deleted one after the other before there are pauses.
@@ -24,6 +24,8 @@ const DELETIONS_FORGOTTEN: Duration = Duration::from_secs(600);
 /// After a write that failed; each further failure in a row doubles it.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// So many times in a row a write that met a conflict is planned anew at once: the kubelet writes in pods too.
+const CONFLICTS_FREE: u32 = 2;
 
 /// One pod, and what is remembered of it.
 #[derive(Clone, Debug)]
@@ -35,6 +37,9 @@ struct Kept {
     is_new: bool,
     /// A write of ours may still take effect on it.
     is_open: bool,
+    /// It is being told that it is active. Nothing waits for that.
+    is_being_told: bool,
+    tells: Pace,
 }
 
 /// One group.
@@ -46,14 +51,37 @@ pub struct GroupState {
     seen_stopped: BTreeSet<String>,
     told: BTreeSet<(String, u64)>,
     deletions: Deletions,
-    failures: u32,
-    /// Not to be planned for before this.
-    pub not_before: Option<Instant>,
+    writes: Pace,
     /// A round of writes is under way.
     pub is_busy: bool,
     /// When the first of the news came that the present rounds are about.
     pub since: Option<Instant>,
     waits: Option<String>,
+}
+
+/// What has failed is tried again after a pause, which grows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Pace {
+    fn succeed(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The first `free` failures in a row cost nothing.
+    fn fail(&mut self, free: u32, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        let is_free = self.failures <= free;
+        self.not_before = (!is_free).then(|| now + doubled(PAUSE, self.failures - 1, PAUSE_MAX));
+    }
+
+    /// Nothing is tried before this.
+    fn pause(&self, now: Instant) -> Option<Instant> {
+        self.not_before.filter(|at| *at > now)
+    }
 }
 
 /// How often pods were deleted lately.
@@ -68,6 +96,12 @@ impl Deletions {
         let is_old = self.last.is_none_or(|last| now.since(last) > DELETIONS_FORGOTTEN);
         self.count = if is_old { 1 } else { self.count.saturating_add(1) };
         self.last = Some(now);
+    }
+
+    /// How many may be at once now.
+    fn room(&self, now: Instant) -> u32 {
+        let is_old = self.last.is_none_or(|last| now.since(last) > DELETIONS_FORGOTTEN);
+        if is_old { DELETIONS_FREE } else { DELETIONS_FREE.saturating_sub(self.count).max(1) }
     }
 
     /// When the next one may be.
@@ -89,6 +123,8 @@ pub enum Next {
     Read(Arc<Group>),
     /// These are written.
     Write(Box<Ground>, Vec<Write>),
+    /// These are told, beside everything else.
+    Tell(Box<Ground>, Vec<Write>),
 }
 
 impl GroupState {
@@ -101,8 +137,7 @@ impl GroupState {
             seen_stopped: BTreeSet::new(),
             told: BTreeSet::new(),
             deletions: Deletions::default(),
-            failures: 0,
-            not_before: None,
+            writes: Pace::default(),
             is_busy: false,
             since: None,
             waits: None,
@@ -128,7 +163,8 @@ impl GroupState {
             }
             None => {
                 let fallen = plan::fallen(None, &shown.pod, &group);
-                let kept = Kept { fallen, is_new, is_open: false, shown };
+                let (is_open, is_being_told, tells) = (false, false, Pace::default());
+                let kept = Kept { fallen, is_new, is_open, is_being_told, tells, shown };
                 self.pods.insert(kept.shown.pod.uid.clone(), kept);
                 true
             }
@@ -160,33 +196,97 @@ impl GroupState {
     fn record(&self) -> &Record {
         static NOBODY: Record = Record { places: Vec::new(), why: String::new() };
         match &self.known {
-            Known::Is(stored) => &stored.record,
+            Known::Is(stored) | Known::Lost(stored) => &stored.record,
             Known::Absent | Known::Nothing => &NOBODY,
         }
     }
 
-    /// What is to be done now, in the term with this token.
-    pub fn next(&mut self, term: u64, now: Instant) -> Next {
+    /// What is to be done now, in the term with this token. Nobody is told anything yet unless there is room
+    /// for it.
+    pub fn next(&mut self, term: u64, has_room: bool, now: Instant) -> Next {
         if self.is_busy || (self.pods.is_empty() && self.known == Known::Nothing) {
             return Next::Wait(None);
         }
-        if let Some(at) = self.not_before.filter(|at| *at > now) {
+        if let Some(at) = self.writes.pause(now) {
             return Next::Wait(Some(at));
         }
         if self.known == Known::Nothing {
             return Next::Read(Arc::clone(&self.group));
         }
-        let plan = self.plan(term, now);
-        self.say(plan.waits);
-        if plan.writes.is_empty() {
-            self.since = None;
-            return Next::Wait(plan.again_at);
+        let Plan { writes, again_at, waits } = self.plan(term, now);
+        self.say(waits);
+        let (tells, mut writes): (Vec<Write>, Vec<Write>) =
+            writes.into_iter().partition(|write| matches!(write, Write::Tell { .. }));
+        self.leave_out_deletions(&mut writes, now);
+        self.restore_record(&mut writes);
+        let (tells, later) = self.due_tells(tells, has_room, now);
+        if !tells.is_empty() {
+            return Next::Tell(Box::new(self.ground(&tells)), tells);
         }
-        let uids: BTreeSet<&str> = plan.writes.iter().filter_map(Write::uid).collect();
+        if writes.is_empty() {
+            self.since = None;
+            return Next::Wait(again_at.into_iter().chain(later).min());
+        }
+        Next::Write(Box::new(self.ground(&writes)), writes)
+    }
+
+    /// Pods that crash together are deleted no faster than one after the other.
+    fn leave_out_deletions(&self, writes: &mut Vec<Write>, now: Instant) {
+        let mut room = self.deletions.room(now);
+        writes.retain(|write| {
+            let is_deletion = matches!(write, Write::Delete { .. });
+            let stays = !is_deletion || room > 0;
+            room = room.saturating_sub(u32::from(is_deletion));
+            stays
+        });
+    }
+
+    /// Whoever deletes the record has not ended what it names.
+    fn restore_record(&self, writes: &mut Vec<Write>) {
+        let Known::Lost(stored) = &self.known else { return };
+        if !writes.iter().any(|write| matches!(write, Write::Record(_))) {
+            tracing::warn!("{}: somebody has deleted the record: it is written anew", self.group);
+            let place = |place: &Place| Place { token: place.token.or(Some(stored.version)), ..place.clone() };
+            let places = stored.record.places.iter().map(place).collect();
+            writes.push(Write::Record(Record { places, ..stored.record.clone() }));
+        }
+    }
+
+    fn ground(&self, writes: &[Write]) -> Ground {
+        let uids: BTreeSet<&str> = writes.iter().filter_map(Write::uid).collect();
         let pods = self.pods.iter().filter(|(uid, _)| uids.contains(uid.as_str()));
         let pods = pods.map(|(_, kept)| kept.shown.clone()).collect();
-        let ground = Ground { group: Arc::clone(&self.group), known: self.known.clone(), pods };
-        Next::Write(Box::new(ground), plan.writes)
+        Ground { group: Arc::clone(&self.group), known: self.known.clone(), pods }
+    }
+
+    /// Who is to be told now, and when to look again for the others.
+    fn due_tells(&mut self, tells: Vec<Write>, has_room: bool, now: Instant) -> (Vec<Write>, Option<Instant>) {
+        let mut later: Option<Instant> = None;
+        let mut is_due = |write: &Write| {
+            let Some(kept) = write.uid().and_then(|uid| self.pods.get_mut(uid)) else { return false };
+            if kept.is_being_told {
+                return false;
+            }
+            let pause = kept.tells.pause(now).or((!has_room).then(|| now + PAUSE));
+            later = later.into_iter().chain(pause).min();
+            kept.is_being_told = pause.is_none();
+            kept.is_being_told
+        };
+        let due = tells.into_iter().filter(|write| is_due(write)).collect();
+        (due, later)
+    }
+
+    /// What became of telling.
+    pub fn take_told(&mut self, outcomes: Vec<(Write, Outcome)>, now: Instant) {
+        for (write, outcome) in outcomes {
+            let is_told = self.take_one(&write, outcome, now);
+            let Some(kept) = write.uid().and_then(|uid| self.pods.get_mut(uid)) else { continue };
+            kept.is_being_told = false;
+            match is_told {
+                true => kept.tells.succeed(),
+                false => kept.tells.fail(0, now),
+            }
+        }
     }
 
     fn plan(&self, term: u64, now: Instant) -> Plan {
@@ -202,7 +302,7 @@ impl GroupState {
             })
             .collect();
         let version = match &self.known {
-            Known::Is(stored) => Some(stored.version),
+            Known::Is(stored) | Known::Lost(stored) => Some(stored.version),
             Known::Absent | Known::Nothing => None,
         };
         plan::plan(&Sight {
@@ -229,13 +329,19 @@ impl GroupState {
 
     /// What became of a round of writes, and what there is to tell of it.
     pub fn take(&mut self, outcomes: Vec<(Write, Outcome)>, now: Instant) -> Vec<Note> {
-        let mut has_failed = false;
+        let (mut has_failed, mut are_conflicts) = (false, true);
         let mut notes = Vec::new();
         for (write, outcome) in outcomes {
             notes.extend(self.note(&write, &outcome));
-            has_failed |= !self.take_one(&write, outcome, now);
+            let is_conflict = outcome.is_conflict();
+            if !self.take_one(&write, outcome, now) {
+                (has_failed, are_conflicts) = (true, are_conflicts && is_conflict);
+            }
         }
-        self.pause(has_failed, now);
+        match has_failed {
+            false => self.writes.succeed(),
+            true => self.writes.fail(if are_conflicts { CONFLICTS_FREE } else { 0 }, now),
+        }
         notes
     }
 
@@ -263,7 +369,7 @@ impl GroupState {
                 "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "namespace": self.group.namespace,
                 "name": self.group.name, "uid": stored.uid,
             })),
-            Known::Absent | Known::Nothing => None,
+            Known::Absent | Known::Lost(_) | Known::Nothing => None,
         };
         let objects = lease.into_iter().chain([pod]).collect();
         Some(Note { objects, reason, message, since: jiff::Timestamp::now() })
@@ -285,15 +391,23 @@ impl GroupState {
                 {
                     tracing::info!("{}: {}", self.group, record.why);
                 }
-                self.known = known;
+                self.known = match (known, std::mem::replace(&mut self.known, Known::Nothing)) {
+                    (Known::Absent, Known::Is(stored) | Known::Lost(stored)) => Known::Lost(stored),
+                    (known, _) => known,
+                };
                 is_ours
+            }
+            Outcome::Pod { uid, end: End::Gone, .. } => {
+                self.lose_unseen(&uid);
+                true
             }
             Outcome::Pod { uid, shown, end } => {
                 let is_done = end == End::Done;
                 if is_done {
                     self.tell_of(write, &uid, now);
                 }
-                if let Some(shown) = shown {
+                // One that was lost meanwhile does not come back by an answer that was late.
+                if let Some(shown) = shown.filter(|_| self.pods.contains_key(&uid)) {
                     self.see(*shown, false);
                 }
                 if let Some(kept) = self.pods.get_mut(&uid) {
@@ -322,9 +436,57 @@ impl GroupState {
         }
     }
 
-    /// Nothing more is tried for a moment after a failure, and for longer after several.
-    pub fn pause(&mut self, has_failed: bool, now: Instant) {
-        self.failures = if has_failed { self.failures.saturating_add(1) } else { 0 };
-        self.not_before = has_failed.then(|| now + doubled(PAUSE, self.failures - 1, PAUSE_MAX));
+    /// Its record could not be read.
+    pub fn fail_to_read(&mut self, why: &str, now: Instant) {
+        tracing::warn!("{why}");
+        self.writes.fail(0, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::plan::tests::{group, pod};
+
+    fn shown(name: &str) -> Shown {
+        Shown { pod: pod(name), object: None }
+    }
+
+    fn with_a() -> (GroupState, Write) {
+        let mut state = GroupState::new(Arc::new(group()));
+        state.see(shown("a"), true);
+        (state, Write::Settle { uid: "uid-a".to_owned() })
+    }
+
+    fn outcome(end: End) -> Outcome {
+        Outcome::Pod { uid: "uid-a".to_owned(), shown: Some(Box::new(shown("a"))), end }
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_its_pod_is_gone_does_not_bring_it_back() {
+        let now = Instant::from_nanos(1);
+        for end in [End::Done, End::Never, End::Unknown] {
+            let (mut state, write) = with_a();
+            state.lose(&pod("a"));
+            state.take(vec![(write, outcome(end))], now);
+            assert_eq!(state.uids().count(), 0, "{end:?}");
+        }
+        let (mut state, write) = with_a();
+        state.take(vec![(write, outcome(End::Gone))], now);
+        assert_eq!(state.uids().count(), 0, "the API server does not know it any more");
+    }
+
+    #[test]
+    fn a_conflict_is_planned_anew_at_once_but_not_for_ever() {
+        let now = Instant::from_nanos(1);
+        let (mut state, write) = with_a();
+        for is_paused in [false, false, true] {
+            state.take(vec![(write.clone(), outcome(End::Never))], now);
+            assert_eq!(state.writes.pause(now).is_some(), is_paused);
+        }
+        state.take(vec![(write.clone(), outcome(End::Done))], now);
+        assert_eq!(state.writes.pause(now), None);
+        state.take(vec![(write, Outcome::Failed("why".to_owned()))], now);
+        assert!(state.writes.pause(now).is_some(), "no conflict");
     }
 }

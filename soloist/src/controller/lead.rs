@@ -22,6 +22,8 @@ const NEWS_MAX: usize = 1024;
 /// So many groups are written at the same moment.
 const ROUNDS_MAX: usize = SESSIONS_MAX;
 
+/// So many groups' pods are being told at the same moment; others wait.
+const TELLS_MAX: usize = 16;
 /// Events that are being written at the same moment; more are left out.
 const NOTES_MAX: usize = 16;
 
@@ -56,6 +58,7 @@ pub async fn lead(settings: &Settings, mut mandate: Mandate) {
         due: BTreeSet::new(),
         at: BTreeMap::new(),
         rounds: JoinSet::new(),
+        tells: JoinSet::new(),
         notes: JoinSet::new(),
         may_tell: true,
     };
@@ -73,6 +76,7 @@ pub async fn lead(settings: &Settings, mut mandate: Mandate) {
                 }
             }
             Some(done) = lead.rounds.join_next() => lead.take(done),
+            Some(told) = lead.tells.join_next() => lead.take_told(told),
             Some(told) = lead.notes.join_next() => lead.told(told),
             () = clock::sleep_until(next) => lead.wake(),
         }
@@ -98,6 +102,8 @@ struct Lead<'a> {
     /// Groups to plan for later.
     at: BTreeMap<Key, Instant>,
     rounds: JoinSet<(Key, Done)>,
+    /// Pods that are being told that they are active: whoever leads next tells them anew.
+    tells: JoinSet<(Key, Vec<(Write, Outcome)>)>,
     /// Events that are being written.
     notes: JoinSet<Result<(), String>>,
     may_tell: bool,
@@ -174,7 +180,8 @@ impl Lead<'_> {
             && let Some(key) = self.due.pop_first()
         {
             let (term, now) = (self.mandate.token(), clock::now());
-            let next = self.group(&key).next(term, now);
+            let has_room = self.tells.len() < TELLS_MAX;
+            let next = self.group(&key).next(term, has_room, now);
             self.at.remove(&key);
             match next {
                 Next::Wait(None) => {}
@@ -184,6 +191,11 @@ impl Lead<'_> {
                 Next::Read(group) => {
                     let hand = self.begin(&key);
                     self.rounds.spawn(async move { (key, Done::Read(hand.read_record(&group).await)) });
+                }
+                Next::Tell(ground, tells) => {
+                    let (hand, of) = (self.hand(&key), key.clone());
+                    self.tells.spawn(async move { (of, hand.send(*ground, tells).await) });
+                    self.due.insert(key);
                 }
                 Next::Write(ground, writes) => {
                     let hand = self.begin(&key);
@@ -195,6 +207,10 @@ impl Lead<'_> {
 
     fn begin(&mut self, key: &Key) -> Hand {
         self.group(key).is_busy = true;
+        self.hand(key)
+    }
+
+    fn hand(&mut self, key: &Key) -> Hand {
         let Settings { access, form, notice, scopes, .. } = self.settings;
         let mandate = &self.mandate;
         let new = || Hand::new(access.clone(), *form, Arc::new(scopes[key.0].clone()), notice.clone(), mandate.clone());
@@ -208,15 +224,18 @@ impl Lead<'_> {
         group.is_busy = false;
         match done {
             Done::Read(Ok(known)) => group.learn(known),
-            Done::Read(Err(why)) => {
-                tracing::warn!("{why}");
-                group.pause(true, now);
-            }
+            Done::Read(Err(why)) => group.fail_to_read(&why, now),
             Done::Written(outcomes) => {
                 let (notes, group) = (group.take(outcomes, now), Arc::clone(group.group()));
                 self.tell(&key, &group, notes);
             }
         }
+        self.due.insert(key);
+    }
+
+    fn take_told(&mut self, told: Result<(Key, Vec<(Write, Outcome)>), tokio::task::JoinError>) {
+        let Ok((key, outcomes)) = told else { return };
+        self.group(&key).take_told(outcomes, clock::now());
         self.due.insert(key);
     }
 
