@@ -45,6 +45,11 @@ impl Cluster {
         self.kubectl.run(words)
     }
 
+    /// For what asks the API server itself.
+    pub fn config(&self) -> kube::Config {
+        self.config.clone()
+    }
+
     /// For what runs `kubectl` itself.
     pub fn client(&self) -> &Kubectl {
         &self.kubectl

@@ -141,6 +141,13 @@ impl<'a> Starter<'a> {
         self.spawn(&words)
     }
 
+    /// Starts something else than a member: these words, and the options.
+    pub fn call<S: AsRef<OsStr>>(self, words: &[S]) -> Result<Member> {
+        let mut words: Vec<OsString> = words.iter().map(|word| word.as_ref().to_owned()).collect();
+        words.extend(self.options.iter().cloned());
+        self.spawn(&words)
+    }
+
     fn as_member(&self) -> Vec<OsString> {
         let mut options = self.group.options();
         options.extend(["--name".into(), self.name.clone().into()]);

@@ -1,6 +1,5 @@
 //! Listeners hear of every handover, whatever the other listeners do.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::mpsc;
@@ -10,36 +9,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use testkit::group::Group;
 use testkit::scenario::{LIMIT, start};
+use testkit::told::listen;
 use testkit::wait::wait_until;
-
-/// A server that takes note of what it is told, and answers the first time that it is busy.
-fn listen() -> Result<(u16, mpsc::Receiver<Value>)> {
-    let server = TcpListener::bind("127.0.0.1:0")?;
-    let port = server.local_addr()?.port();
-    let (sender, heard) = mpsc::channel();
-    std::thread::spawn(move || {
-        for (number, stream) in server.incoming().flatten().enumerate() {
-            let mut stream = BufReader::new(stream);
-            let mut length = 0;
-            for line in stream.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {
-                if let Some(value) = line.strip_prefix("content-length: ") {
-                    length = value.parse().unwrap_or(0);
-                }
-            }
-            let mut body = vec![0; length];
-            // A request that is broken off is none.
-            let Ok(notice) = stream.read_exact(&mut body).map_err(drop).and_then(|()| parse(&body)) else { continue };
-            let status = if number == 0 { "503 Busy" } else { "200 OK" };
-            let _ = write!(stream.get_mut(), "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-            let _ = sender.send(notice);
-        }
-    });
-    Ok((port, heard))
-}
-
-fn parse(bytes: &[u8]) -> Result<Value, ()> {
-    serde_json::from_slice(bytes).map_err(drop)
-}
 
 /// What it is told next of this role.
 fn next(heard: &mpsc::Receiver<Value>, member: &str, role: &str) -> Result<Value> {
@@ -58,7 +29,7 @@ fn role_in(path: &Path) -> Option<String> {
 
 #[test]
 fn a_handover_is_told_by_request_datagram_and_file_beside_a_listener_that_hangs() -> Result<()> {
-    let (port, heard) = listen()?;
+    let (port, heard) = listen("127.0.0.1", 1)?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.set_read_timeout(Some(LIMIT))?;
     let udp = socket.local_addr()?.port();
@@ -95,7 +66,7 @@ fn a_handover_is_told_by_request_datagram_and_file_beside_a_listener_that_hangs(
 
 #[test]
 fn who_is_stopped_says_so_while_its_workload_still_ends() -> Result<()> {
-    let (port, heard) = listen()?;
+    let (port, heard) = listen("127.0.0.1", 1)?;
     let group = Group::new()?;
     let listener = format!("http://127.0.0.1:{port}/role");
     let (mut members, first) = start(&group, &["a"], &["--notify", &listener], &["--mode", "ignore-term"])?;
