@@ -27,13 +27,15 @@ fn every_command_of_the_documents_for_kubernetes_works() -> Result<()> {
 
 /// The examples as a reader has them in front, but with the image of the tests.
 fn copy_examples(pods: &Pods, to: &Path) -> Result<()> {
-    let copies = to.join("examples/kubernetes");
-    fs::create_dir_all(&copies)?;
-    for entry in fs::read_dir(root().join("examples/kubernetes"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "yml") {
-            let name = path.file_name().context("a file without a name")?;
-            fs::write(copies.join(name), pods.fitted(&path, |_| {})?)?;
+    for folder in ["examples/kubernetes", "examples/controller"] {
+        let copies = to.join(folder);
+        fs::create_dir_all(&copies)?;
+        for entry in fs::read_dir(root().join(folder))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "yml") {
+                let name = path.file_name().context("a file without a name")?;
+                fs::write(copies.join(name), pods.fitted(&path, |_| {})?)?;
+            }
         }
     }
     Ok(())

@@ -140,8 +140,8 @@ impl<'a> Course<'a> {
         let by_uid = sight.pods.iter().map(|seen| (seen.pod.uid.as_str(), *seen)).collect();
         let mut course = Self { sight, by_uid, leaving: Vec::new(), chosen: Vec::new() };
         course.leaving = sight.record.places.iter().map(|place| course.leaving(place)).collect();
-        course.give_way_to_whom_is_wanted();
         course.leave_where_there_are_too_many();
+        course.give_way_to_whom_is_wanted();
         course.chosen = course.choose();
         course
     }
@@ -212,21 +212,43 @@ impl<'a> Course<'a> {
         self.sight.pods.iter().filter(stands_by).find(|seen| seen.pod.is_wanted).copied()
     }
 
-    /// The pod that has been active for longest leaves, where all places are taken and another one is wanted.
+    /// The pod that has been active for longest leaves, where all places are taken and another one is wanted. One that is
+    /// wanted itself has to be labelled first, which takes the wish back: two of them would take turns for ever.
     fn give_way_to_whom_is_wanted(&mut self) {
         let Some(wanted) = self.wanted().filter(|seen| Self::is_fit(seen) && seen.pod.is_ready) else { return };
-        let is_full = self.leaving.len() >= self.group().active && self.leaving.iter().all(Option::is_none);
-        if is_full {
-            self.send_away(0, format!("{} is to become active by request", wanted.pod.name));
+        let is_full =
+            self.staying().count() >= self.group().active && self.leaving.iter().flatten().all(|one| one.is_proven);
+        let is_wanted = |at: &usize| self.seen_at(*at).is_some_and(|seen| seen.pod.is_wanted);
+        let first = self.staying().find(|at| !is_wanted(at)).filter(|_| is_full);
+        if let Some(first) = first {
+            self.send_away(first, format!("{} is to become active by request", wanted.pod.name));
         }
     }
 
+    /// Those that were recorded first stay. Who leaves keeps its traffic only where those that stay are not enough.
     fn leave_where_there_are_too_many(&mut self) {
-        for at in self.group().active..self.leaving.len() {
-            if self.leaving[at].is_none() {
-                self.send_away(at, format!("only {} may be active", self.group().active));
-            }
+        let Group { active, .. } = *self.group();
+        let staying: Vec<usize> = self.staying().collect();
+        for at in staying.iter().skip(active) {
+            self.send_away(*at, format!("only {active} may be active"));
         }
+        let room = active.saturating_sub(staying.len());
+        self.leaving
+            .iter_mut()
+            .flatten()
+            .filter(|one| !one.is_drained)
+            .skip(room)
+            .for_each(|one| one.is_drained = true);
+    }
+
+    /// The places whose pods keep them.
+    fn staying(&self) -> impl Iterator<Item = usize> {
+        (0..self.leaving.len()).filter(|at| self.leaving[*at].is_none())
+    }
+
+    /// The pod of a place.
+    fn seen_at(&self, at: usize) -> Option<&Seen<'a>> {
+        self.by_uid.get(self.sight.record.places.get(at)?.uid.as_str())
     }
 
     /// The pod of a place that could stay has to leave it. Where nobody may run beside another one, it has to end.
@@ -453,5 +475,7 @@ pub fn fallen(before: Option<&Pod>, now: &Pod, group: &Group) -> Option<String> 
     critical::ended(now, group).or(restarted).map(str::to_owned)
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 pub(super) mod tests;

@@ -81,16 +81,14 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Whether the kubelet has seen the end of everything in it, or it never began.
+    /// Whether nothing of it runs, nor ever will: it never began, or its kubelet has ended it for good and says so by its
+    /// last phase. A container that has ended before may begin again, and its kubelet may be late with saying so.
     pub fn is_stopped(&self) -> bool {
-        let has_begun = self.node.is_some();
-        let is_over = |container: &Container| match container.state {
-            State::Ended => true,
-            // One that waits to begin again is begun no more once its pod is being deleted or has ended.
-            State::Waiting => self.is_deleting || self.has_ended,
-            State::Running | State::Lost => false,
-        };
-        !has_begun || (!self.containers.is_empty() && self.containers.iter().all(is_over))
+        if self.node.is_none() {
+            return self.is_deleting || self.has_ended;
+        }
+        let is_over = |container: &Container| matches!(container.state, State::Ended | State::Waiting);
+        self.has_ended && !self.containers.is_empty() && self.containers.iter().all(is_over)
     }
 
     /// The value of a label.
@@ -111,7 +109,11 @@ impl Pod {
         }
         let number = |name: &str| metadata.annotations.get(name).and_then(|text| text.parse().ok());
         let is_ready = status.conditions.iter().any(|one| one.kind == "Ready" && one.status == "True");
-        let containers = containers(spec.containers, spec.init_containers, &status, mark);
+        let is_collected = status.conditions.iter().any(RawCondition::is_collection);
+        let mut containers = containers(spec.containers, spec.init_containers, &status, mark);
+        if is_collected {
+            containers.iter_mut().for_each(|container| container.state = State::Lost);
+        }
         Ok(Self {
             term: number(TERM),
             token: number(TOKEN),
@@ -141,7 +143,7 @@ fn containers(main: Vec<RawContainer>, init: Vec<RawContainer>, status: &RawStat
         Container {
             is_marked: container.env.iter().any(|variable| mark.is_set_by(&variable.name, variable.value.as_deref())),
             name: container.name,
-            state: seen.map_or(State::Waiting, |seen| seen.state.read()),
+            state: seen.map_or(State::Waiting, RawContainerStatus::read),
             restarts: seen.map_or(0, |seen| seen.restart_count),
         }
     };
@@ -213,6 +215,14 @@ struct RawCondition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
+    reason: String,
+}
+
+impl RawCondition {
+    /// Whether the phase is the word of the garbage collector, which has seen nothing.
+    fn is_collection(&self) -> bool {
+        self.kind == "DisruptionTarget" && self.reason == "DeletionByPodGC"
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -220,7 +230,20 @@ struct RawCondition {
 struct RawContainerStatus {
     name: String,
     restart_count: u32,
+    #[serde(rename = "containerID")]
+    container_id: String,
     state: RawState,
+    last_state: RawState,
+}
+
+impl RawContainerStatus {
+    fn read(&self) -> State {
+        match self.state.read() {
+            // It never was: the kubelet calls it lost all the same when it ends the pod.
+            State::Lost if self.container_id.is_empty() && self.last_state.terminated.is_none() => State::Waiting,
+            state => state,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -293,17 +316,50 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_stopped_when_the_kubelet_has_seen_the_end_of_all_that_stays() {
+    fn a_pod_is_stopped_when_its_kubelet_has_ended_it_for_good() {
         let mut pod = read(shown()).unwrap();
         assert!(!pod.is_stopped());
         pod.containers[0].state = State::Ended;
-        assert!(!pod.is_stopped(), "one may begin again");
         pod.is_deleting = true;
+        assert!(!pod.is_stopped(), "a kubelet that is cut off does not know that, and begins it again");
+        pod.has_ended = true;
         assert!(pod.is_stopped());
         pod.containers[1].state = State::Lost;
         assert!(!pod.is_stopped(), "nobody has seen it end");
         pod.node = None;
         assert!(pod.is_stopped(), "it never began");
+        (pod.is_deleting, pod.has_ended) = (false, false);
+        assert!(!pod.is_stopped(), "it may begin");
+    }
+
+    #[test]
+    fn an_end_that_the_garbage_collector_made_up_proves_nothing() {
+        let mut collected = shown();
+        let status = &mut collected["status"];
+        status["phase"] = "Failed".into();
+        let ended = json!({"terminated": {"reason": "Error"}});
+        for (list, at) in [("containerStatuses", 0), ("initContainerStatuses", 0)] {
+            status[list][at]["state"] = ended.clone();
+        }
+        assert!(read(collected.clone()).unwrap().is_stopped(), "its kubelet may say so");
+        collected["status"]["conditions"] =
+            json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}]);
+        let pod = read(collected).unwrap();
+        assert!(pod.has_ended && !pod.is_stopped());
+    }
+
+    #[test]
+    fn a_container_that_never_began_is_not_lost() {
+        let mut ended = shown();
+        let lost = json!({"terminated": {"reason": "ContainerStatusUnknown"}});
+        let main = &mut ended["status"]["containerStatuses"][0];
+        (main["state"], main["restartCount"]) = (lost.clone(), 0.into());
+        assert_eq!(read(ended.clone()).unwrap().containers[0].state, State::Waiting);
+        let mut began = ended.clone();
+        began["status"]["containerStatuses"][0]["containerID"] = "containerd://1".into();
+        assert_eq!(read(began).unwrap().containers[0].state, State::Lost);
+        ended["status"]["containerStatuses"][0]["lastState"] = lost;
+        assert_eq!(read(ended).unwrap().containers[0].state, State::Lost);
     }
 
     #[test]
@@ -315,6 +371,7 @@ mod tests {
         }
         let mut lost = shown();
         lost["status"]["containerStatuses"][0]["state"] = json!({"terminated": {"reason": "ContainerStatusUnknown"}});
+        lost["status"]["containerStatuses"][0]["containerID"] = "containerd://1".into();
         assert_eq!(read(lost).unwrap().containers[0].state, State::Lost);
     }
 }

@@ -225,6 +225,8 @@ fn where_only_one_may_run_its_place_is_given_away_when_the_kubelet_has_seen_its_
     scene.pods[0].labels.insert("role".to_owned(), "standby".to_owned());
     assert_eq!(scene.writes(), Vec::<String>::new());
     scene.pods[0].containers[0].state = State::Ended;
+    assert_eq!(scene.writes(), Vec::<String>::new(), "it may have ended before, and run again");
+    scene.pods[0].has_ended = true;
     assert_eq!(scene.writes(), ["record b@new"]);
     // The object alone says nothing: whoever deletes it by force stops no process.
     scene.pods.remove(0);
@@ -262,6 +264,15 @@ fn where_only_one_may_run_a_pod_without_its_critical_container_must_end_before_i
     let mut scene = Scene::with_a(&[active("a", 20), pod("b")]);
     scene.group.promote_after = PromoteAfter::Stopped;
     scene.fallen.insert("a".to_owned(), "main".to_owned());
+    assert_eq!(scene.writes(), ["standby a", "delete a"]);
+}
+
+#[test]
+fn where_only_one_may_run_an_end_that_a_restart_may_follow_proves_nothing() {
+    let mut scene = Scene::with_a(&[active("a", 20), pod("b")]);
+    scene.group.promote_after = PromoteAfter::Stopped;
+    scene.fallen.insert("a".to_owned(), "main".to_owned());
+    scene.pods[0].containers[0].state = State::Ended;
     assert_eq!(scene.writes(), ["standby a", "delete a"]);
 }
 
@@ -306,6 +317,40 @@ fn who_is_asked_for_becomes_active_if_it_is_ready() {
     scene.record = record(vec![place("c")]);
     scene.pods = vec![pod("a"), pod("b"), Pod { is_wanted: true, ..active("c", 20) }];
     assert_eq!(scene.writes(), ["active c@20"]);
+}
+
+#[test]
+fn two_that_are_asked_for_become_active_one_after_the_other() {
+    let wanted = |name: &str| Pod { is_wanted: true, ..pod(name) };
+    let mut scene = Scene::with_a(&[active("a", 20), wanted("b"), wanted("c")]);
+    assert_eq!(scene.writes(), ["standby a", "record b@new"]);
+    (scene.record, scene.version) = (record(vec![place("b")]), Some(21));
+    scene.pods[0] = pod("a");
+    assert_eq!(scene.writes(), ["active b@21"]);
+    scene.pods[1] = active("b", 21);
+    assert_eq!(scene.writes(), ["standby b", "record c@new"]);
+}
+
+#[test]
+fn where_fewer_are_wanted_whoever_stays_is_none_of_those_that_leave() {
+    let b = Place { token: Some(19), ..place("b") };
+    let mut scene = Scene::with_a(&[active("a", 20), active("b", 19)]);
+    scene.record.places.push(b);
+    assert_eq!(scene.writes(), ["standby b"]);
+    scene.pods[1] = pod("b");
+    scene.pods[0].is_deleting = true;
+    assert_eq!(scene.writes(), ["standby a"]);
+    scene.pods.remove(0);
+    assert_eq!(scene.writes(), ["active b@19"]);
+}
+
+#[test]
+fn where_fewer_are_wanted_who_leaves_keeps_no_traffic_beside_who_stays() {
+    let deleting = Pod { is_deleting: true, ..active("a", 20) };
+    let mut scene = Scene::with_a(&[deleting, active("b", 19)]);
+    scene.group.handover = Handover::StopFirst;
+    scene.record.places.push(Place { token: Some(19), ..place("b") });
+    assert_eq!(scene.writes(), ["standby a"]);
 }
 
 #[test]
