@@ -31,6 +31,7 @@ pub mod root;
 pub mod routed;
 pub mod scenario;
 pub mod sim;
+pub mod sim_controller;
 pub mod stamp;
 pub mod statements;
 pub mod steps;
