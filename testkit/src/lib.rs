@@ -33,6 +33,7 @@ pub mod routed;
 pub mod scenario;
 pub mod sight;
 pub mod sim;
+pub mod sim_controller;
 pub mod stamp;
 pub mod statements;
 pub mod steps;

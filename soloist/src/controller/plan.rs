@@ -436,7 +436,8 @@ impl<'a> Course<'a> {
         let places = self.sight.record.places.iter().zip(&self.leaving);
         let untold = places.filter(|(place, leaving)| leaving.is_none() && !place.is_told && !self.is_told(place));
         let tell = |(place, _): (&Place, _)| {
-            let (_, token) = (self.by_uid.get(place.uid.as_str())?.pod.ip?, self.token(place)?);
+            let (pod, token) = (self.by_uid.get(place.uid.as_str())?.pod, self.token(place)?);
+            pod.can_hear().then_some(())?;
             Some(Write::Tell { uid: place.uid.clone(), token })
         };
         untold.filter_map(tell).collect()

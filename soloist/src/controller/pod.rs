@@ -91,6 +91,12 @@ impl Pod {
         self.has_ended && !self.containers.is_empty() && self.containers.iter().all(is_over)
     }
 
+    /// Whether somebody may listen at its address: every container of it has begun.
+    pub fn can_hear(&self) -> bool {
+        let has_begun = |container: &Container| container.state != State::Waiting || container.restarts > 0;
+        self.ip.is_some() && self.containers.iter().all(has_begun)
+    }
+
     /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key).map(String::as_str)

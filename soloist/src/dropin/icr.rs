@@ -153,7 +153,9 @@ async fn own_pod(access: &Access, name: Option<String>) -> Result<Own, Failure> 
     match api.get(&pods, &name).await {
         Ok(Some(pod)) => {
             let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-            Ok(Own { pod: Some(OwnPod { namespace: namespace.clone(), name, uid }), namespace })
+            // The other program's ClusterRole has no rule for the ReplicaSet that owns it.
+            let pod = OwnPod { namespace: namespace.clone(), name, uid, asks_owner: false };
+            Ok(Own { pod: Some(pod), namespace })
         }
         Ok(None) => Err(refuse(format!("{OWN_NAME}={name:?}: there is no such pod in the namespace {namespace:?}"))
             .hint("valueFrom: {fieldRef: {fieldPath: metadata.name}}")),

@@ -44,6 +44,8 @@ pub struct OwnPod {
     pub name: String,
     /// Its UID.
     pub uid: String,
+    /// Whether what owns it is asked for the labels that it selects by, which takes a rule of its own.
+    pub asks_owner: bool,
 }
 
 /// The label on the pods of one group. Clones share what is known of them.
@@ -53,6 +55,7 @@ pub struct PodLabel(Rc<Shared>);
 struct Shared {
     api: Rc<Api>,
     own: Object<Labelled>,
+    asks_owner: bool,
     /// The pods of the group as they were listed last, for the next publication.
     listed: RefCell<Option<Vec<Value>>>,
 }
@@ -71,11 +74,11 @@ struct Labelled {
 impl PodLabel {
     /// Nothing is read or asked yet. `lock` is the same for all members of the group and for nobody else.
     pub fn new(access: Access, pod: OwnPod, label: Label, lock: String) -> Self {
-        let OwnPod { namespace, name, uid } = pod;
+        let OwnPod { namespace, name, uid, asks_owner } = pod;
         let resource = Resource { group: "", kind: "Pod", plural: "pods", verbs: "get, list, update", namespace };
         let api = Rc::new(Api::new(access));
         let own = Object::with(Rc::clone(&api), Labelled { resource, name, uid, label, lock });
-        Self(Rc::new(Shared { api, own, listed: RefCell::default() }))
+        Self(Rc::new(Shared { api, own, asks_owner, listed: RefCell::default() }))
     }
 
     /// Labels the own pod as one that stands by, and finds out whether all that a publication needs is allowed.
@@ -90,7 +93,9 @@ impl PodLabel {
             return Err(Failure::new(Code::Configuration, what).hint("POD_NAME and POD_NAMESPACE are wrong").into());
         };
         own.check(&pod)?;
-        owner::check(&shared.api, &pod, &own.resource.namespace, &own.label.key).await?;
+        if shared.asks_owner {
+            owner::check(&shared.api, &pod, &own.resource.namespace, &own.label.key).await?;
+        }
         shared.list(Age::Newest).await?;
         // Another run of this container may have been active.
         Ok(shared.own.end(Some(pod), None).await?)

@@ -139,6 +139,7 @@ impl Pod<'_> {
             namespace: self.named("POD_NAMESPACE", "metadata.namespace", is_label)?,
             name: self.named("POD_NAME", "metadata.name", is_subdomain)?,
             uid: self.required("POD_UID", "metadata.uid")?,
+            asks_owner: true,
         })
     }
 

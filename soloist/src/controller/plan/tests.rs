@@ -386,6 +386,9 @@ fn the_active_one_is_told_once_and_the_record_says_so() {
     scene.told.clear();
     assert_eq!(scene.writes(), Vec::<String>::new());
     scene.record = record(vec![place("a")]);
+    scene.pods[0].containers[0].state = State::Waiting;
+    assert_eq!(scene.writes(), Vec::<String>::new(), "nobody listens yet");
+    scene.pods[0].containers[0].state = State::Running;
     scene.pods[0].ip = None;
     assert_eq!(scene.writes(), Vec::<String>::new(), "nowhere to tell it yet");
 }

@@ -12,7 +12,7 @@ const LOCK_NAME: &str = "prod/app";
 /// The route of the pod "own".
 fn route(server: &Server) -> PodLabel {
     let access = Access { kubeconfig: Some(server.kubeconfig()), ..Access::default() };
-    let pod = OwnPod { namespace: "prod".into(), name: "own".into(), uid: "own-uid".into() };
+    let pod = OwnPod { namespace: "prod".into(), name: "own".into(), uid: "own-uid".into(), asks_owner: true };
     let label = Label { key: "role".into(), active: "active".into(), standby: "standby".into() };
     PodLabel::new(access, pod, label, LOCK_NAME.into())
 }
