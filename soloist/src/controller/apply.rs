@@ -4,15 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use election::Entropy as _;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::group::Group;
 use super::notice::Notice;
 use super::plan::{Part, Write};
-use super::pod::{Pod, TERM, TOKEN, WANTED};
+use super::pod::{Pod, TERM, TOKEN, WANTED, WRITE};
 use super::record::{self, Record, Stored};
 use super::watch::{Scope, Shown};
+use crate::elector::KernelEntropy;
 use crate::lock::kubernetes::Access;
 use crate::lock::kubernetes::recorder::event;
 use crate::patience::within;
@@ -243,7 +245,7 @@ impl Hand {
     /// Writes the term, and a part with it where there is one.
     async fn label(&self, group: &Group, shown: &Shown, part: Option<(Part, Option<u64>)>) -> Outcome {
         let (pod, pods) = (&shown.pod, pods(&shown.pod.namespace));
-        let change = self.change(group, part);
+        let change = change(self.mandate.token(), group, part);
         let written = within(LIMIT, async {
             match (self.form, &shown.object) {
                 (Form::Whole, Some(object)) => {
@@ -262,21 +264,6 @@ impl Hand {
             Ok(api::Stored::Conflict) => self.look(pod, End::Never).await,
             Err(Trouble::Unavailable(_)) => self.look(pod, End::Unknown).await,
             Err(Trouble::Forbidden(why) | Trouble::Refused(why)) => Outcome::Failed(why),
-        }
-    }
-
-    fn change(&self, group: &Group, part: Option<(Part, Option<u64>)>) -> Value {
-        let term = self.mandate.token().to_string();
-        match part {
-            None => json!({"annotations": {TERM: term}}),
-            Some((Part::Standby, _)) => json!({
-                "labels": {&group.label.key: group.label.standby},
-                "annotations": {TERM: term, TOKEN: null},
-            }),
-            Some((Part::Active, token)) => json!({
-                "labels": {&group.label.key: group.label.active},
-                "annotations": {TERM: term, TOKEN: token.map(|token| token.to_string()), WANTED: null},
-            }),
         }
     }
 
@@ -318,6 +305,23 @@ fn leases(group: &Group) -> Resource {
     Resource { group: "coordination.k8s.io", kind, plural, verbs, namespace: group.namespace.clone() }
 }
 
+/// What is written on a pod. Each is another one: what changes nothing leaves the version as it is, and with it the way
+/// free for an older write.
+fn change(term: u64, group: &Group, part: Option<(Part, Option<u64>)>) -> Value {
+    let (term, write) = (term.to_string(), format!("{:016x}", KernelEntropy.bits()));
+    match part {
+        None => json!({"annotations": {TERM: term, WRITE: write}}),
+        Some((Part::Standby, _)) => json!({
+            "labels": {&group.label.key: group.label.standby},
+            "annotations": {TERM: term, WRITE: write, TOKEN: null},
+        }),
+        Some((Part::Active, token)) => json!({
+            "labels": {&group.label.key: group.label.active},
+            "annotations": {TERM: term, WRITE: write, TOKEN: token.map(|token| token.to_string()), WANTED: null},
+        }),
+    }
+}
+
 /// The object with `change` in its metadata, as a merge patch would leave it.
 fn changed(object: &str, change: &Value) -> Result<Value, String> {
     let mut object: Value =
@@ -351,6 +355,14 @@ fn without_nulls(mut metadata: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_write_of_a_pod_is_another_one_so_that_no_older_one_can_land_after_it() {
+        let group = crate::controller::plan::tests::group();
+        for part in [None, Some((Part::Standby, None)), Some((Part::Active, Some(7)))] {
+            assert_ne!(change(5, &group, part), change(5, &group, part), "{part:?}");
+        }
+    }
 
     #[test]
     fn a_whole_pod_is_changed_as_a_patch_would() {

@@ -8,7 +8,7 @@ use election::Instant;
 use serde_json::json;
 
 use super::apply::{End, Ground, Known, Note, Outcome};
-use super::group::Group;
+use super::group::{Group, PromoteAfter};
 use super::plan::{self, Part, Plan, Seen, Sight, Write};
 use super::pod::Pod;
 use super::record::{Place, Record};
@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// So many times in a row a write that met a conflict is planned anew at once: the kubelet writes in pods too.
 const CONFLICTS_FREE: u32 = 2;
+
+/// So many pods that were seen to end are remembered, besides those of the record.
+const STOPPED_MAX: usize = 64;
 
 /// One pod, and what is remembered of it.
 #[derive(Clone, Debug)]
@@ -175,9 +178,19 @@ impl GroupState {
     pub fn lose(&mut self, last: &Pod) {
         let known = self.pods.remove(&last.uid);
         let was_stopped = last.is_stopped() || known.is_some_and(|kept| kept.shown.pod.is_stopped());
-        if was_stopped && self.record().place_of(&last.uid).is_some() {
-            self.seen_stopped.insert(last.uid.clone());
+        if was_stopped && self.group.promote_after == PromoteAfter::Stopped {
+            self.remember_stopped(&last.uid);
         }
+    }
+
+    /// The record may be about to name it: whoever is not in it yet is remembered as well, as long as there is room.
+    fn remember_stopped(&mut self, uid: &str) {
+        if self.seen_stopped.len() >= STOPPED_MAX {
+            let recorded: BTreeSet<&str> = self.record().places.iter().map(|place| place.uid.as_str()).collect();
+            let kept = self.seen_stopped.iter().filter(|uid| recorded.contains(uid.as_str())).cloned().collect();
+            self.seen_stopped = kept;
+        }
+        self.seen_stopped.insert(uid.to_owned());
     }
 
     /// A pod is gone, and nobody saw how.
@@ -447,6 +460,7 @@ impl GroupState {
 mod tests {
     use super::*;
     use crate::controller::plan::tests::{group, pod};
+    use crate::controller::pod::State;
 
     fn shown(name: &str) -> Shown {
         Shown { pod: pod(name), object: None }
@@ -474,6 +488,24 @@ mod tests {
         let (mut state, write) = with_a();
         state.take(vec![(write, outcome(End::Gone))], now);
         assert_eq!(state.uids().count(), 0, "the API server does not know it any more");
+    }
+
+    #[test]
+    fn the_end_of_a_pod_is_remembered_before_the_record_names_it() {
+        let stopped = Group { promote_after: PromoteAfter::Stopped, ..group() };
+        let mut state = GroupState::new(Arc::new(stopped));
+        let ended = |name: &str| {
+            let mut pod = pod(name);
+            pod.has_ended = true;
+            pod.containers[0].state = State::Ended;
+            pod
+        };
+        for count in 0..=STOPPED_MAX {
+            state.lose(&ended(&format!("p{count}")));
+        }
+        assert!(state.seen_stopped.contains(&format!("uid-p{STOPPED_MAX}")) && state.seen_stopped.len() <= STOPPED_MAX);
+        state.lose(&pod("runs"));
+        assert!(!state.seen_stopped.contains("uid-runs"));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::critical::Mark;
 
 /// The annotation with the term of the controller that wrote this pod last.
 pub const TERM: &str = "soloist.dev/controller";
+/// The annotation that makes each write of a controller another one.
+pub const WRITE: &str = "soloist.dev/write";
 /// The annotation with the fencing token of the promotion that the label of an active pod belongs to.
 pub const TOKEN: &str = "soloist.dev/token";
 /// The annotation with which an operator has some pods go first: a number, the largest first.
