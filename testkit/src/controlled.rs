@@ -121,7 +121,10 @@ impl Pods {
 
     fn container_status(&self, name: &str, state: Value) -> Value {
         let is_ready = !state["running"].is_null();
-        json!({"name": name, "image": "x", "imageID": "x", "containerID": "containerd://x", "ready": is_ready, "restartCount": 0, "state": state})
+        // Without an identity it has never begun.
+        let identity = "containerd://x";
+        json!({"name": name, "image": "x", "imageID": "x", "containerID": identity, "ready": is_ready,
+            "restartCount": 0, "state": state})
     }
 
     /// A pod with one container, running and ready.

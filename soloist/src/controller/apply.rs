@@ -289,7 +289,9 @@ impl Hand {
         let pods = pods(&pod.namespace);
         let deleted = within(LIMIT, self.api.delete(&pods, &pod.name, &options));
         match deleted.await {
-            Ok(_) => Outcome::Pod { uid: pod.uid.clone(), shown: None, end: End::Done },
+            // The watch may tell it later: then it would be deleted twice, and count twice.
+            Ok(api::Stored::As(object)) => self.found(&pod.uid, object, End::Done),
+            Ok(api::Stored::Conflict) => Outcome::Pod { uid: pod.uid.clone(), shown: None, end: End::Gone },
             Err(trouble) => Outcome::Failed(format!("failed to delete {}: {trouble}", pod.name)),
         }
     }
