@@ -106,7 +106,8 @@ fn with_promote_after_stopped_only_the_kubelets_word_counts() -> Result<()> {
     let since = testkit::stamp::now();
     pods.say_over("a")?;
     pods.follows(since, &["b"])?;
-    pods.force_delete("b")?;
+    let since = pods.force_delete("b")?;
+    pods.follows(since, &[])?;
     stays(pods, &[])?;
     ensure!(controller.log().contains("waiting for the kubelet's word"), "{}", controller.log());
     site.check()
