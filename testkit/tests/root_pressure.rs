@@ -29,6 +29,8 @@ fn a_starved_member_never_overlaps() -> Result<()> {
         let next = Member::spawn(&group, "b", &[], &[])?;
         next.wait_standby(LIMIT)?;
         wait_until("it to starve", LIMIT, || quota.count("cpu.stat", "nr_throttled") > 10)?;
+        // So starved, a process may need some time for a second stamp.
+        wait_family(&group, active.token, 1)?;
         // It may have given up by itself meanwhile, which is safe; then there is nothing left to end.
         let still = group.active().filter(|span| span.token == active.token);
         match still.map(|span| end.apply(&group, &starved, &span)) {
