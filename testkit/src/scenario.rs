@@ -115,6 +115,11 @@ pub fn follow(group: &Group, active: &Span, at: u64) -> Result<Handover> {
 
 /// Checks everything that was stamped, and that nothing of the `old` activation is left.
 pub fn check(group: &Group, activations: usize, old: &Span) -> Result<()> {
+    check_stamped(group, activations, old, STAMPS)
+}
+
+/// The same where each process has stamped at least `stamps` times.
+pub fn check_stamped(group: &Group, activations: usize, old: &Span, stamps: u64) -> Result<()> {
     let told = format!("SOLOIST_ACTIVATION={:032x}", old.activation);
     let identity = old.slots.first().map(|slot| slot.identity.to_argument()).unwrap_or_default();
     let left = group.processes().into_iter().filter(|one| one.carries(&told) || one.mentions(&identity));
@@ -123,7 +128,7 @@ pub fn check(group: &Group, activations: usize, old: &Span) -> Result<()> {
     // The newest family may be just arriving; what is violated stays so.
     let checked = || {
         let history = group.history();
-        let outcome = history.check(activations, STAMPS);
+        let outcome = history.check(activations, stamps);
         (outcome.is_ok() || !history.violations().is_empty()).then_some(outcome)
     };
     wait_for("enough stamps", LIMIT, checked).with_context(|| format!("{}{}", group.history(), group.logs()))?
