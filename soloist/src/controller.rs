@@ -4,43 +4,55 @@
 
 pub mod apply;
 mod cache;
+mod census;
 pub mod critical;
+pub mod declared;
 pub mod group;
 mod lead;
+pub mod node;
 pub mod notice;
 pub mod plan;
 pub mod pod;
+pub mod pods;
 pub mod record;
+mod roster;
+mod status;
 pub mod watch;
+
+use std::path::PathBuf;
 
 use crate::lock::kubernetes::Access;
 use crate::member::Deed;
 use crate::workload::task::Terms;
 
-use self::apply::Form;
 use self::group::Group;
-use self::notice::Notice;
-use self::watch::Scope;
+use self::pods::Eye;
 
 /// What a controller is to do while it leads.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How the API server is reached.
     pub access: Access,
-    /// Which pods it looks after. All of one scope in a namespace are a group.
-    pub scopes: Vec<Scope>,
-    /// What every group wants, but for its namespace.
-    pub group: Group,
-    /// How pods are changed.
-    pub form: Form,
-    /// How a pod hears that it is active.
-    pub notice: Option<Notice>,
+    /// Where its groups are, each namespace once; all of them where none is named.
+    pub namespaces: Vec<String>,
+    /// Which groups there are.
+    pub groups: Groups,
+    /// What is seen of a pod.
+    pub eye: Eye,
+    /// Whether it looks at nodes, which takes a rule of its own.
+    pub heeds_nodes: bool,
 }
 
-impl Settings {
-    fn group_in(&self, namespace: &str) -> Group {
-        Group { namespace: namespace.to_owned(), ..self.group.clone() }
-    }
+/// Which groups there are.
+#[derive(Clone, Debug)]
+pub enum Groups {
+    /// One in each namespace that has pods of it; all are like this, but for the namespace.
+    Each(Box<Group>),
+    /// Those that somebody has declared.
+    Declared {
+        /// The file with the bearer token of notices by HTTP.
+        token_file: Option<PathBuf>,
+    },
 }
 
 /// What a member does with its terms: it leads.

@@ -60,6 +60,12 @@ impl Cluster {
         self.kubectl.apply(object)
     }
 
+    /// Makes the kind ActiveStandby known, as the program prints it.
+    pub fn define(&self) -> Result<()> {
+        self.kubectl.run_with(&["apply", "-f", "-"], soloist::controller::declared::DEFINITION)?;
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/activestandbys.soloist.dev"]).map(drop)
+    }
+
     /// As [`Kubectl::initial_lease`].
     pub fn initial_lease(&self, namespace: &str, name: &str) -> Result<()> {
         self.kubectl.initial_lease(namespace, name)

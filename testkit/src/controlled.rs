@@ -93,10 +93,15 @@ impl Pods {
 
     /// Creates a pod with these containers, of which nothing runs yet.
     pub fn create(&self, name: &str, containers: &[Value]) -> Result<()> {
+        self.create_on("node", name, containers)
+    }
+
+    /// Creates one on this node.
+    pub fn create_on(&self, node: &str, name: &str, containers: &[Value]) -> Result<()> {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "labels": {"app": self.app}},
-            "spec": {"nodeName": "node", "automountServiceAccountToken": false, "containers": containers},
+            "spec": {"nodeName": node, "automountServiceAccountToken": false, "containers": containers},
         });
         self.call(Method::POST, &self.path("pods", ""), &pod).map(drop)
     }
@@ -207,6 +212,42 @@ impl Pods {
         Ok(Duration::from_nanos(at - since))
     }
 
+    /// Declares that these pods are a group of so many active ones, as `spec` says besides its selector.
+    pub fn declare(&self, cluster: &Cluster, name: &str, spec: &Value) -> Result<()> {
+        let mut spec = spec.clone();
+        spec["selector"] = json!({"matchLabels": {"app": self.app}});
+        cluster.apply(&json!({
+            "apiVersion": "soloist.dev/v1alpha1", "kind": "ActiveStandby",
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
+        }))
+    }
+
+    fn declared_path(&self, name: &str) -> String {
+        format!("/apis/soloist.dev/v1alpha1/namespaces/{}/activestandbys/{name}", self.namespace)
+    }
+
+    /// A declared group as it is.
+    pub fn declared(&self, name: &str) -> Result<Value> {
+        self.call(Method::GET, &self.declared_path(name), &Value::Null)
+    }
+
+    /// Changes what is wanted of a declared group.
+    pub fn wish(&self, name: &str, spec: &Value) -> Result<()> {
+        self.call(Method::PATCH, &self.declared_path(name), &json!({"spec": spec})).map(drop)
+    }
+
+    /// Takes the declaration of a group away.
+    pub fn undeclare(&self, name: &str) -> Result<()> {
+        self.call(Method::DELETE, &self.declared_path(name), &Value::Null).map(drop)
+    }
+
+    /// Waits until a declared group says so of itself.
+    pub fn says(&self, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+        let status = || self.declared(name).map(|mut object| object["status"].take()).unwrap_or_default();
+        wait_until(what, LIMIT, || is_so(&status())).with_context(|| format!("{:#}", status()))?;
+        Ok(status())
+    }
+
     fn record_path(&self) -> String {
         format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}", self.namespace, self.app)
     }
@@ -265,8 +306,19 @@ impl Site {
 
     /// Starts one that looks after these namespaces.
     pub fn controller_of(&self, name: &str, namespaces: &[&str], options: &[&str]) -> Result<Member> {
+        self.start(name, &["--selector", &format!("app={APP}")], namespaces, options)
+    }
+
+    /// Starts one that looks after what is declared here, and waits until it leads.
+    pub fn lead_declared(&self, name: &str, options: &[&str]) -> Result<Member> {
+        let controller = self.start(name, &["--declared"], &[&self.pods.namespace], options)?;
+        self.leads(&controller)?;
+        Ok(controller)
+    }
+
+    fn start(&self, name: &str, groups: &[&str], namespaces: &[&str], options: &[&str]) -> Result<Member> {
         let LeaseGroup { namespace, lease, .. } = &self.controllers;
-        let mut words: Vec<OsString> = vec!["controller".into(), "--selector".into(), format!("app={APP}").into()];
+        let mut words: Vec<OsString> = std::iter::once("controller").chain(groups.iter().copied()).map(Into::into).collect();
         for namespace in namespaces {
             words.extend(["--namespace".into(), namespace.into()]);
         }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use soloist::controller::critical::Mark;
 use soloist::controller::pod::Pod;
-use soloist::controller::watch::{self, News, Scope};
+use soloist::controller::pods::{Eye, Pods, Shown};
+use soloist::controller::watch::{self, News};
 use soloist::lock::kubernetes::Access;
 use soloist::route::api::{Api, Mode, Resource, Stored};
 use testkit::stamp;
@@ -27,7 +27,7 @@ pub const HANDS: usize = 16;
 pub struct World {
     /// Who writes.
     pub api: Arc<Api>,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<News<Shown>>,
     watch: JoinHandle<()>,
     pods: BTreeMap<String, Pod>,
     /// How many pods each namespace has that are labelled as active.
@@ -47,15 +47,14 @@ pub struct Told {
 impl World {
     /// Begins to watch.
     pub async fn open() -> Result<Self> {
-        let scope =
-            Scope { namespace: None, selector: SELECTOR.to_owned(), mark: Mark::default(), keeps_objects: false };
+        let scope = Pods { namespace: None, selector: SELECTOR.to_owned(), eye: Eye::default() };
         let (to, news) = mpsc::channel(65_536);
         let watch = tokio::spawn(watch::run(Access::default(), scope, to));
         let api = Arc::new(Api::keeping(HANDS, Access::default()));
         let (pods, active) = (BTreeMap::new(), BTreeMap::new());
         let mut world = Self { api, news, watch, pods, active, violations: Vec::new() };
         match timeout(LIMIT, world.news.recv()).await.context("no list of pods")? {
-            Some(News::All(_)) => Ok(world),
+            Some(News::All(..)) => Ok(world),
             other => bail!("{other:?} in the place of a list"),
         }
     }
@@ -71,8 +70,8 @@ impl World {
                     self.note(Some(pod.clone()), &pod);
                     return Ok(Told { pod, at });
                 }
-                News::Gone(pod) => self.note(None, &pod),
-                News::All(_) => bail!("the watch began anew: what was told before may be missing"),
+                News::Gone(shown) => self.note(None, &shown.pod),
+                News::All(..) => bail!("the watch began anew: what was told before may be missing"),
             }
         }
     }

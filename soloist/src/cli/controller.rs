@@ -21,8 +21,19 @@ use crate::settings::{Raw, Settings, warn_about_unknown_variables};
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// The pods that it looks after, by labels that stay; all that fit in a namespace are a group
-    #[arg(long, env = "SOLOIST_SELECTOR", value_name = "KEY=VALUE")]
-    selector: String,
+    #[arg(long, env = "SOLOIST_SELECTOR", required_unless_present_any = ["declared", "print_crd"], value_name = "KEY=VALUE")]
+    selector: Option<String>,
+    /// Look after the groups that are declared by objects of the kind ActiveStandby, each with settings of its own
+    #[arg(
+        long,
+        env = "SOLOIST_DECLARED",
+        conflicts_with_all = ["selector", "group", "active", "label", "promote_after", "handover", "critical",
+            "critical_env", "delete_grace", "notify"]
+    )]
+    declared: bool,
+    /// Print the definition of the kind ActiveStandby, for kubectl apply -f -
+    #[arg(long)]
+    print_crd: bool,
     /// Only in this namespace; several times, or several with commas between [default: all]
     #[arg(long = "namespace", env = "SOLOIST_NAMESPACE", value_delimiter = ',', value_name = "NAMESPACE")]
     namespaces: Vec<String>,
@@ -86,6 +97,9 @@ Examples:
       one pod with app=hapod in each namespace is role=active, the others are role=standby
   soloist controller --selector app=db --namespace prod --promote-after stopped
       nobody becomes active before the containers of the one before have ended
+  soloist controller --print-crd | kubectl apply -f -
+  soloist controller --declared
+      each ActiveStandby object is a group with settings of its own
   soloist controller --selector app=hapod --notify udp:10001/GoActive --critical main
   kubectl annotate pod app-7 soloist.dev/become-active=true
       that pod becomes active as soon as it is ready
@@ -146,6 +160,12 @@ impl Arguments {
 
 /// Takes part until it is sent away, and returns its exit code.
 pub(super) fn main(arguments: Arguments) -> Result<i32, Failure> {
+    if arguments.print_crd {
+        use std::io::Write as _;
+        // Nobody is left to tell if that is closed.
+        let _ = std::io::stdout().lock().write_all(controller::declared::DEFINITION.as_bytes());
+        return Ok(0);
+    }
     let format = arguments.log_format;
     let (settings, duties) = arguments.settings()?;
     let _flush = log::start(format);

@@ -8,12 +8,12 @@ use election::Entropy as _;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
+use super::declared::{self, Origin};
 use super::group::Group;
-use super::notice::Notice;
 use super::plan::{Part, Write};
 use super::pod::{Pod, TERM, TOKEN, WANTED, WRITE};
+use super::pods::{Eye, Shown};
 use super::record::{self, Record, Stored};
-use super::watch::{Scope, Shown};
 use crate::elector::KernelEntropy;
 use crate::lock::kubernetes::Access;
 use crate::lock::kubernetes::recorder::event;
@@ -25,15 +25,6 @@ use crate::workload::task::Mandate;
 const LIMIT: Duration = Duration::from_secs(2);
 /// So many calls may be under way without a new connection.
 pub const SESSIONS_MAX: usize = 32;
-
-/// How pods are changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// By a patch: the Role needs `patch`.
-    Patch,
-    /// As a whole: the Role needs `update`.
-    Whole,
-}
 
 /// What is known of a group's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,16 +123,14 @@ pub struct Ground {
 #[derive(Clone)]
 pub struct Hand {
     api: Arc<Api>,
-    form: Form,
-    scope: Arc<Scope>,
-    notice: Option<Notice>,
+    eye: Eye,
     mandate: Mandate,
 }
 
 impl Hand {
     /// Nothing is sent yet.
-    pub fn new(access: Access, form: Form, scope: Arc<Scope>, notice: Option<Notice>, mandate: Mandate) -> Self {
-        Self { api: Arc::new(Api::keeping(SESSIONS_MAX, access)), form, scope, notice, mandate }
+    pub fn new(access: Access, eye: Eye, mandate: Mandate) -> Self {
+        Self { api: Arc::new(Api::keeping(SESSIONS_MAX, access)), eye, mandate }
     }
 
     /// Sends all writes side by side, and returns what became of each.
@@ -174,7 +163,7 @@ impl Hand {
     /// The rule that is missing.
     pub async fn tell(&self, group: Arc<Group>, note: Note) -> Result<(), String> {
         let (kind, plural, verbs) = ("Event", "events", "create");
-        let of = Resource { group: "", kind, plural, verbs, namespace: group.namespace.clone() };
+        let of = Resource { group: "", version: "v1", kind, plural, verbs, namespace: group.namespace.clone() };
         for object in &note.objects {
             let event = event(object, note.reason, &note.message, "soloist-controller", note.since);
             let name = event["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -185,6 +174,26 @@ impl Hand {
             }
         }
         Ok(())
+    }
+
+    /// Writes the status of a declared group, over the one that `origin` quotes. What is there then, or nothing if somebody
+    /// else was faster: the watch tells it.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub async fn report(&self, group: &Group, origin: &Origin, status: &Value) -> Result<Option<Value>, Trouble> {
+        if !self.mandate.lasts() {
+            return Ok(None);
+        }
+        let patch = json!({
+            "metadata": {"uid": origin.uid, "resourceVersion": origin.version},
+            "status": status,
+        });
+        let (of, name) = (declared::resource(&group.namespace), format!("{}/status", group.name));
+        match within(LIMIT, self.api.patch(&of, &name, &patch)).await? {
+            api::Stored::As(object) => Ok(Some(object)),
+            api::Stored::Conflict => Ok(None),
+        }
     }
 
     async fn send_one(&self, ground: &Ground, write: &Write) -> Outcome {
@@ -203,7 +212,7 @@ impl Hand {
                 Some(shown) => self.delete(&ground.group, &shown.pod).await,
                 None => Outcome::Failed("the pod is gone".to_owned()),
             },
-            Write::Tell { uid, token } => match (pod(uid), &self.notice) {
+            Write::Tell { uid, token } => match (pod(uid), &ground.group.notice) {
                 (Some(shown), Some(notice)) => match notice.tell(&ground.group, &shown.pod, *token).await {
                     Ok(()) => Outcome::Told { uid: uid.clone(), token: *token },
                     Err(why) => Outcome::Failed(format!("failed to tell {}: {why}", shown.pod.name)),
@@ -247,12 +256,12 @@ impl Hand {
         let (pod, pods) = (&shown.pod, pods(&shown.pod.namespace));
         let change = change(self.mandate.token(), group, part);
         let written = within(LIMIT, async {
-            match (self.form, &shown.object) {
-                (Form::Whole, Some(object)) => {
+            match &shown.object {
+                Some(object) => {
                     let object = changed(object, &change).map_err(Trouble::Refused)?;
                     self.api.put(&pods, &pod.name, &object, Mode::Real).await
                 }
-                _ => {
+                None => {
                     let metadata = json!({"uid": pod.uid, "resourceVersion": pod.version.to_string()});
                     let patch = json!({"metadata": merged(metadata, &change)});
                     self.api.patch(&pods, &pod.name, &patch).await
@@ -277,7 +286,7 @@ impl Hand {
     }
 
     fn found(&self, uid: &str, object: Value, end: End) -> Outcome {
-        let shown = self.scope.stored(object).ok();
+        let shown = self.eye.read(object).ok();
         Outcome::Pod { uid: uid.to_owned(), shown: shown.map(Box::new), end }
     }
 
@@ -299,12 +308,12 @@ impl Hand {
 
 fn pods(namespace: &str) -> Resource {
     let verbs = "get, list, watch, patch, update, delete";
-    Resource { group: "", kind: "Pod", plural: "pods", verbs, namespace: namespace.to_owned() }
+    Resource { group: "", version: "v1", kind: "Pod", plural: "pods", verbs, namespace: namespace.to_owned() }
 }
 
 fn leases(group: &Group) -> Resource {
     let (kind, plural, verbs) = ("Lease", "leases", "get, create, update, watch");
-    Resource { group: "coordination.k8s.io", kind, plural, verbs, namespace: group.namespace.clone() }
+    Resource { group: "coordination.k8s.io", version: "v1", kind, plural, verbs, namespace: group.namespace.clone() }
 }
 
 /// What is written on a pod. Each is another one: what changes nothing leaves the version as it is, and with it the way

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use election::Instant;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::apply::{End, Ground, Known, Note, Outcome};
+use super::critical;
+use super::declared::Origin;
 use super::group::{Group, PromoteAfter};
+use super::node::Nodes;
 use super::plan::{self, Part, Plan, Seen, Sight, Write};
 use super::pod::Pod;
+use super::pods::Shown;
 use super::record::{Place, Record};
-use super::watch::Shown;
+use super::status::{self, Facts, Failover};
 
 /// So many pods are deleted one after the other before there are pauses.
 const DELETIONS_FREE: u32 = 2;
@@ -29,6 +33,8 @@ const CONFLICTS_FREE: u32 = 2;
 
 /// So many pods that were seen to end are remembered, besides those of the record.
 const STOPPED_MAX: usize = 64;
+/// Between two reports on one group.
+const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// One pod, and what is remembered of it.
 #[derive(Clone, Debug)]
@@ -59,7 +65,26 @@ pub struct GroupState {
     pub is_busy: bool,
     /// When the first of the news came that the present rounds are about.
     pub since: Option<Instant>,
+    /// When the record of the present change was stored.
+    recorded: Option<Instant>,
     waits: Option<String>,
+    report: Report,
+    /// Nobody wants the group any more: nothing is begun for it.
+    pub is_retired: bool,
+}
+
+/// What is told of a declared group.
+#[derive(Debug, Default)]
+struct Report {
+    /// Where it is told; nothing for a group that nobody has declared.
+    origin: Option<Origin>,
+    /// It is being told.
+    is_open: bool,
+    /// No more is told before this.
+    not_before: Instant,
+    /// A pod that it selects and does not have.
+    overlap: Option<String>,
+    last: Option<Failover>,
 }
 
 /// What has failed is tried again after a pause, which grows.
@@ -96,15 +121,18 @@ struct Deletions {
 
 impl Deletions {
     fn note(&mut self, now: Instant) {
-        let is_old = self.last.is_none_or(|last| now.since(last) > DELETIONS_FORGOTTEN);
-        self.count = if is_old { 1 } else { self.count.saturating_add(1) };
+        self.count = if self.is_forgotten(now) { 1 } else { self.count.saturating_add(1) };
         self.last = Some(now);
     }
 
+    fn is_forgotten(&self, now: Instant) -> bool {
+        self.last.is_none_or(|last| now.since(last) > DELETIONS_FORGOTTEN)
+    }
+
     /// How many may be at once now.
-    fn room(&self, now: Instant) -> u32 {
-        let is_old = self.last.is_none_or(|last| now.since(last) > DELETIONS_FORGOTTEN);
-        if is_old { DELETIONS_FREE } else { DELETIONS_FREE.saturating_sub(self.count).max(1) }
+    fn room(&self, now: Instant) -> usize {
+        let count = if self.is_forgotten(now) { 0 } else { self.count };
+        DELETIONS_FREE.saturating_sub(count).max(1) as usize
     }
 
     /// When the next one may be.
@@ -112,6 +140,10 @@ impl Deletions {
         let Some(last) = self.last.filter(|_| self.count >= DELETIONS_FREE) else { return Instant::default() };
         last + doubled(DELETION_PAUSE, self.count - DELETIONS_FREE, DELETION_PAUSE_MAX)
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn doubled(pause: Duration, times: u32, max: Duration) -> Duration {
@@ -128,6 +160,23 @@ pub enum Next {
     Write(Box<Ground>, Vec<Write>),
     /// These are told, beside everything else.
     Tell(Box<Ground>, Vec<Write>),
+    /// This becomes the status, beside everything else.
+    Report(Arc<Group>, Origin, Value),
+}
+
+/// What a group may be planned with, besides what it knows itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The token of the term.
+    pub term: u64,
+    /// Whether there is room for telling a pod something.
+    pub has_room: bool,
+    /// Whether there is room for another report.
+    pub may_report: bool,
+    /// All nodes.
+    pub nodes: &'a Nodes,
+    /// The time.
+    pub now: Instant,
 }
 
 impl GroupState {
@@ -143,13 +192,16 @@ impl GroupState {
             writes: Pace::default(),
             is_busy: false,
             since: None,
+            recorded: None,
             waits: None,
+            report: Report::default(),
+            is_retired: false,
         }
     }
 
-    /// All its pods' UIDs.
-    pub fn uids(&self) -> impl Iterator<Item = &String> {
-        self.pods.keys()
+    /// All its pods.
+    pub fn shown(&self) -> impl Iterator<Item = &Shown> {
+        self.pods.values().map(|kept| &kept.shown)
     }
 
     /// A pod is so now; `is_new` if it came after the first list. Whether anything has changed by it.
@@ -159,13 +211,13 @@ impl GroupState {
             // Told late, or told again.
             Some(kept) if kept.shown.pod.version >= shown.pod.version => false,
             Some(kept) => {
-                let fallen = plan::fallen(Some(&kept.shown.pod), &shown.pod, &group);
+                let fallen = critical::fallen(Some(&kept.shown.pod), &shown.pod, &group);
                 kept.fallen = kept.fallen.take().or(fallen);
                 kept.shown = shown;
                 true
             }
             None => {
-                let fallen = plan::fallen(None, &shown.pod, &group);
+                let fallen = critical::fallen(None, &shown.pod, &group);
                 let (is_open, is_being_told, tells) = (false, false, Pace::default());
                 let kept = Kept { fallen, is_new, is_open, is_being_told, tells, shown };
                 self.pods.insert(kept.shown.pod.uid.clone(), kept);
@@ -174,10 +226,13 @@ impl GroupState {
         }
     }
 
-    /// A pod is gone. What the kubelet said of it before is remembered.
-    pub fn lose(&mut self, last: &Pod) {
+    /// A pod is gone. What the kubelet said of it before is remembered, and what an operator says of its node.
+    pub fn lose(&mut self, last: &Pod, nodes: &Nodes) {
         let known = self.pods.remove(&last.uid);
-        let was_stopped = last.is_stopped() || known.is_some_and(|kept| kept.shown.pod.is_stopped());
+        let node = last.node.as_ref().and_then(|name| nodes.get(name));
+        let was_stopped = last.is_stopped()
+            || node.is_some_and(|node| node.is_out_of_service)
+            || known.is_some_and(|kept| kept.shown.pod.is_stopped());
         if was_stopped && self.group.promote_after == PromoteAfter::Stopped {
             self.remember_stopped(&last.uid);
         }
@@ -194,11 +249,43 @@ impl GroupState {
     }
 
     /// A pod is gone, and nobody saw how.
-    pub fn lose_unseen(&mut self, uid: &str) {
+    pub fn lose_unseen(&mut self, uid: &str, nodes: &Nodes) {
         if let Some(kept) = self.pods.get(uid) {
             let last = kept.shown.pod.clone();
-            self.lose(&last);
+            self.lose(&last, nodes);
         }
+    }
+
+    /// A pod is not one of this group any more, and goes on as it is.
+    pub fn part(&mut self, uid: &str) -> Option<Shown> {
+        Some(self.pods.remove(uid)?.shown)
+    }
+
+    /// All its pods are not its own any more.
+    pub fn part_all(&mut self) -> impl Iterator<Item = Shown> {
+        std::mem::take(&mut self.pods).into_values().map(|kept| kept.shown)
+    }
+
+    /// Whether one of its pods is on this node.
+    pub fn is_on(&self, node: &str) -> bool {
+        self.pods.values().any(|kept| kept.shown.pod.node.as_deref() == Some(node))
+    }
+
+    /// What is wanted of it now.
+    pub fn want(&mut self, group: Arc<Group>, origin: Origin) {
+        (self.group, self.report.origin, self.is_retired) = (group, Some(origin), false);
+    }
+
+    /// A pod that it selects is another group's.
+    pub fn overlap(&mut self, pod: &str, owner: &Group) {
+        let why =
+            || format!("the pod {pod} is selected by the older group {} too, and is not this group's", owner.name);
+        self.report.overlap.get_or_insert_with(why);
+    }
+
+    /// Its pods are given out anew.
+    pub fn forget_overlap(&mut self) {
+        self.report.overlap = None;
     }
 
     /// What was read of its record.
@@ -207,17 +294,18 @@ impl GroupState {
     }
 
     fn record(&self) -> &Record {
-        static NOBODY: Record = Record { places: Vec::new(), why: String::new() };
+        static NOBODY: Record = Record { places: Vec::new(), why: String::new(), request: String::new() };
         match &self.known {
             Known::Is(stored) | Known::Lost(stored) => &stored.record,
             Known::Absent | Known::Nothing => &NOBODY,
         }
     }
 
-    /// What is to be done now, in the term with this token. Nobody is told anything yet unless there is room
-    /// for it.
-    pub fn next(&mut self, term: u64, has_room: bool, now: Instant) -> Next {
-        if self.is_busy || (self.pods.is_empty() && self.known == Known::Nothing) {
+    /// What is to be done now. Nobody is told anything yet unless there is room for it.
+    pub fn next(&mut self, around: &Surroundings<'_>) -> Next {
+        let Surroundings { has_room, may_report, now, .. } = *around;
+        let is_unknown = self.pods.is_empty() && self.known == Known::Nothing && self.report.origin.is_none();
+        if self.is_busy || self.is_retired || is_unknown {
             return Next::Wait(None);
         }
         if let Some(at) = self.writes.pause(now) {
@@ -226,43 +314,21 @@ impl GroupState {
         if self.known == Known::Nothing {
             return Next::Read(Arc::clone(&self.group));
         }
-        let Plan { writes, again_at, waits } = self.plan(term, now);
+        let Plan { writes, again_at, waits } = self.plan(around);
         self.say(waits);
-        let (tells, mut writes): (Vec<Write>, Vec<Write>) =
+        let (tells, writes): (Vec<Write>, Vec<Write>) =
             writes.into_iter().partition(|write| matches!(write, Write::Tell { .. }));
-        self.leave_out_deletions(&mut writes, now);
-        self.restore_record(&mut writes);
         let (tells, later) = self.due_tells(tells, has_room, now);
         if !tells.is_empty() {
             return Next::Tell(Box::new(self.ground(&tells)), tells);
         }
         if writes.is_empty() {
-            self.since = None;
-            return Next::Wait(again_at.into_iter().chain(later).min());
+            (self.since, self.recorded) = (None, None);
+            let (report, later_still) = if may_report { self.due_report(now) } else { (None, None) };
+            let wait = || Next::Wait(again_at.into_iter().chain(later).chain(later_still).min());
+            return report.unwrap_or_else(wait);
         }
         Next::Write(Box::new(self.ground(&writes)), writes)
-    }
-
-    /// Pods that crash together are deleted no faster than one after the other.
-    fn leave_out_deletions(&self, writes: &mut Vec<Write>, now: Instant) {
-        let mut room = self.deletions.room(now);
-        writes.retain(|write| {
-            let is_deletion = matches!(write, Write::Delete { .. });
-            let stays = !is_deletion || room > 0;
-            room = room.saturating_sub(u32::from(is_deletion));
-            stays
-        });
-    }
-
-    /// Whoever deletes the record has not ended what it names.
-    fn restore_record(&self, writes: &mut Vec<Write>) {
-        let Known::Lost(stored) = &self.known else { return };
-        if !writes.iter().any(|write| matches!(write, Write::Record(_))) {
-            tracing::warn!("{}: somebody has deleted the record: it is written anew", self.group);
-            let place = |place: &Place| Place { token: place.token.or(Some(stored.version)), ..place.clone() };
-            let places = stored.record.places.iter().map(place).collect();
-            writes.push(Write::Record(Record { places, ..stored.record.clone() }));
-        }
     }
 
     fn ground(&self, writes: &[Write]) -> Ground {
@@ -290,9 +356,9 @@ impl GroupState {
     }
 
     /// What became of telling.
-    pub fn take_told(&mut self, outcomes: Vec<(Write, Outcome)>, now: Instant) {
+    pub fn take_told(&mut self, outcomes: Vec<(Write, Outcome)>, nodes: &Nodes, now: Instant) {
         for (write, outcome) in outcomes {
-            let is_told = self.take_one(&write, outcome, now);
+            let is_told = self.take_one(&write, outcome, nodes, now);
             let Some(kept) = write.uid().and_then(|uid| self.pods.get_mut(uid)) else { continue };
             kept.is_being_told = false;
             match is_told {
@@ -302,7 +368,62 @@ impl GroupState {
         }
     }
 
-    fn plan(&self, term: u64, now: Instant) -> Plan {
+    /// What is to be told of a declared group, or when to look again for it.
+    fn due_report(&mut self, now: Instant) -> (Option<Next>, Option<Instant>) {
+        let Some(origin) = self.report.origin.as_ref().filter(|_| !self.report.is_open) else { return (None, None) };
+        let status = status::status(&self.facts(origin.generation), &origin.status, jiff::Timestamp::now());
+        if status::says(&origin.status, &status) {
+            return (None, None);
+        }
+        if now < self.report.not_before {
+            return (None, Some(self.report.not_before));
+        }
+        let next = Next::Report(Arc::clone(&self.group), origin.clone(), status);
+        (self.report.is_open, self.report.not_before) = (true, now + REPORT_PAUSE);
+        (Some(next), None)
+    }
+
+    fn facts(&self, generation: i64) -> Facts<'_> {
+        let (version, transitions) = match &self.known {
+            Known::Is(stored) | Known::Lost(stored) => (Some(stored.version), stored.transitions),
+            Known::Absent | Known::Nothing => (None, 0),
+        };
+        let label = &self.group.label;
+        let is_labelled = |pod: &&Pod| pod.label(&label.key) == Some(&label.active);
+        let shown = |place: &Place| {
+            let pod = self.pods.get(&place.uid).map(|kept| &kept.shown.pod).filter(is_labelled)?;
+            Some((pod.name.clone(), pod.uid.clone(), place.token.or(version)?))
+        };
+        let could = |kept: &&Kept| {
+            let pod = &kept.shown.pod;
+            pod.is_ready && !pod.is_deleting && !pod.has_ended && kept.fallen.is_none()
+        };
+        Facts {
+            group: &self.group,
+            generation,
+            active: self.record().places.iter().filter_map(shown).collect(),
+            pods: self.pods.len(),
+            ready: self.pods.values().filter(could).count(),
+            transitions,
+            request: &self.record().request,
+            overlap: self.report.overlap.as_deref(),
+            waits: self.waits.as_deref(),
+            last: self.report.last.as_ref(),
+        }
+    }
+
+    /// What became of a report: the object as it is now, if that is known.
+    pub fn reported(&mut self, now: Option<Origin>) {
+        self.report.is_open = false;
+        if let (Some(now), Some(origin)) = (now, &mut self.report.origin)
+            && now.uid == origin.uid
+        {
+            *origin = now;
+        }
+    }
+
+    fn plan(&self, around: &Surroundings<'_>) -> Plan {
+        let Surroundings { term, nodes, now, .. } = *around;
         let seen = |kept: &'_ Kept| kept.is_new || kept.shown.pod.term == Some(term);
         let pods: Vec<Seen<'_>> = self
             .pods
@@ -311,7 +432,7 @@ impl GroupState {
                 pod: &kept.shown.pod,
                 fallen: kept.fallen.as_deref(),
                 is_settled: seen(kept) && !kept.is_open,
-                is_on_bad_node: false,
+                node: kept.shown.pod.node.as_ref().and_then(|name| nodes.get(name)),
             })
             .collect();
         let version = match &self.known {
@@ -323,10 +444,12 @@ impl GroupState {
             pods: &pods,
             record: self.record(),
             version,
+            is_missing: matches!(self.known, Known::Lost(_)),
             seen_stopped: &self.seen_stopped,
             told: &self.told,
             now,
             deletes_from: self.deletions.next(),
+            deletes_max: self.deletions.room(now),
         })
     }
 
@@ -341,13 +464,13 @@ impl GroupState {
     }
 
     /// What became of a round of writes, and what there is to tell of it.
-    pub fn take(&mut self, outcomes: Vec<(Write, Outcome)>, now: Instant) -> Vec<Note> {
+    pub fn take(&mut self, outcomes: Vec<(Write, Outcome)>, nodes: &Nodes, now: Instant) -> Vec<Note> {
         let (mut has_failed, mut are_conflicts) = (false, true);
         let mut notes = Vec::new();
         for (write, outcome) in outcomes {
             notes.extend(self.note(&write, &outcome));
             let is_conflict = outcome.is_conflict();
-            if !self.take_one(&write, outcome, now) {
+            if !self.take_one(&write, outcome, nodes, now) {
                 (has_failed, are_conflicts) = (true, are_conflicts && is_conflict);
             }
         }
@@ -389,7 +512,7 @@ impl GroupState {
     }
 
     /// Whether there is no need to wait before the next try.
-    fn take_one(&mut self, write: &Write, outcome: Outcome, now: Instant) -> bool {
+    fn take_one(&mut self, write: &Write, outcome: Outcome, nodes: &Nodes, now: Instant) -> bool {
         match outcome {
             Outcome::Over => true,
             Outcome::Failed(why) => {
@@ -403,15 +526,19 @@ impl GroupState {
                     && record.why != self.record().why
                 {
                     tracing::info!("{}: {}", self.group, record.why);
+                    self.recorded = Some(now);
                 }
                 self.known = match (known, std::mem::replace(&mut self.known, Known::Nothing)) {
-                    (Known::Absent, Known::Is(stored) | Known::Lost(stored)) => Known::Lost(stored),
+                    (Known::Absent, Known::Is(stored) | Known::Lost(stored)) => {
+                        tracing::warn!("{}: somebody has deleted the record: it is written anew", self.group);
+                        Known::Lost(stored)
+                    }
                     (known, _) => known,
                 };
                 is_ours
             }
             Outcome::Pod { uid, end: End::Gone, .. } => {
-                self.lose_unseen(&uid);
+                self.lose_unseen(&uid, nodes);
                 true
             }
             Outcome::Pod { uid, shown, end } => {
@@ -436,9 +563,10 @@ impl GroupState {
         let (group, name) = (&self.group, self.pods.get(uid).map_or(uid, |kept| kept.shown.pod.name.as_str()));
         match write {
             Write::Label { part: Part::Active, token, why, .. } => {
-                let took_ms = self.since.map_or(0, |since| now.since(since).as_millis());
+                let took_ms = self.since.map_or(0, |since| millis(now.since(since)));
                 let token = token.unwrap_or_default();
                 tracing::info!("{group}: {name} is active, token {token}, {took_ms} ms after the news: {why}");
+                self.note_failover(uid, why, now);
             }
             Write::Label { part: Part::Standby, why, .. } => tracing::info!("{group}: {name} stands by: {why}"),
             Write::Delete { why, .. } => {
@@ -447,6 +575,19 @@ impl GroupState {
             }
             Write::Record(_) | Write::Settle { .. } | Write::Tell { .. } => {}
         }
+    }
+
+    /// Another one is active. Whoever had been so without a pause is only labelled anew.
+    fn note_failover(&mut self, uid: &str, why: &str, now: Instant) {
+        let (Some(since), Some(recorded)) = (self.since, self.recorded) else { return };
+        let Some(name) = self.pods.get(uid).map(|kept| kept.shown.pod.name.clone()) else { return };
+        let (recorded_ms, labelled_ms) = (millis(recorded.since(since)), millis(now.since(recorded)));
+        let (at, why) = (jiff::Timestamp::now(), why.to_owned());
+        // Several that became active by one change are told of together.
+        let before = self.report.last.take().filter(|last| last.why == why && last.recorded_ms == recorded_ms);
+        let mut pods = before.map_or_else(Vec::new, |last| last.pods);
+        pods.push(name);
+        self.report.last = Some(Failover { at, why, pods, recorded_ms, labelled_ms });
     }
 
     /// Its record could not be read.
@@ -481,13 +622,13 @@ mod tests {
         let now = Instant::from_nanos(1);
         for end in [End::Done, End::Never, End::Unknown] {
             let (mut state, write) = with_a();
-            state.lose(&pod("a"));
-            state.take(vec![(write, outcome(end))], now);
-            assert_eq!(state.uids().count(), 0, "{end:?}");
+            state.lose(&pod("a"), &Nodes::new());
+            state.take(vec![(write, outcome(end))], &Nodes::new(), now);
+            assert_eq!(state.shown().count(), 0, "{end:?}");
         }
         let (mut state, write) = with_a();
-        state.take(vec![(write, outcome(End::Gone))], now);
-        assert_eq!(state.uids().count(), 0, "the API server does not know it any more");
+        state.take(vec![(write, outcome(End::Gone))], &Nodes::new(), now);
+        assert_eq!(state.shown().count(), 0, "the API server does not know it any more");
     }
 
     #[test]
@@ -501,10 +642,10 @@ mod tests {
             pod
         };
         for count in 0..=STOPPED_MAX {
-            state.lose(&ended(&format!("p{count}")));
+            state.lose(&ended(&format!("p{count}")), &Nodes::new());
         }
         assert!(state.seen_stopped.contains(&format!("uid-p{STOPPED_MAX}")) && state.seen_stopped.len() <= STOPPED_MAX);
-        state.lose(&pod("runs"));
+        state.lose(&pod("runs"), &Nodes::new());
         assert!(!state.seen_stopped.contains("uid-runs"));
     }
 
@@ -513,12 +654,12 @@ mod tests {
         let now = Instant::from_nanos(1);
         let (mut state, write) = with_a();
         for is_paused in [false, false, true] {
-            state.take(vec![(write.clone(), outcome(End::Never))], now);
+            state.take(vec![(write.clone(), outcome(End::Never))], &Nodes::new(), now);
             assert_eq!(state.writes.pause(now).is_some(), is_paused);
         }
-        state.take(vec![(write.clone(), outcome(End::Done))], now);
+        state.take(vec![(write.clone(), outcome(End::Done))], &Nodes::new(), now);
         assert_eq!(state.writes.pause(now), None);
-        state.take(vec![(write, Outcome::Failed("why".to_owned()))], now);
+        state.take(vec![(write, Outcome::Failed("why".to_owned()))], &Nodes::new(), now);
         assert!(state.writes.pause(now).is_some(), "no conflict");
     }
 }

@@ -5,27 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use election::Instant;
+use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
-use super::Settings;
 use super::apply::{Hand, Known, Note, Outcome, SESSIONS_MAX};
-use super::cache::{GroupState, Next};
-use super::group::Group;
+use super::cache::{Next, Surroundings};
+use super::census::{Census, Heard};
+use super::declared::{AllDeclared, Origin};
+use super::group::{Group, Key};
+use super::node::AllNodes;
 use super::plan::Write;
-use super::watch::{self, News};
+use super::pods::Pods;
+use super::{Groups, Settings, watch};
 use crate::clock;
+use crate::route::api::Trouble;
 use crate::workload::task::Mandate;
 
 /// News that wait to be heard.
 const NEWS_MAX: usize = 1024;
 /// So many groups are written at the same moment.
 const ROUNDS_MAX: usize = SESSIONS_MAX;
-
 /// So many groups' pods are being told at the same moment; others wait.
 const TELLS_MAX: usize = 16;
 /// Events that are being written at the same moment; more are left out.
 const NOTES_MAX: usize = 16;
+/// Reports that are being written at the same moment; others wait.
+const REPORTS_MAX: usize = 8;
 
 /// What one round brought.
 enum Done {
@@ -35,49 +41,28 @@ enum Done {
 
 /// Leads until the term is over and nothing of it is under way any more.
 pub async fn lead(settings: &Settings, mut mandate: Mandate) {
-    let (sender, mut news) = mpsc::channel(NEWS_MAX);
-    let mut watches = JoinSet::new();
-    for (at, scope) in settings.scopes.iter().enumerate() {
-        let (to, mut from) = mpsc::channel(NEWS_MAX);
-        watches.spawn(watch::run(settings.access.clone(), scope.clone(), to));
-        let sender = sender.clone();
-        watches.spawn(async move {
-            while let Some(one) = from.recv().await {
-                if sender.send((at, one)).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    let mut lead = Lead {
-        settings,
-        mandate: mandate.clone(),
-        hands: settings.scopes.iter().map(|_| None).collect(),
-        groups: BTreeMap::new(),
-        listed: BTreeSet::new(),
-        due: BTreeSet::new(),
-        at: BTreeMap::new(),
-        rounds: JoinSet::new(),
-        tells: JoinSet::new(),
-        notes: JoinSet::new(),
-        may_tell: true,
-    };
+    let (sender, mut heard) = mpsc::channel(NEWS_MAX);
+    // They end with this.
+    let _watches = watches(settings, &sender);
+    let mut lead = Lead::new(settings, mandate.clone());
     tracing::info!("leading with the term {}", mandate.token());
     loop {
         lead.begin_rounds();
         let next = lead.at.values().min().copied();
         tokio::select! {
             () = mandate.over() => break,
-            Some((scope, one)) = news.recv() => {
-                lead.hear(scope, one);
+            Some(one) = heard.recv() => {
+                lead.census.hear(one);
                 // A burst is heard whole before anything is made of it.
-                while let Ok((scope, one)) = news.try_recv() {
-                    lead.hear(scope, one);
+                while let Ok(one) = heard.try_recv() {
+                    lead.census.hear(one);
                 }
+                lead.due.append(&mut lead.census.take_due());
             }
             Some(done) = lead.rounds.join_next() => lead.take(done),
             Some(told) = lead.tells.join_next() => lead.take_told(told),
             Some(told) = lead.notes.join_next() => lead.told(told),
+            Some(told) = lead.reports.join_next() => lead.take_reported(told),
             () = clock::sleep_until(next) => lead.wake(),
         }
     }
@@ -86,17 +71,35 @@ pub async fn lead(settings: &Settings, mut mandate: Mandate) {
     while lead.rounds.join_next().await.is_some() {}
 }
 
-/// The place of a group: where its pods are watched, and its namespace.
-type Key = (usize, String);
+/// Everything that is watched.
+fn watches(settings: &Settings, sender: &mpsc::Sender<Heard>) -> JoinSet<()> {
+    let Settings { access, namespaces, groups, eye, heeds_nodes } = settings;
+    let mut watches = JoinSet::new();
+    let places: Vec<Option<String>> = match namespaces.is_empty() {
+        true => vec![None],
+        false => namespaces.iter().cloned().map(Some).collect(),
+    };
+    if *heeds_nodes {
+        watches.spawn(watch::run(access.clone(), AllNodes, sender.clone()));
+    }
+    for namespace in places {
+        let selector = match groups {
+            Groups::Each(group) => group.selector.to_string(),
+            Groups::Declared { token_file } => {
+                let all = AllDeclared { namespace: namespace.clone(), token_file: token_file.clone() };
+                watches.spawn(watch::run(access.clone(), all, sender.clone()));
+                String::new()
+            }
+        };
+        watches.spawn(watch::run(access.clone(), Pods { namespace, selector, eye: *eye }, sender.clone()));
+    }
+    watches
+}
 
-struct Lead<'a> {
-    settings: &'a Settings,
+struct Lead {
     mandate: Mandate,
-    /// Who writes in each scope, once something is to be written there.
-    hands: Vec<Option<Hand>>,
-    groups: BTreeMap<Key, GroupState>,
-    /// Scopes of which there is a first list.
-    listed: BTreeSet<usize>,
+    hand: Hand,
+    census: Census,
     /// Groups to plan for.
     due: BTreeSet<Key>,
     /// Groups to plan for later.
@@ -107,60 +110,25 @@ struct Lead<'a> {
     /// Events that are being written.
     notes: JoinSet<Result<(), String>>,
     may_tell: bool,
+    /// What is being written of declared groups: whoever leads next writes it anew.
+    reports: JoinSet<(Key, Result<Option<Value>, Trouble>)>,
+    may_report: bool,
 }
 
-impl Lead<'_> {
-    fn group(&mut self, key: &Key) -> &mut GroupState {
-        let settings = self.settings;
-        self.groups.entry(key.clone()).or_insert_with(|| GroupState::new(Arc::new(settings.group_in(&key.1))))
-    }
-
-    fn mark(&mut self, key: Key) {
-        let now = clock::now();
-        self.group(&key).since.get_or_insert(now);
-        self.due.insert(key);
-    }
-
-    fn hear(&mut self, scope: usize, news: News) {
-        match news {
-            News::All(all) => {
-                let mut found: BTreeMap<Key, BTreeSet<String>> = BTreeMap::new();
-                let is_new = !self.listed.insert(scope);
-                for shown in all {
-                    let key = (scope, shown.pod.namespace.clone());
-                    found.entry(key.clone()).or_default().insert(shown.pod.uid.clone());
-                    self.group(&key).see(shown, is_new);
-                    self.mark(key);
-                }
-                self.forget_all_but(scope, &found);
-            }
-            News::Now(shown) => {
-                let key = (scope, shown.pod.namespace.clone());
-                if self.group(&key).see(*shown, true) {
-                    self.mark(key);
-                }
-            }
-            News::Gone(pod) => {
-                let key = (scope, pod.namespace.clone());
-                self.group(&key).lose(&pod);
-                self.mark(key);
-            }
-        }
-    }
-
-    fn forget_all_but(&mut self, scope: usize, found: &BTreeMap<Key, BTreeSet<String>>) {
-        let none = BTreeSet::new();
-        let keys: Vec<Key> = self.groups.keys().filter(|key| key.0 == scope).cloned().collect();
-        for key in keys {
-            let there = found.get(&key).unwrap_or(&none);
-            let group = self.group(&key);
-            let lost: Vec<String> = group.uids().filter(|uid| !there.contains(*uid)).cloned().collect();
-            for uid in &lost {
-                group.lose_unseen(uid);
-            }
-            if !lost.is_empty() {
-                self.mark(key);
-            }
+impl Lead {
+    fn new(settings: &Settings, mandate: Mandate) -> Self {
+        Self {
+            hand: Hand::new(settings.access.clone(), settings.eye, mandate.clone()),
+            mandate,
+            census: Census::new(settings),
+            due: BTreeSet::new(),
+            at: BTreeMap::new(),
+            rounds: JoinSet::new(),
+            tells: JoinSet::new(),
+            notes: JoinSet::new(),
+            may_tell: true,
+            reports: JoinSet::new(),
+            may_report: true,
         }
     }
 
@@ -179,83 +147,106 @@ impl Lead<'_> {
         while self.rounds.len() < ROUNDS_MAX
             && let Some(key) = self.due.pop_first()
         {
-            let (term, now) = (self.mandate.token(), clock::now());
-            let has_room = self.tells.len() < TELLS_MAX;
-            let next = self.group(&key).next(term, has_room, now);
             self.at.remove(&key);
-            match next {
-                Next::Wait(None) => {}
-                Next::Wait(Some(at)) => {
-                    self.at.insert(key, at);
-                }
-                Next::Read(group) => {
-                    let hand = self.begin(&key);
-                    self.rounds.spawn(async move { (key, Done::Read(hand.read_record(&group).await)) });
-                }
-                Next::Tell(ground, tells) => {
-                    let (hand, of) = (self.hand(&key), key.clone());
-                    self.tells.spawn(async move { (of, hand.send(*ground, tells).await) });
-                    self.due.insert(key);
-                }
-                Next::Write(ground, writes) => {
-                    let hand = self.begin(&key);
-                    self.rounds.spawn(async move { (key, Done::Written(hand.send(*ground, writes).await)) });
-                }
+            // A pod that was not told of yet is not gone. The list tells of every group.
+            if self.census.is_listed(&key.namespace) {
+                self.begin_round(key);
             }
         }
     }
 
-    fn begin(&mut self, key: &Key) -> Hand {
-        self.group(key).is_busy = true;
-        self.hand(key)
+    fn begin_round(&mut self, key: Key) {
+        let (term, has_room) = (self.mandate.token(), self.tells.len() < TELLS_MAX);
+        let may_report = self.may_report && self.reports.len() < REPORTS_MAX;
+        let Some((group, nodes)) = self.census.group(&key) else { return };
+        let next = group.next(&Surroundings { term, has_room, may_report, nodes, now: clock::now() });
+        group.is_busy |= matches!(next, Next::Read(_) | Next::Write(..));
+        let hand = self.hand.clone();
+        match next {
+            Next::Wait(None) => {}
+            Next::Wait(Some(at)) => {
+                self.at.insert(key, at);
+            }
+            Next::Read(group) => {
+                self.rounds.spawn(async move { (key, Done::Read(hand.read_record(&group).await)) });
+            }
+            Next::Tell(ground, tells) => {
+                self.due.insert(key.clone());
+                self.tells.spawn(async move { (key, hand.send(*ground, tells).await) });
+            }
+            Next::Report(group, origin, status) => {
+                self.due.insert(key.clone());
+                self.reports.spawn(async move { (key, hand.report(&group, &origin, &status).await) });
+            }
+            Next::Write(ground, writes) => {
+                self.rounds.spawn(async move { (key, Done::Written(hand.send(*ground, writes).await)) });
+            }
+        }
     }
 
-    fn hand(&mut self, key: &Key) -> Hand {
-        let Settings { access, form, notice, scopes, .. } = self.settings;
-        let mandate = &self.mandate;
-        let new = || Hand::new(access.clone(), *form, Arc::new(scopes[key.0].clone()), notice.clone(), mandate.clone());
-        self.hands[key.0].get_or_insert_with(new).clone()
-    }
-
-    fn take(&mut self, done: Result<(Key, Done), tokio::task::JoinError>) {
+    fn take(&mut self, done: Result<(Key, Done), JoinError>) {
         let Ok((key, done)) = done else { return };
         let now = clock::now();
-        let group = self.group(&key);
+        let Some((group, nodes)) = self.census.group(&key) else { return };
         group.is_busy = false;
         match done {
             Done::Read(Ok(known)) => group.learn(known),
             Done::Read(Err(why)) => group.fail_to_read(&why, now),
             Done::Written(outcomes) => {
-                let (notes, group) = (group.take(outcomes, now), Arc::clone(group.group()));
-                self.tell(&key, &group, notes);
+                let (notes, group) = (group.take(outcomes, nodes, now), Arc::clone(group.group()));
+                self.tell(&group, notes);
             }
         }
+        self.census.release(&key);
         self.due.insert(key);
     }
 
-    fn take_told(&mut self, told: Result<(Key, Vec<(Write, Outcome)>), tokio::task::JoinError>) {
+    fn take_told(&mut self, told: Result<(Key, Vec<(Write, Outcome)>), JoinError>) {
         let Ok((key, outcomes)) = told else { return };
-        self.group(&key).take_told(outcomes, clock::now());
-        self.due.insert(key);
+        if let Some((group, nodes)) = self.census.group(&key) {
+            group.take_told(outcomes, nodes, clock::now());
+            self.due.insert(key);
+        }
     }
 
     /// Tells people, as far as there is room for it.
-    fn tell(&mut self, key: &Key, group: &Arc<Group>, notes: Vec<Note>) {
-        let Some(hand) = self.hands[key.0].clone().filter(|_| self.may_tell) else { return };
+    fn tell(&mut self, group: &Arc<Group>, notes: Vec<Note>) {
         for note in notes {
-            if self.notes.len() < NOTES_MAX {
-                let (hand, group) = (hand.clone(), Arc::clone(group));
+            if self.may_tell && self.notes.len() < NOTES_MAX {
+                let (hand, group) = (self.hand.clone(), Arc::clone(group));
                 self.notes.spawn(async move { hand.tell(group, note).await });
             }
         }
     }
 
     /// One has been told. What is not allowed is tried no more in this term.
-    fn told(&mut self, told: Result<Result<(), String>, tokio::task::JoinError>) {
+    fn told(&mut self, told: Result<Result<(), String>, JoinError>) {
         if let Ok(Err(why)) = told
             && std::mem::replace(&mut self.may_tell, false)
         {
             tracing::warn!("no Events are written, because that is not allowed: {why}");
+        }
+    }
+
+    /// One status has been written, or not: then it is tried again a while later.
+    fn take_reported(&mut self, told: Result<(Key, Result<Option<Value>, Trouble>), JoinError>) {
+        let Ok((key, told)) = told else { return };
+        let now = match told {
+            Ok(object) => object.as_ref().and_then(Origin::read),
+            Err(Trouble::Forbidden(why)) => {
+                if std::mem::replace(&mut self.may_report, false) {
+                    tracing::warn!("no status is written, because that is not allowed: {why}");
+                }
+                None
+            }
+            Err(trouble) => {
+                tracing::debug!("failed to write the status of {key}: {trouble}");
+                None
+            }
+        };
+        if let Some((group, _)) = self.census.group(&key) {
+            group.reported(now);
+            self.due.insert(key);
         }
     }
 }

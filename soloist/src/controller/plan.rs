@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use election::Instant;
 
-use super::critical;
-use super::group::{Group, Handover, PromoteAfter};
+use super::group::{Group, Handover, Order, PromoteAfter, Switchover};
+use super::node::Node;
 use super::pod::Pod;
 use super::record::{Place, Record};
 
@@ -24,8 +24,16 @@ pub struct Seen<'a> {
     pub fallen: Option<&'a str>,
     /// Whether nothing that was written before this term, or whose outcome is unknown, can still take effect on it.
     pub is_settled: bool,
-    /// Whether its node is about to be emptied.
-    pub is_on_bad_node: bool,
+    /// The node that it is on, where that is known.
+    pub node: Option<&'a Node>,
+}
+
+impl Seen<'_> {
+    /// Whether nothing of it runs, nor ever will, by the word of its kubelet, or of an operator for a node that is out of
+    /// service.
+    fn is_stopped(&self) -> bool {
+        self.pod.is_stopped() || (self.pod.is_deleting && self.node.is_some_and(|node| node.is_out_of_service))
+    }
 }
 
 /// One group as the controller sees it.
@@ -39,6 +47,8 @@ pub struct Sight<'a> {
     pub record: &'a Record,
     /// The version of the record; nothing where there is none yet.
     pub version: Option<u64>,
+    /// Whether somebody has deleted the record since.
+    pub is_missing: bool,
     /// Pods of the record that were seen to end before they were gone, by UID.
     pub seen_stopped: &'a BTreeSet<String>,
     /// Who has been told, by UID and token, whether or not the record says so.
@@ -47,6 +57,8 @@ pub struct Sight<'a> {
     pub now: Instant,
     /// No pod is deleted before this.
     pub deletes_from: Instant,
+    /// So many may be deleted at once then.
+    pub deletes_max: usize,
 }
 
 /// A part that a pod can play.
@@ -117,12 +129,12 @@ struct Leaving {
     is_sent_away: bool,
 }
 
-/// Plans for one group.
+/// Plans for one group. One that is paused is left as it is, labels and all.
 pub fn plan(sight: &Sight<'_>) -> Plan {
-    if sight.group.is_paused {
-        return Plan { waits: Some("paused: nothing is changed".to_owned()), ..Plan::default() };
+    match sight.group.is_paused {
+        true => Plan { waits: Some("paused: nothing is changed".to_owned()), ..Plan::default() },
+        false => Course::of(sight).plan(),
     }
-    Course::of(sight).plan()
 }
 
 /// Everything that follows from one sight.
@@ -190,14 +202,14 @@ impl<'a> Course<'a> {
             let is_proven = *promote_after == PromoteAfter::Removed || self.sight.seen_stopped.contains(&place.uid);
             return Some(Leaving { why: format!("{name} is gone"), is_proven, is_drained: true, is_sent_away: false });
         };
-        let is_over = *promote_after == PromoteAfter::Removed || seen.pod.is_stopped();
+        let is_over = *promote_after == PromoteAfter::Removed || seen.is_stopped();
         let (why, is_proven) = match seen {
             Seen { fallen: Some(container), .. } => (format!("{container} in {name} has ended"), is_over),
             Seen { pod: Pod { has_ended: true, .. }, .. } => (format!("{name} has ended"), is_over),
             // It may run on for as long as its grace.
-            Seen { pod: pod @ Pod { is_deleting: true, .. }, .. } => {
+            Seen { pod: Pod { is_deleting: true, .. }, .. } => {
                 let waits_for_the_end = *handover == Handover::StopFirst || *promote_after == PromoteAfter::Stopped;
-                let is_gone = *promote_after == PromoteAfter::Stopped && pod.is_stopped();
+                let is_gone = *promote_after == PromoteAfter::Stopped && seen.is_stopped();
                 (format!("{name} is being deleted"), is_gone || !waits_for_the_end)
             }
             _ => return None,
@@ -206,10 +218,21 @@ impl<'a> Course<'a> {
         Some(Leaving { why, is_proven, is_drained, is_sent_away: false })
     }
 
+    /// The request of an operator that has not been met yet.
+    fn request(&self) -> Option<&'a Switchover> {
+        let is_open = |request: &&Switchover| self.sight.record.request != request.request;
+        self.sight.group.switchover.as_ref().filter(is_open)
+    }
+
+    /// Whether an operator asks for this pod.
+    fn is_wanted(&self, seen: &Seen<'_>) -> bool {
+        seen.pod.is_wanted || self.request().is_some_and(|request| request.to == seen.pod.name)
+    }
+
     /// The pod that an operator asks for, if it stands by.
     fn wanted(&self) -> Option<Seen<'a>> {
         let stands_by = |seen: &&Seen<'_>| self.sight.record.place_of(&seen.pod.uid).is_none();
-        self.sight.pods.iter().filter(stands_by).find(|seen| seen.pod.is_wanted).copied()
+        self.sight.pods.iter().filter(stands_by).find(|seen| self.is_wanted(seen)).copied()
     }
 
     /// The pod that has been active for longest leaves, where all places are taken and another one is wanted. One that is
@@ -218,7 +241,7 @@ impl<'a> Course<'a> {
         let Some(wanted) = self.wanted().filter(|seen| Self::is_fit(seen) && seen.pod.is_ready) else { return };
         let is_full =
             self.staying().count() >= self.group().active && self.leaving.iter().flatten().all(|one| one.is_proven);
-        let is_wanted = |at: &usize| self.seen_at(*at).is_some_and(|seen| seen.pod.is_wanted);
+        let is_wanted = |at: &usize| self.seen_at(*at).is_some_and(|seen| self.is_wanted(seen));
         let first = self.staying().find(|at| !is_wanted(at)).filter(|_| is_full);
         if let Some(first) = first {
             self.send_away(first, format!("{} is to become active by request", wanted.pod.name));
@@ -278,14 +301,19 @@ impl<'a> Course<'a> {
 
     /// The smaller, the sooner.
     fn rank<'s>(&self, seen: &Seen<'s>) -> impl Ord + use<'s> {
-        let Seen { pod, is_on_bad_node, .. } = seen;
+        let Seen { pod, node, .. } = seen;
         // Before there is a record, whoever was active for another controller is only the first to be asked.
         let was_active = self.sight.version.is_none() && self.is_labelled_active(pod);
-        let asked = (!pod.is_ready, !pod.is_wanted, *is_on_bad_node, std::cmp::Reverse(pod.priority), !was_active);
+        let is_on_bad_node = node.is_some_and(|node| node.is_bad);
+        let priority = match self.group().order {
+            Order::Priority => std::cmp::Reverse(pod.priority),
+            Order::Oldest => std::cmp::Reverse(0),
+        };
+        let asked = (!pod.is_ready, !self.is_wanted(seen), is_on_bad_node, priority, !was_active);
         (asked, pod.since.as_str(), pod.name.as_str())
     }
 
-    /// The record, where others are to be active, or one has been told.
+    /// The record, where others are to be active, or one has been told. Whoever deletes it has not ended what it names.
     fn new_record(&self) -> Option<Write> {
         // The kubelet's word may be forgotten by whoever leads next: then the place is given back though nobody takes it.
         let is_fleeting = self.group().promote_after == PromoteAfter::Stopped;
@@ -300,13 +328,24 @@ impl<'a> Course<'a> {
                 token: None,
                 is_told: false,
             });
-            return Some(Write::Record(Record { places: places.chain(new).collect(), why: self.why() }));
+            let (places, why) = (places.chain(new).collect(), self.why());
+            return Some(Write::Record(Record { places, why, request: self.met_request() }));
         }
-        let newly_told = |place: &Place| !place.is_told && self.is_told(place);
-        self.sight.record.places.iter().any(newly_told).then(|| {
-            let places = self.sight.record.places.iter().map(|place| self.carried_over(place)).collect();
-            Write::Record(Record { places, why: self.sight.record.why.clone() })
+        let Record { places, request, why } = self.sight.record;
+        let is_due = |place: &Place| self.sight.is_missing || (!place.is_told && self.is_told(place));
+        let is_met = self.met_request() != *request;
+        (is_met || places.iter().any(is_due)).then(|| {
+            let places = places.iter().map(|place| self.carried_over(place)).collect();
+            Write::Record(Record { places, why: why.clone(), request: self.met_request() })
         })
+    }
+
+    /// The last request that has been met: whoever is asked for has a place, or gets one now.
+    fn met_request(&self) -> String {
+        let stays = self.staying().filter_map(|at| self.sight.record.places.get(at)).map(|place| &place.pod);
+        let mut active = stays.chain(self.chosen.iter().map(|seen| &seen.pod.name));
+        let met = self.request().filter(|request| active.any(|name| *name == request.to));
+        met.map_or(&self.sight.record.request, |request| &request.request).clone()
     }
 
     /// Why somebody becomes active.
@@ -400,15 +439,11 @@ impl<'a> Course<'a> {
     }
 
     /// Pods that have lost a critical container, once another one has their place or nobody can take it; and those that
-    /// must end for another one.
+    /// must end for another one. Pods that crash together are deleted one after the other.
     fn deletions(&self, is_promoting: bool, again_at: &mut Option<Instant>) -> Vec<Write> {
-        let due: Vec<Write> = self
-            .sight
-            .pods
-            .iter()
-            .filter(|seen| !seen.pod.is_deleting)
-            .filter_map(|seen| self.deletion(seen, is_promoting))
-            .collect();
+        let stay = self.sight.pods.iter().filter(|seen| !seen.pod.is_deleting);
+        let due = stay.filter_map(|seen| self.deletion(seen, is_promoting));
+        let due: Vec<Write> = due.take(self.sight.deletes_max).collect();
         if due.is_empty() || self.sight.now >= self.sight.deletes_from {
             return due;
         }
@@ -430,7 +465,7 @@ impl<'a> Course<'a> {
     }
 
     fn notices(&self) -> Vec<Write> {
-        if !self.group().is_told {
+        if self.group().notice.is_none() {
             return Vec::new();
         }
         let places = self.sight.record.places.iter().zip(&self.leaving);
@@ -455,10 +490,15 @@ impl<'a> Course<'a> {
         }
         let taken = self.leaving.iter().filter(|leaving| leaving.is_none()).count() + self.chosen.len();
         let Group { active, .. } = self.group();
-        (taken < *active).then(|| match self.wanted() {
-            Some(wanted) => format!("{} was asked for and is not fit to become active", wanted.pod.name),
-            None => format!("{taken} of {active} places are taken: no pod is ready for the next"),
-        })
+        let asked = self.wanted().map(|seen| &seen.pod.name).or(self.request().map(|request| &request.to));
+        let is_met = |name: &&String| self.chosen.iter().any(|seen| seen.pod.name == **name);
+        match asked.filter(|name| !is_met(name)) {
+            Some(name) if self.met_request() == self.sight.record.request => {
+                Some(format!("{name} was asked for and is not fit to become active"))
+            }
+            _ if taken < *active => Some(format!("{taken} of {active} places are taken: no pod is ready for the next")),
+            _ => None,
+        }
     }
 }
 
@@ -472,12 +512,6 @@ impl Write {
             }
         }
     }
-}
-
-/// The critical container that ends the time of a pod, if one has ended between two sights of it.
-pub fn fallen(before: Option<&Pod>, now: &Pod, group: &Group) -> Option<String> {
-    let restarted = before.and_then(|before| critical::restarted(before, now, group));
-    critical::ended(now, group).or(restarted).map(str::to_owned)
 }
 
 #[cfg(test)]

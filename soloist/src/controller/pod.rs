@@ -37,8 +37,8 @@ pub enum State {
 pub struct Container {
     /// Its name.
     pub name: String,
-    /// Whether it is marked as critical.
-    pub is_marked: bool,
+    /// The variables of its environment with values of their own.
+    pub variables: Vec<Mark>,
     /// How far it is.
     pub state: State,
     /// How often it was begun again.
@@ -104,11 +104,11 @@ impl Pod {
         self.labels.get(key).map(String::as_str)
     }
 
-    /// Reads one; `mark` tells critical containers.
+    /// Reads one.
     ///
     /// # Errors
     /// What is missing in it.
-    pub fn read(raw: Raw, mark: &Mark) -> Result<Self, String> {
+    pub fn read(raw: Raw) -> Result<Self, String> {
         let Raw { metadata, spec, status } = raw;
         let version = metadata.resource_version.parse();
         let version = version.map_err(|_| format!("pod {:?} has no resource version", metadata.name))?;
@@ -118,7 +118,7 @@ impl Pod {
         let number = |name: &str| metadata.annotations.get(name).and_then(|text| text.parse().ok());
         let is_ready = status.conditions.iter().any(|one| one.kind == "Ready" && one.status == "True");
         let is_collected = status.conditions.iter().any(RawCondition::is_collection);
-        let mut containers = containers(spec.containers, spec.init_containers, &status, mark);
+        let mut containers = containers(spec.containers, spec.init_containers, &status);
         if is_collected {
             containers.iter_mut().for_each(|container| container.state = State::Lost);
         }
@@ -143,13 +143,13 @@ impl Pod {
     }
 }
 
-fn containers(main: Vec<RawContainer>, init: Vec<RawContainer>, status: &RawStatus, mark: &Mark) -> Vec<Container> {
+fn containers(main: Vec<RawContainer>, init: Vec<RawContainer>, status: &RawStatus) -> Vec<Container> {
     // One that begins before the others and stays is a workload too.
     let stays = |container: &RawContainer| container.restart_policy.as_deref() == Some("Always");
     let with = |statuses: &[RawContainerStatus], container: RawContainer| {
         let seen = statuses.iter().find(|status| status.name == container.name);
         Container {
-            is_marked: container.env.iter().any(|variable| mark.is_set_by(&variable.name, variable.value.as_deref())),
+            variables: container.env.iter().filter_map(RawVariable::mark).collect(),
             name: container.name,
             state: seen.map_or(State::Waiting, RawContainerStatus::read),
             restarts: seen.map_or(0, |seen| seen.restart_count),
@@ -203,6 +203,12 @@ struct RawContainer {
 struct RawVariable {
     name: String,
     value: Option<String>,
+}
+
+impl RawVariable {
+    fn mark(&self) -> Option<Mark> {
+        self.value.as_deref().map(|value| Mark::of(&self.name, value))
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -286,7 +292,7 @@ mod tests {
     use super::*;
 
     fn read(pod: Value) -> Result<Pod, String> {
-        Pod::read(serde_json::from_value(pod).unwrap(), &Mark::default())
+        Pod::read(serde_json::from_value(pod).unwrap())
     }
 
     fn shown() -> Value {
@@ -313,12 +319,16 @@ mod tests {
         assert_eq!((pod.version, pod.term, pod.token, pod.priority), (7, Some(41), None, -2));
         assert_eq!((pod.since.as_str(), pod.is_ready, pod.has_ended), ("2026-01-01T00:00:05Z", true, false));
         assert_eq!((pod.label("role"), pod.ip), (Some("standby"), Some("10.0.0.7".parse().unwrap())));
-        let container =
-            |name: &str, is_marked, state, restarts| Container { name: name.into(), is_marked, state, restarts };
+        let container = |name: &str, variables: &[Mark], state, restarts| Container {
+            name: name.into(),
+            variables: variables.to_vec(),
+            state,
+            restarts,
+        };
         let expected = [
-            container("main", true, State::Running, 2),
-            container("beside", false, State::Ended, 0),
-            container("stays", false, State::Waiting, 0),
+            container("main", &[Mark::default()], State::Running, 2),
+            container("beside", &[Mark::of("pwcriticality", "not")], State::Ended, 0),
+            container("stays", &[], State::Waiting, 0),
         ];
         assert_eq!(pod.containers, expected);
     }

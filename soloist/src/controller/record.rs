@@ -33,6 +33,9 @@ pub struct Record {
     /// Why it became so, in one sentence.
     #[serde(default)]
     pub why: String,
+    /// The last request of an operator that was met.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request: String,
 }
 
 impl Record {
@@ -49,6 +52,8 @@ pub struct Stored {
     pub version: u64,
     /// Its UID, which Events go by.
     pub uid: String,
+    /// How often others have become active.
+    pub transitions: u64,
     /// What it says.
     pub record: Record,
     /// The whole object, as text: whatever else is in it stays.
@@ -74,7 +79,8 @@ impl Stored {
             None if holder.is_empty() => Record::default(),
             None => return Err(format!("it is held by {holder:?}, which is no record of active pods")),
         };
-        Ok(Self { version, uid, record, object: object.to_string() })
+        let transitions = object["spec"]["leaseTransitions"].as_u64().unwrap_or(0);
+        Ok(Self { version, uid, transitions, record, object: object.to_string() })
     }
 
     /// The object with another record in it.
@@ -118,7 +124,7 @@ mod tests {
     fn record() -> Record {
         let place = |pod: &str, token| Place { pod: pod.to_owned(), uid: format!("uid-{pod}"), token, is_told: false };
         let places = vec![place("app-1", Some(5)), place("app-2", None)];
-        Record { places, why: "a place is free".to_owned() }
+        Record { places, why: "a place is free".to_owned(), request: "r1".to_owned() }
     }
 
     fn stored(object: &Value) -> Value {

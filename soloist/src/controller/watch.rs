@@ -1,5 +1,5 @@
-//! All pods that a selector fits: a list in pages, and a watch that goes on from there. What cannot be told any more is
-//! listed again.
+//! All objects of one kind: a list in pages, and a watch that goes on from there. What cannot be told any more is listed
+//! again.
 
 use std::time::Duration;
 
@@ -9,92 +9,83 @@ use kube::client::Body;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
-use super::critical::Mark;
-use super::pod::{Pod, Raw};
 use crate::elector::KernelEntropy;
 use crate::error::chain;
 use crate::lock::kubernetes::Access;
 use crate::lock::kubernetes::answer::retry_after;
-use crate::lock::kubernetes::events::Lines;
+use crate::lock::kubernetes::events::{Cut, Feed};
 use crate::lock::kubernetes::session::{Sessions, request};
 use crate::lock::kubernetes::watch::{BACKOFF_MAX, BACKOFF_MIN, GOOD, LATE_MAX, START_LIMIT};
 use crate::patience::{jittered, within};
 use election::Entropy as _;
 
-/// So many pods come at once.
+/// So many objects come at once.
 const PAGE: usize = 500;
 /// No page is larger.
 const PAGE_BYTES_MAX: usize = 128 << 20;
 /// For one page.
 const PAGE_LIMIT: Duration = Duration::from_secs(20);
+/// The longest pause where a rule or the kind itself is missing: somebody has to do something about it first.
+const REFUSED_MAX: Duration = Duration::from_secs(10);
 /// The server ends a watch after this, and up to as much again: for so long may one be silent that has died unseen.
 const WATCH_SECONDS: u64 = 10;
 
-/// A pod, and the text of the whole object where that is kept.
+/// Which objects are watched, and how they are read.
+pub trait Scope: Clone + Send + Sync + 'static {
+    /// What is kept of an object.
+    type Item: Send + 'static;
+
+    /// What they are called in the log.
+    fn name(&self) -> String;
+
+    /// Where they are: a path, and a selector where there is one.
+    fn place(&self) -> Place;
+
+    /// What a Role needs, and where the kind may have to be made known first.
+    fn missing(&self) -> &'static str;
+
+    /// Reads one object.
+    ///
+    /// # Errors
+    /// It is none of these.
+    fn read(&self, object: Value) -> Result<Self::Item, String>;
+}
+
+/// Where the objects of one kind are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// What decides.
-    pub pod: Pod,
-    /// Everything.
-    pub object: Option<String>,
+pub struct Place {
+    /// The version of their API, as a path.
+    pub root: &'static str,
+    /// The namespace; all of them where there is none.
+    pub namespace: Option<String>,
+    /// Their kind, as a path names it.
+    pub plural: &'static str,
+    /// Labels that they have; empty for all objects.
+    pub selector: String,
+}
+
+impl Place {
+    fn path(&self) -> String {
+        let Self { root, namespace, plural, selector } = self;
+        let selector = percent_encoding::utf8_percent_encode(selector, percent_encoding::NON_ALPHANUMERIC);
+        match namespace {
+            Some(namespace) => format!("{root}/namespaces/{namespace}/{plural}?labelSelector={selector}"),
+            None => format!("{root}/{plural}?labelSelector={selector}"),
+        }
+    }
 }
 
 /// What the watch tells.
 #[derive(Debug)]
-pub enum News {
-    /// These are all pods; nothing told before counts.
-    All(Vec<Shown>),
-    /// A pod is so now.
-    Now(Box<Shown>),
-    /// A pod is gone; this was the last of it.
-    Gone(Box<Pod>),
-}
-
-/// Which pods.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// The namespace; all of them where there is none.
-    pub namespace: Option<String>,
-    /// Labels that they have.
-    pub selector: String,
-    /// What marks a critical container.
-    pub mark: Mark,
-    /// Whether whole objects are kept, because whole objects are written.
-    pub keeps_objects: bool,
-}
-
-impl Scope {
-    fn path(&self) -> String {
-        let root = match &self.namespace {
-            Some(namespace) => format!("/api/v1/namespaces/{namespace}/pods"),
-            None => "/api/v1/pods".to_owned(),
-        };
-        let escaped = percent_encoding::utf8_percent_encode(&self.selector, percent_encoding::NON_ALPHANUMERIC);
-        format!("{root}?labelSelector={escaped}")
-    }
-
-    /// Reads one object.
-    fn read(&self, object: Value) -> Result<Shown, String> {
-        let text = self.keeps_objects.then(|| {
-            let mut whole = object.clone();
-            if let Some(metadata) = whole["metadata"].as_object_mut() {
-                metadata.remove("managedFields");
-            }
-            whole.to_string()
-        });
-        let raw: Raw = serde_json::from_value(object).map_err(|error| format!("a pod cannot be read: {error}"))?;
-        Ok(Shown { pod: Pod::read(raw, &self.mark)?, object: text })
-    }
-
-    /// The pod that a write was answered with.
-    ///
-    /// # Errors
-    /// It is none.
-    pub fn stored(&self, object: Value) -> Result<Shown, String> {
-        self.read(object)
-    }
+pub enum News<T> {
+    /// These are all of a namespace, or of all namespaces where none is named; nothing told before counts.
+    All(Option<String>, Vec<T>),
+    /// One is so now.
+    Now(Box<T>),
+    /// One is gone; this was the last of it.
+    Gone(Box<T>),
 }
 
 /// Why a list or a watch came to nothing.
@@ -107,12 +98,14 @@ enum End {
     Broken(String),
     /// The API server asks to wait.
     Throttled(Duration),
+    /// It is not allowed, or there is nothing of that kind.
+    Refused(String),
     /// Nobody is there any more to be told.
     Unheard,
 }
 
-/// Tells all news of the pods in `scope`, until nobody listens.
-pub async fn run(access: Access, scope: Scope, news: mpsc::Sender<News>) {
+/// Tells all news of what is in `scope`, until nobody listens.
+pub async fn run<S: Scope, N: From<News<S::Item>>>(access: Access, scope: S, news: mpsc::Sender<N>) {
     let mut watch = Watch { sessions: Sessions::new(access), scope, news, from: None, is_told: false };
     let mut backoff = BACKOFF_MIN;
     loop {
@@ -121,12 +114,13 @@ pub async fn run(access: Access, scope: Scope, news: mpsc::Sender<News>) {
         if began.elapsed() >= GOOD {
             backoff = BACKOFF_MIN;
         }
+        let max = if matches!(end, End::Refused(_)) { REFUSED_MAX } else { BACKOFF_MAX };
         let pause = match end {
             End::Unheard => return,
             End::Over if began.elapsed() >= GOOD => Duration::ZERO,
             End::Over => backoff,
             End::Throttled(after) => after.max(backoff),
-            End::Gap(why) => {
+            End::Gap(why) | End::Refused(why) => {
                 watch.from = None;
                 watch.report(&why);
                 backoff
@@ -137,14 +131,14 @@ pub async fn run(access: Access, scope: Scope, news: mpsc::Sender<News>) {
             }
         };
         sleep(jittered(pause)).await;
-        backoff = (backoff * 2).min(BACKOFF_MAX);
+        backoff = (backoff * 2).min(max);
     }
 }
 
-struct Watch {
+struct Watch<S, N> {
     sessions: Sessions,
-    scope: Scope,
-    news: mpsc::Sender<News>,
+    scope: S,
+    news: mpsc::Sender<N>,
     /// The version from which on everything is news.
     from: Option<String>,
     /// The present outage was reported.
@@ -166,18 +160,18 @@ struct PageMetadata {
     rest: String,
 }
 
-impl Watch {
+impl<S: Scope, N: From<News<S::Item>>> Watch<S, N> {
     /// Once an outage.
     fn report(&mut self, why: &str) {
         if !std::mem::replace(&mut self.is_told, true) {
-            tracing::warn!("the watch of pods with {} broke and is begun anew: {why}", self.scope.selector);
+            tracing::warn!("the watch of {} broke and is begun anew: {why}", self.scope.name());
         }
         self.sessions.forget();
     }
 
     fn begun(&mut self) {
         if std::mem::replace(&mut self.is_told, false) {
-            tracing::info!("the watch of pods with {} is back", self.scope.selector);
+            tracing::info!("the watch of {} is back", self.scope.name());
         }
     }
 
@@ -191,14 +185,14 @@ impl Watch {
         let from = self.from.as_deref().unwrap_or_default();
         let path = format!(
             "{}&watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={from}",
-            self.scope.path()
+            self.scope.place().path()
         );
         let response = match within(START_LIMIT, self.send(path)).await {
             Ok(response) => response,
             Err(why) => return End::Broken(why),
         };
         if response.status() != StatusCode::OK {
-            return refusal(response).await;
+            return self.refusal(response).await;
         }
         self.begun();
         self.listen(response.into_body(), Duration::from_secs(seconds) + LATE_MAX).await
@@ -216,14 +210,14 @@ impl Watch {
         let mut all = Vec::new();
         let mut rest = String::new();
         loop {
-            let path = format!("{}&limit={PAGE}{rest}", self.scope.path());
+            let path = format!("{}&limit={PAGE}{rest}", self.scope.place().path());
             let response = within(PAGE_LIMIT, self.send(path)).await.map_err(End::Broken)?;
             if response.status() != StatusCode::OK {
-                return Err(refusal(response).await);
+                return Err(self.refusal(response).await);
             }
             let body = within(PAGE_LIMIT, whole(response.into_body())).await.map_err(End::Broken)?;
             let page: Page = serde_json::from_slice(&body)
-                .map_err(|error| End::Broken(format!("a list of pods cannot be read: {error}")))?;
+                .map_err(|error| End::Broken(format!("a list cannot be read: {error}")))?;
             for item in page.items {
                 match self.scope.read(item) {
                     Ok(shown) => all.push(shown),
@@ -232,46 +226,42 @@ impl Watch {
             }
             if page.metadata.rest.is_empty() {
                 self.from = Some(page.metadata.resource_version);
-                return self.news.send(News::All(all)).await.map_err(|_| End::Unheard);
+                return self.tell(News::All(self.scope.place().namespace, all)).await;
             }
             rest = format!("&continue={}", page.metadata.rest);
         }
     }
 
-    async fn listen(&mut self, mut body: Body, limit: Duration) -> End {
-        let mut lines = Lines::default();
-        let end = Instant::now() + limit;
+    async fn tell(&self, news: News<S::Item>) -> Result<(), End> {
+        self.news.send(news.into()).await.map_err(|_| End::Unheard)
+    }
+
+    async fn listen(&mut self, body: Body, limit: Duration) -> End {
+        let mut feed = Feed::new(body, limit);
         loop {
-            let frame = tokio::select! {
-                frame = timeout_at(end, body.frame()) => frame,
+            let line = tokio::select! {
+                line = feed.next() => line,
                 () = self.news.closed() => return End::Unheard,
             };
-            let frame = match frame {
-                Err(_) => return End::Broken("it did not end in time".into()),
+            let line = match line {
+                Ok(Some(line)) => line,
                 Ok(None) => return End::Over,
-                Ok(Some(Err(error))) => return End::Broken(chain(&error)),
-                Ok(Some(Ok(frame))) => frame,
+                Err(Cut::Broken(why)) => return End::Broken(why),
+                Err(Cut::Gap(why)) => return End::Gap(why),
             };
-            let Ok(piece) = frame.into_data() else { continue };
-            let complete = match lines.push(&piece) {
-                Ok(complete) => complete,
-                Err(why) => return End::Gap(why),
+            let told = match self.take(&line) {
+                Ok(Some(news)) => self.tell(news).await,
+                Ok(None) => Ok(()),
+                Err(end) => Err(end),
             };
-            for line in complete {
-                let told = match self.take(&line) {
-                    Ok(Some(news)) => self.news.send(news).await.map_err(|_| End::Unheard),
-                    Ok(None) => Ok(()),
-                    Err(end) => Err(end),
-                };
-                if let Err(end) = told {
-                    return end;
-                }
+            if let Err(end) = told {
+                return end;
             }
         }
     }
 
     /// One event, and what it tells.
-    fn take(&mut self, line: &[u8]) -> Result<Option<News>, End> {
+    fn take(&mut self, line: &[u8]) -> Result<Option<News<S::Item>>, End> {
         let unreadable = |why: String| End::Gap(format!("an event cannot be read: {why}"));
         let mut event: Value = serde_json::from_slice(line).map_err(|error| unreadable(error.to_string()))?;
         let object = event["object"].take();
@@ -284,35 +274,35 @@ impl Watch {
         let news = match kind {
             "BOOKMARK" => None,
             "ADDED" | "MODIFIED" => Some(News::Now(Box::new(self.scope.read(object).map_err(unreadable)?))),
-            "DELETED" => Some(News::Gone(Box::new(self.scope.read(object).map_err(unreadable)?.pod))),
+            "DELETED" => Some(News::Gone(Box::new(self.scope.read(object).map_err(unreadable)?))),
             other => return Err(unreadable(format!("it has the unknown type {other:?}"))),
         };
         self.from = Some(version);
         Ok(news)
+    }
+
+    async fn refusal(&self, response: Response<Body>) -> End {
+        let (head, body) = response.into_parts();
+        let body: Value = match within(START_LIMIT, whole(body)).await {
+            Ok(body) => serde_json::from_slice(&body).unwrap_or_default(),
+            Err(_) => Value::Null,
+        };
+        if head.status == StatusCode::TOO_MANY_REQUESTS || head.headers.contains_key(RETRY_AFTER) {
+            return End::Throttled(retry_after(&head.headers).unwrap_or(BACKOFF_MAX));
+        }
+        let message = body["message"].as_str().unwrap_or_default();
+        let why = format!("the API server answered {}: {message}", head.status);
+        match head.status {
+            StatusCode::GONE => End::Gap(why),
+            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                End::Refused(format!("{why}; missing: {}", self.scope.missing()))
+            }
+            _ => End::Broken(why),
+        }
     }
 }
 
 async fn whole(body: Body) -> Result<Vec<u8>, String> {
     let bytes = Limited::new(body, PAGE_BYTES_MAX).collect().await;
     Ok(bytes.map_err(|error| format!("the answer cannot be read: {}", chain(&*error)))?.to_bytes().to_vec())
-}
-
-async fn refusal(response: Response<Body>) -> End {
-    let (head, body) = response.into_parts();
-    let body: Value = match within(START_LIMIT, whole(body)).await {
-        Ok(body) => serde_json::from_slice(&body).unwrap_or_default(),
-        Err(_) => Value::Null,
-    };
-    if head.status == StatusCode::TOO_MANY_REQUESTS || head.headers.contains_key(RETRY_AFTER) {
-        return End::Throttled(retry_after(&head.headers).unwrap_or(BACKOFF_MAX));
-    }
-    let message = body["message"].as_str().unwrap_or_default();
-    let why = format!("the API server answered {}: {message}", head.status);
-    match head.status {
-        StatusCode::GONE => End::Gap(why),
-        StatusCode::FORBIDDEN => End::Broken(format!(
-            "{why}; missing: the verbs list and watch on pods, in a ClusterRole where the namespace is not given"
-        )),
-        _ => End::Broken(why),
-    }
 }

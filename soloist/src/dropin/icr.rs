@@ -8,12 +8,11 @@ use election::{OnExit, OnLoss};
 
 use super::first_look;
 use crate::cli::operate::block_on;
-use crate::controller;
-use crate::controller::apply::Form;
 use crate::controller::critical::Mark;
-use crate::controller::group::{Group, Handover, PromoteAfter};
+use crate::controller::group::{Group, Handover, Order, PromoteAfter, Selector};
 use crate::controller::notice::Notice;
-use crate::controller::watch::Scope;
+use crate::controller::pods::Eye;
+use crate::controller::{self, Groups};
 use crate::error::{Code, Failure};
 use crate::handover;
 use crate::lock::kubernetes::{Access, ObjectName};
@@ -36,7 +35,7 @@ const OWN_NAME: &str = "MY_POD_NAME";
 const TEXT: &str = "GoActiveDuringFailover";
 const PORT: u16 = 10001;
 /// The pods that it looks after.
-const SELECTOR: &str = "app=hapod";
+const SELECTED_BY: &str = "app";
 const GROUP: &str = "hapod";
 /// What the other program's ClusterRole lacks.
 const RULES: &str = "the ClusterRole of icr needs two rules more: {apiGroups: [coordination.k8s.io], resources: [leases], \
@@ -149,7 +148,7 @@ async fn own_pod(access: &Access, name: Option<String>) -> Result<Own, Failure> 
     let namespace = api.home().await.map_err(|trouble| refuse(trouble.to_string()))?;
     let Some(name) = name else { return Ok(Own { namespace, pod: None }) };
     let verbs = "list, watch, create, get, update, delete";
-    let pods = Resource { group: "", kind: "Pod", plural: "pods", verbs, namespace: namespace.clone() };
+    let pods = Resource { group: "", version: "v1", kind: "Pod", plural: "pods", verbs, namespace: namespace.clone() };
     match api.get(&pods, &name).await {
         Ok(Some(pod)) => {
             let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
@@ -172,18 +171,24 @@ fn duties(access: Access) -> controller::Settings {
     let group = Group {
         namespace: String::new(),
         name: GROUP.to_owned(),
+        selector: Selector::one(SELECTED_BY, GROUP),
         active: 1,
         label: role(),
         promote_after: PromoteAfter::Removed,
         handover: Handover::DrainFirst,
         critical: Vec::new(),
+        mark: Mark::default(),
         delete_grace_s: Some(0),
-        is_told: true,
+        notice: Some(Notice::Udp { port: PORT, payload: Some(TEXT.to_owned()) }),
+        order: Order::Priority,
         is_paused: false,
+        switchover: None,
     };
-    let scope = Scope { namespace: None, selector: SELECTOR.to_owned(), mark: Mark::default(), keeps_objects: true };
-    let notice = Notice::Udp { port: PORT, payload: Some(TEXT.to_owned()) };
-    controller::Settings { access, scopes: vec![scope], group, form: Form::Whole, notice: Some(notice) }
+    // Its ClusterRole has no patch.
+    let eye = Eye { keeps_objects: true };
+    // Nor a rule for nodes.
+    let groups = Groups::Each(Box::new(group));
+    controller::Settings { access, namespaces: Vec::new(), groups, eye, heeds_nodes: false }
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ const SHOWN: usize = 300;
 pub struct Resource {
     /// Its API group; empty for the core.
     pub group: &'static str,
+    /// The version of it.
+    pub version: &'static str,
     /// Their kind.
     pub kind: &'static str,
     /// The same in paths and Roles.
@@ -35,12 +37,16 @@ pub struct Resource {
 
 impl Resource {
     /// As objects name it.
-    pub fn version(&self) -> String {
-        if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
     }
 
     fn collection(&self) -> String {
-        let root = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
+        let root = if self.group.is_empty() { "/api" } else { "/apis" };
+        let root = format!("{root}/{}", self.api_version());
         match self.namespace.as_str() {
             "" => format!("{root}/{}", self.plural),
             namespace => format!("{root}/namespaces/{namespace}/{}", self.plural),

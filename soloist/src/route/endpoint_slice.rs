@@ -56,6 +56,7 @@ impl Slice {
     fn new(target: Target, slot: u32) -> Self {
         let resource = Resource {
             group: "discovery.k8s.io",
+            version: "v1",
             kind: "EndpointSlice",
             plural: "endpointslices",
             verbs: "get, list, create, update",

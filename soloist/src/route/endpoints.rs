@@ -48,6 +48,7 @@ impl Endpoints {
 pub fn resource(namespace: &str) -> Resource {
     Resource {
         group: "",
+        version: "v1",
         kind: "Endpoints",
         plural: "endpoints",
         verbs: "get, create, update",

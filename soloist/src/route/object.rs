@@ -274,7 +274,7 @@ impl<S: Shape> Shared<S> {
     fn encode(&self, before: Option<&Value>, content: Content, token: Option<Token>) -> Value {
         let of = self.shape.resource();
         let mut object = before.filter(|before| before.is_object()).cloned().unwrap_or_else(|| json!({}));
-        object["apiVersion"] = of.version().into();
+        object["apiVersion"] = of.api_version().into();
         object["kind"] = of.kind.into();
         let metadata = &mut object["metadata"];
         if !metadata.is_object() {

@@ -35,7 +35,7 @@ fn resource(owner: &Value, namespace: &str) -> Option<Resource> {
         ("v1", "ReplicationController") => ("", "ReplicationController", "replicationcontrollers"),
         _ => return None,
     };
-    Some(Resource { group, kind, plural, verbs: "get", namespace: namespace.to_owned() })
+    Some(Resource { group, version: "v1", kind, plural, verbs: "get", namespace: namespace.to_owned() })
 }
 
 fn selects_by(selector: &Value, key: &str) -> bool {

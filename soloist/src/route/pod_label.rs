@@ -75,7 +75,8 @@ impl PodLabel {
     /// Nothing is read or asked yet. `lock` is the same for all members of the group and for nobody else.
     pub fn new(access: Access, pod: OwnPod, label: Label, lock: String) -> Self {
         let OwnPod { namespace, name, uid, asks_owner } = pod;
-        let resource = Resource { group: "", kind: "Pod", plural: "pods", verbs: "get, list, update", namespace };
+        let resource =
+            Resource { group: "", version: "v1", kind: "Pod", plural: "pods", verbs: "get, list, update", namespace };
         let api = Rc::new(Api::new(access));
         let own = Object::with(Rc::clone(&api), Labelled { resource, name, uid, label, lock });
         Self(Rc::new(Shared { api, own, asks_owner, listed: RefCell::default() }))

@@ -24,7 +24,14 @@ pub async fn ports(api: &Api, namespace: &str, name: &str, address: IpAddr) -> R
 }
 
 fn resource(namespace: &str) -> Resource {
-    Resource { group: "", kind: "Service", plural: "services", verbs: "get", namespace: namespace.to_owned() }
+    Resource {
+        group: "",
+        version: "v1",
+        kind: "Service",
+        plural: "services",
+        verbs: "get",
+        namespace: namespace.to_owned(),
+    }
 }
 
 fn judge(called: &str, service: &Value, address: IpAddr) -> Result<Vec<Value>, Failure> {

@@ -1,23 +1,24 @@
 //! `soloist controller`: which pods it looks after, and how.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::notify::{PAYLOAD_MAX, check_token};
 use super::route::{is_label_text, label};
 use super::{is_label, is_subdomain};
-use crate::controller::Settings;
-use crate::controller::apply::Form;
 use crate::controller::critical::Mark;
-use crate::controller::group::{Group, Handover, PromoteAfter};
+use crate::controller::group::{Group, Handover, Order, PromoteAfter, Selector};
 use crate::controller::notice::Notice;
-use crate::controller::watch::Scope;
+use crate::controller::pods::Eye;
+use crate::controller::{Groups, Settings};
 use crate::error::{Code, Failure};
 use crate::lock::kubernetes::Access;
 
 /// What a person typed.
 #[derive(Clone, Debug)]
 pub struct Raw {
-    /// `--selector`
-    pub selector: String,
+    /// `--selector`; nothing for groups that are declared
+    pub selector: Option<String>,
     /// `--namespace`
     pub namespaces: Vec<String>,
     /// `--group`
@@ -44,63 +45,75 @@ pub struct Raw {
 
 /// More pods than that are never active side by side.
 const ACTIVE_MAX: u32 = 64;
-/// The longest payload that fits into one datagram on every path.
-const PAYLOAD_MAX: usize = 512;
 
 /// Validates all of it.
 ///
 /// # Errors
 /// The first contradiction.
 pub fn controller(raw: Raw, access: Access) -> Result<Settings, Failure> {
-    let pairs = selector(&raw.selector)?;
-    let label = label(&raw.label)
-        .map_err(|why| usage(format!("--label {:?} {why}", raw.label)).hint("a label key, or KEY=ACTIVE|STANDBY"))?;
-    if pairs.iter().any(|(key, _)| *key == label.key) {
-        let what = format!("--selector {:?} selects by the label {} that is to change", raw.selector, label.key);
-        return Err(Failure::new(Code::Configuration, what).hint("select by labels that stay, such as app=NAME"));
-    }
-    if !(1..=ACTIVE_MAX).contains(&raw.active) {
-        return Err(usage(format!("--active {} is not allowed", raw.active)).hint("1 to 64"));
-    }
-    let name = raw.group.unwrap_or_else(|| pairs[0].1.to_lowercase());
-    if !is_subdomain(&name) {
-        return Err(
-            usage(format!("--group {name:?} cannot be the name of a Lease")).hint("a-z, 0-9, '-' and '.', at most 253")
-        );
-    }
-    for namespace in &raw.namespaces {
+    for (at, namespace) in raw.namespaces.iter().enumerate() {
+        if raw.namespaces[..at].contains(namespace) {
+            return Err(usage(format!("--namespace {namespace:?} is given twice")).hint("once will do"));
+        }
         if !is_label(namespace) {
             return Err(usage(format!("--namespace {namespace:?} is no name of a namespace"))
                 .hint("a-z, 0-9 and '-', at most 63"));
         }
     }
+    let namespaces = raw.namespaces.clone();
+    let groups = match raw.selector.clone() {
+        Some(selector) => Groups::Each(Box::new(each(&selector, raw)?)),
+        None => declared(raw.token_file)?,
+    };
+    Ok(Settings { access, namespaces, groups, eye: Eye::default(), heeds_nodes: true })
+}
+
+/// Groups that are declared say everything themselves, but for the secret.
+fn declared(token_file: Option<PathBuf>) -> Result<Groups, Failure> {
+    if let Some(file) = &token_file {
+        check_token(file)?;
+    }
+    Ok(Groups::Declared { token_file })
+}
+
+/// What every group wants, but for its namespace.
+fn each(text: &str, raw: Raw) -> Result<Group, Failure> {
+    let (selector, first) = selector(text)?;
+    let label = label(&raw.label)
+        .map_err(|why| usage(format!("--label {:?} {why}", raw.label)).hint("a label key, or KEY=ACTIVE|STANDBY"))?;
+    if selector.uses(&label.key) {
+        let what = format!("--selector {text:?} selects by the label {} that is to change", label.key);
+        return Err(Failure::new(Code::Configuration, what).hint("select by labels that stay, such as app=NAME"));
+    }
+    if !(1..=ACTIVE_MAX).contains(&raw.active) {
+        return Err(usage(format!("--active {} is not allowed", raw.active)).hint("1 to 64"));
+    }
+    let name = raw.group.unwrap_or_else(|| first.to_lowercase());
+    if !is_subdomain(&name) {
+        return Err(
+            usage(format!("--group {name:?} cannot be the name of a Lease")).hint("a-z, 0-9, '-' and '.', at most 253")
+        );
+    }
     let mark = Mark::parse(&raw.critical_env).ok_or_else(|| {
         usage(format!("--critical-env {:?} is not NAME=VALUE", raw.critical_env)).hint("pwcriticality=critical")
     })?;
-    let notice = raw.notify.as_deref().map(|text| notice(text, raw.token_file)).transpose()?;
-    let scope = |namespace: Option<String>| Scope {
-        namespace,
-        selector: raw.selector.clone(),
-        mark: mark.clone(),
-        keeps_objects: false,
-    };
-    let scopes = match raw.namespaces.is_empty() {
-        true => vec![scope(None)],
-        false => raw.namespaces.iter().cloned().map(Some).map(scope).collect(),
-    };
-    let group = Group {
+    let notice = notice(raw.notify.as_deref(), raw.token_file)?;
+    Ok(Group {
         namespace: String::new(),
         name,
+        selector,
         active: raw.active as usize,
         label,
         promote_after: raw.promote_after,
         handover: raw.handover,
         critical: raw.critical,
+        mark,
         delete_grace_s: raw.delete_grace_s,
-        is_told: notice.is_some(),
+        notice,
+        order: Order::Priority,
         is_paused: false,
-    };
-    Ok(Settings { access, scopes, group, form: Form::Patch, notice })
+        switchover: None,
+    })
 }
 
 fn usage(what: String) -> Failure {
@@ -108,7 +121,7 @@ fn usage(what: String) -> Failure {
 }
 
 /// Labels that all must be there; at least one.
-fn selector(text: &str) -> Result<Vec<(String, String)>, Failure> {
+fn selector(text: &str) -> Result<(Selector, String), Failure> {
     let refuse =
         |why: &str| usage(format!("--selector {text:?} {why}")).hint("KEY=VALUE, or several with commas between");
     if text.is_empty() {
@@ -119,10 +132,34 @@ fn selector(text: &str) -> Result<Vec<(String, String)>, Failure> {
         let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
         (is_label_text(name) && is_label_text(value)).then(|| (key.to_owned(), value.to_owned()))
     };
-    text.split(',').map(|part| pair(part.trim()).ok_or_else(|| refuse("is no list of labels"))).collect()
+    let read = |part: &str| pair(part.trim()).ok_or_else(|| refuse("is no list of labels"));
+    let pairs: Vec<(String, String)> = text.split(',').map(read).collect::<Result<_, _>>()?;
+    let first = pairs[0].1.clone();
+    let count = pairs.len();
+    let labels: BTreeMap<String, String> = pairs.into_iter().collect();
+    if labels.len() < count {
+        return Err(refuse("names a label twice"));
+    }
+    Selector::all(labels).map(|selector| (selector, first)).ok_or_else(|| refuse("is empty"))
 }
 
-fn notice(text: &str, token_file: Option<PathBuf>) -> Result<Notice, Failure> {
+/// A token is for a request, which alone can bring it.
+fn notice(target: Option<&str>, token_file: Option<PathBuf>) -> Result<Option<Notice>, Failure> {
+    if let Some(file) = &token_file {
+        check_token(file)?;
+    }
+    let notice = target.map(listener).transpose()?;
+    match (notice, token_file) {
+        (Some(Notice::Http { port, path, .. }), token_file) => Ok(Some(Notice::Http { port, path, token_file })),
+        (_, Some(_)) => {
+            let what = "--notify-token-file is given without --notify http:PORT/PATH";
+            Err(Failure::new(Code::Configuration, what).hint("only a request can bring a token"))
+        }
+        (notice, None) => Ok(notice),
+    }
+}
+
+fn listener(text: &str) -> Result<Notice, Failure> {
     let refuse = || {
         usage(format!("--notify {text:?} cannot be sent to a pod"))
             .hint("udp:PORT, udp:PORT/PAYLOAD, or http:PORT/PATH")
@@ -134,7 +171,7 @@ fn notice(text: &str, token_file: Option<PathBuf>) -> Result<Notice, Failure> {
         ("udp", payload) if payload.is_none_or(|text| !text.is_empty() && text.len() <= PAYLOAD_MAX) => {
             Ok(Notice::Udp { port, payload: payload.map(str::to_owned) })
         }
-        ("http", Some(path)) => Ok(Notice::Http { port, path: format!("/{path}"), token_file }),
+        ("http", Some(path)) => Ok(Notice::Http { port, path: format!("/{path}"), token_file: None }),
         _ => Err(refuse()),
     }
 }
@@ -145,7 +182,7 @@ mod tests {
 
     fn raw() -> Raw {
         Raw {
-            selector: "app=hapod".to_owned(),
+            selector: Some("app=hapod".to_owned()),
             namespaces: Vec::new(),
             group: None,
             active: 1,
@@ -164,26 +201,34 @@ mod tests {
         controller(raw, Access::default())
     }
 
+    fn group(raw: Raw) -> Group {
+        let Groups::Each(group) = read(raw).unwrap().groups else { panic!("declared") };
+        *group
+    }
+
     #[test]
-    fn each_namespace_has_a_watch_of_its_own_or_one_is_for_all() {
-        let all = read(raw()).unwrap();
-        assert_eq!((all.scopes.len(), &all.scopes[0].namespace, all.group.name.as_str()), (1, &None, "hapod"));
-        let two = read(Raw { namespaces: vec!["a".to_owned(), "b".to_owned()], ..raw() }).unwrap();
-        assert_eq!(two.scopes.len(), 2);
+    fn without_a_selector_groups_are_declared() {
+        let named = group(raw());
+        assert_eq!((named.name.as_str(), named.selector.to_string().as_str()), ("hapod", "app=hapod"));
+        let declared = read(Raw { selector: None, ..raw() }).unwrap().groups;
+        assert!(matches!(declared, Groups::Declared { token_file: None }), "{declared:?}");
     }
 
     #[test]
     fn what_makes_no_group_is_refused_with_what_would() {
         for (raw, part) in [
-            (Raw { selector: String::new(), ..raw() }, "--selector"),
-            (Raw { selector: "app".to_owned(), ..raw() }, "--selector"),
-            (Raw { selector: "app=a,role=active".to_owned(), ..raw() }, "role"),
-            (Raw { selector: "app in (a,b)".to_owned(), ..raw() }, "--selector"),
+            (Raw { selector: Some(String::new()), ..raw() }, "--selector"),
+            (Raw { selector: Some("app".to_owned()), ..raw() }, "--selector"),
+            (Raw { selector: Some("app=a,role=active".to_owned()), ..raw() }, "role"),
+            (Raw { selector: Some("app in (a,b)".to_owned()), ..raw() }, "--selector"),
+            (Raw { selector: Some("app=a,app=b".to_owned()), ..raw() }, "twice"),
             (Raw { label: "role=x|x".to_owned(), ..raw() }, "--label"),
             (Raw { active: 0, ..raw() }, "--active"),
             (Raw { active: 65, ..raw() }, "--active"),
             (Raw { group: Some("A_b".to_owned()), ..raw() }, "--group"),
             (Raw { namespaces: vec!["A".to_owned()], ..raw() }, "--namespace"),
+            (Raw { namespaces: vec!["a".to_owned(), "a".to_owned()], ..raw() }, "twice"),
+            (Raw { token_file: Some("/does/not/exist".into()), ..raw() }, "--notify-token-file"),
             (Raw { critical_env: "x".to_owned(), ..raw() }, "--critical-env"),
         ] {
             let failure = read(raw).unwrap_err();
@@ -196,8 +241,23 @@ mod tests {
     }
 
     #[test]
+    fn only_a_request_brings_a_token() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret").unwrap();
+        let with = |notify: Option<&str>| {
+            let raw = Raw { notify: notify.map(str::to_owned), token_file: Some(file.path().to_owned()), ..raw() };
+            each("app=hapod", raw)
+        };
+        let notice = with(Some("http:8080/x")).unwrap().notice;
+        assert!(matches!(notice, Some(Notice::Http { token_file: Some(_), .. })), "{notice:?}");
+        for notify in [None, Some("udp:1")] {
+            assert_eq!(with(notify).unwrap_err().code, Code::Configuration, "{notify:?}");
+        }
+    }
+
+    #[test]
     fn a_pod_is_told_on_a_port_of_its_own() {
-        let notice = |text: &str| read(Raw { notify: Some(text.to_owned()), ..raw() }).unwrap().notice;
+        let notice = |text: &str| group(Raw { notify: Some(text.to_owned()), ..raw() }).notice;
         let payload = Some("Go/Active".to_owned());
         assert_eq!(notice("udp:10001/Go/Active"), Some(Notice::Udp { port: 10001, payload }));
         assert_eq!(notice("udp:10001"), Some(Notice::Udp { port: 10001, payload: None }));

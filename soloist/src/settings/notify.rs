@@ -76,7 +76,7 @@ impl Display for Listener {
 /// More than anybody has; each costs a task.
 const LISTENERS_MAX: usize = 16;
 /// The longest payload that fits into one datagram on every path.
-const PAYLOAD_MAX: usize = 512;
+pub(super) const PAYLOAD_MAX: usize = 512;
 const HINT: &str = "http://HOST:PORT/PATH, http://unix:SOCKET:/PATH, udp:HOST:PORT, udp:HOST:PORT/PAYLOAD, file:PATH, \
                     exec:LINE, or with --warm signal:NAME";
 /// What can say "active". The others end or stop what they are sent to, or say something else: that a child has ended,
@@ -117,7 +117,7 @@ pub(super) fn listeners(raw: &Raw, exec_limit: Duration, allow_plaintext: bool) 
     Ok(Wanted { listeners, signal })
 }
 
-fn check_token(file: &Path) -> Result<(), Failure> {
+pub(super) fn check_token(file: &Path) -> Result<(), Failure> {
     let refuse = |why: String| {
         let what = format!("failed to read --notify-token-file {}: {why}", file.display());
         Failure::new(Code::Configuration, what).hint("a file with one line, the bearer token")

@@ -86,8 +86,7 @@ impl World {
         if !controller.may_plan() {
             return None;
         }
-        let bad_nodes = self.bad_nodes();
-        let outside = Outside { group: &self.group, bad_nodes: &bad_nodes, word: &self.word, now: self.now() };
+        let outside = Outside { group: &self.group, word: &self.word, now: self.now() };
         let plan = controller.plan(&outside, self.rules);
         let quoted = controller.record.clone().flatten().map(|(version, _)| version);
         self.count_waits(&plan);

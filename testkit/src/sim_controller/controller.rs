@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use election::Instant;
+use soloist::controller::critical::fallen;
 use soloist::controller::group::Group;
-use soloist::controller::plan::{Plan, Seen, Sight, fallen, plan};
+use soloist::controller::plan::{Plan, Seen, Sight, plan};
 use soloist::controller::pod::Pod;
 
 use super::api::{Event, Stored};
@@ -132,7 +133,7 @@ impl Controller {
 
     /// The plan that ships, on what is known. `word` is what operators have said about pods that are gone.
     pub(super) fn plan(&self, sight: &Outside<'_>, rules: Rules) -> Plan {
-        let seen = |pod| self.seen(pod, sight, rules);
+        let seen = |pod| self.seen(pod, rules);
         let pods: Vec<Seen<'_>> = self.cache.values().map(seen).collect();
         let seen_stopped = self.seen_stopped.union(sight.word).cloned().collect();
         let record = self.record.clone().flatten();
@@ -142,27 +143,24 @@ impl Controller {
             pods: &pods,
             record: &record,
             version,
+            is_missing: false,
             seen_stopped: &seen_stopped,
             told: &self.told,
             now: sight.now,
             deletes_from: self.deletes_from,
+            deletes_max: usize::MAX,
         })
     }
 
-    fn seen<'a>(&'a self, pod: &'a Pod, sight: &Outside<'_>, rules: Rules) -> Seen<'a> {
-        Seen {
-            pod,
-            fallen: self.fallen.get(&pod.uid).map(String::as_str),
-            is_settled: self.is_settled(pod, rules),
-            is_on_bad_node: pod.node.as_ref().is_some_and(|node| sight.bad_nodes.contains(node)),
-        }
+    fn seen<'a>(&'a self, pod: &'a Pod, rules: Rules) -> Seen<'a> {
+        let fallen = self.fallen.get(&pod.uid).map(String::as_str);
+        Seen { pod, fallen, is_settled: self.is_settled(pod, rules), node: None }
     }
 }
 
 /// What a controller knows of the world besides pods and record.
 pub(super) struct Outside<'a> {
     pub group: &'a Group,
-    pub bad_nodes: &'a BTreeSet<String>,
     pub word: &'a BTreeSet<String>,
     pub now: Instant,
 }

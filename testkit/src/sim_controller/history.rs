@@ -23,7 +23,6 @@ pub const MUST_HAPPEN: &[&str] = &[
     "the record is deleted by hand",
     "the record is touched by hand",
     "another number of pods is wanted",
-    "the group is paused",
     "a controller is deposed with writes on their way",
     "a write of a deposed controller lands",
     "a write of a deposed controller meets a conflict",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use soloist::controller::critical::Mark;
 use soloist::controller::pod::{Container, Pod, State};
 
 use super::api::Api;
@@ -84,8 +85,6 @@ impl Processes {
 pub(super) struct Node {
     pub is_alive: bool,
     pub is_connected: bool,
-    /// Whether no new pods are to come to it.
-    pub is_cordoned: bool,
 }
 
 /// All nodes and what runs on them.
@@ -102,7 +101,7 @@ pub(super) fn node_name(at: usize) -> String {
 
 impl Nodes {
     pub(super) fn new(count: usize) -> Self {
-        let node = Node { is_alive: true, is_connected: true, is_cordoned: false };
+        let node = Node { is_alive: true, is_connected: true };
         Self { nodes: vec![node; count], processes: BTreeMap::new() }
     }
 
@@ -188,7 +187,7 @@ fn show(pod: &mut Pod, processes: &Processes, random: &mut Random) {
 pub(super) fn containers(count: usize) -> Vec<Container> {
     let new = |at: usize| Container {
         name: if at == 0 { "main".to_owned() } else { "beside".to_owned() },
-        is_marked: at == 0,
+        variables: if at == 0 { vec![Mark::default()] } else { Vec::new() },
         state: State::Waiting,
         restarts: 0,
     };

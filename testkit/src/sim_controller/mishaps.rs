@@ -9,7 +9,7 @@ impl World {
     /// Something happens to some pod, the active one by preference.
     pub(super) fn mishap(&mut self) {
         let Some(pod) = self.victim() else { return };
-        match self.random.below(20) {
+        match self.random.below(18) {
             0 => self.delete(&pod),
             1 => self.delete_by_force(&pod),
             2 | 3 => self.end_a_container(&pod),
@@ -21,10 +21,8 @@ impl World {
             12 => self.make_unready(&pod),
             13 => self.edit_record(),
             14 => self.resize(),
-            15 => self.pause(),
-            16 => self.cordon(&pod),
-            17 => self.evict(&pod),
-            18 => _ = self.api.change(&pod.uid, |pod| pod.priority = 1 - pod.priority),
+            15 => self.evict(&pod),
+            16 => _ = self.api.change(&pod.uid, |pod| pod.priority = 1 - pod.priority),
             _ => self.say_what_has_ended(),
         }
     }
@@ -169,20 +167,6 @@ impl World {
             let active = self.group.active;
             self.history.note(|| format!("!! {active} are to be active"));
             self.history.count("another number of pods is wanted");
-        }
-    }
-
-    fn pause(&mut self) {
-        self.group.is_paused = !self.group.is_paused && self.random.chance(300);
-        let is_paused = self.group.is_paused;
-        self.history.note(|| format!("!! paused: {is_paused}"));
-        self.history.count_if("the group is paused", is_paused);
-    }
-
-    fn cordon(&mut self, pod: &Pod) {
-        if let Some(node) = self.nodes.node_of(&pod.uid) {
-            let node = &mut self.nodes.nodes[node];
-            node.is_cordoned = !node.is_cordoned;
         }
     }
 

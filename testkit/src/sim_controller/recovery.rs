@@ -18,9 +18,7 @@ impl World {
         self.history.note(|| "!! nothing goes wrong any more".to_owned());
         self.setting.losses = 0;
         self.is_calm = true;
-        self.group.is_paused = false;
         self.heal();
-        self.nodes.nodes.iter_mut().for_each(|node| node.is_cordoned = false);
         for round in 0..ROUNDS {
             if round % READS_APART == 0 {
                 // Nothing else tells it of a record that was changed by hand.

@@ -1,6 +1,8 @@
 //! What a history is about, drawn from its seed.
 
-use soloist::controller::group::{Group, Handover, PromoteAfter};
+use soloist::controller::critical::Mark;
+use soloist::controller::group::{Group, Handover, Order, PromoteAfter, Selector};
+use soloist::controller::notice::Notice;
 use soloist::route::pod_label::Label;
 
 use crate::sim::random::Random;
@@ -42,14 +44,18 @@ impl Setting {
             group: Group {
                 namespace: word("prod"),
                 name: word("app"),
+                selector: Selector::one("app", "app"),
                 active,
                 label: Label { key: word("role"), active: word("active"), standby: word("standby") },
                 promote_after,
                 handover,
                 critical: Vec::new(),
+                mark: Mark::default(),
                 delete_grace_s: None,
-                is_told: random.chance(500),
+                notice: random.chance(500).then_some(Notice::Udp { port: 1, payload: None }),
+                order: Order::Priority,
                 is_paused: false,
+                switchover: None,
             },
             replicas: active + 1 + random.index(3),
             is_stateful: random.chance(300),

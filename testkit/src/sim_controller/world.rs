@@ -11,7 +11,7 @@ use soloist::controller::pod::Pod;
 use super::api::Api;
 use super::controller::Controller;
 use super::history::History;
-use super::kubelet::{Nodes, containers, node_name};
+use super::kubelet::{Nodes, containers};
 use super::network::{Answer, Call, Change, Network, Request};
 use super::rules::Rules;
 use super::setting::Setting;
@@ -134,11 +134,6 @@ impl World {
 
     pub(super) fn now(&self) -> Instant {
         Instant::from_nanos(self.history.steps * 1_000_000)
-    }
-
-    pub(super) fn bad_nodes(&self) -> BTreeSet<String> {
-        let nodes = self.nodes.nodes.iter().enumerate();
-        nodes.filter(|(_, node)| node.is_cordoned).map(|(at, _)| node_name(at)).collect()
     }
 
     // === network ===

@@ -8,6 +8,9 @@ use proptest::strategy::ValueTree;
 
 use super::tests::{group, pod};
 use super::*;
+use crate::controller::critical::Mark;
+use crate::controller::node::Node;
+use crate::controller::notice::Notice;
 use crate::controller::pod::{Container, State};
 
 /// The version of every record.
@@ -24,7 +27,7 @@ struct Known {
     pod: Pod,
     has_fallen: bool,
     is_settled: bool,
-    is_on_bad_node: bool,
+    node: Option<Node>,
 }
 
 /// Anything that a controller may see.
@@ -36,7 +39,9 @@ struct Any {
     version: Option<u64>,
     seen_stopped: BTreeSet<String>,
     told: BTreeSet<(String, u64)>,
+    is_missing: bool,
     may_delete: bool,
+    deletes_max: usize,
 }
 
 impl Any {
@@ -48,10 +53,12 @@ impl Any {
             pods: &seen,
             record: &self.record,
             version: self.version,
+            is_missing: self.is_missing,
             seen_stopped: &self.seen_stopped,
             told: &self.told,
             now: NOW,
             deletes_from,
+            deletes_max: self.deletes_max,
         })
     }
 
@@ -77,7 +84,7 @@ impl Any {
         match (self.known(&place.uid), promote_after) {
             (None, PromoteAfter::Removed) => true,
             (None, PromoteAfter::Stopped) => self.seen_stopped.contains(&place.uid),
-            (Some(known), PromoteAfter::Stopped) => known.pod.is_stopped() && !known.is_fit(),
+            (Some(known), PromoteAfter::Stopped) => known.is_stopped() && !known.is_fit(),
             (Some(known), PromoteAfter::Removed) if known.has_fallen || known.pod.has_ended => true,
             (Some(known), PromoteAfter::Removed) => known.pod.is_deleting && *handover == Handover::DrainFirst,
         }
@@ -85,7 +92,10 @@ impl Any {
 
     /// Whether a fit pod may have to leave its place.
     fn may_be_sent_away(&self) -> bool {
-        let is_wanted = |known: &Known| known.pod.is_wanted && self.record.place_of(&known.pod.uid).is_none();
+        let request = self.group.switchover.as_ref();
+        let is_asked = |known: &Known| request.is_some_and(|request| request.to == known.pod.name);
+        let is_wanted =
+            |known: &Known| (known.pod.is_wanted || is_asked(known)) && self.record.place_of(&known.pod.uid).is_none();
         self.record.places.len() > self.group.active || self.pods.iter().any(is_wanted)
     }
 
@@ -95,6 +105,7 @@ impl Any {
         for write in &plan.writes {
             if let Write::Record(record) = write {
                 (self.record, self.version) = (record.clone(), Some(self.version.unwrap_or(VERSION) + 1));
+                self.is_missing = false;
             }
             if let Write::Tell { uid, token } = write {
                 self.told.insert((uid.clone(), *token));
@@ -130,8 +141,13 @@ impl Known {
             pod: &self.pod,
             fallen: self.has_fallen.then_some("main"),
             is_settled: self.is_settled,
-            is_on_bad_node: self.is_on_bad_node,
+            node: self.node.as_ref(),
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let is_out = self.node.as_ref().is_some_and(|node| node.is_out_of_service);
+        self.pod.is_stopped() || (self.pod.is_deleting && is_out)
     }
 }
 
@@ -144,18 +160,24 @@ fn known(number: usize) -> impl Strategy<Value = Known> {
     let marks = (label, option::of(select(vec![5, VERSION])), often(150), -1_i64..2);
     let life = (often(800), often(200), often(100), often(900));
     let state = select(vec![State::Running, State::Running, State::Ended, State::Waiting, State::Lost]);
-    (marks, life, vec(state, 1..3), often(150), often(600), often(200)).prop_map(
-        move |((label, token, is_wanted, priority), life, states, has_fallen, is_settled, is_on_bad_node)| {
+    let nodes = option::of((often(300), often(300)).prop_map(|(is_bad, is_out_of_service)| Node {
+        name: "n1".to_owned(),
+        is_bad,
+        is_out_of_service,
+    }));
+    (marks, life, vec(state, 1..3), often(150), often(600), nodes).prop_map(
+        move |((label, token, is_wanted, priority), life, states, has_fallen, is_settled, node_seen)| {
             let (is_ready, is_deleting, has_ended, is_bound) = life;
             let labels = label.map(|value| ("role".to_owned(), value.to_owned())).into_iter().collect();
             let name = |at: usize| if at == 0 { "main".to_owned() } else { "beside".to_owned() };
-            let container = |(at, state)| Container { name: name(at), is_marked: at == 0, state, restarts: 0 };
+            let mark = |at| if at == 0 { vec![Mark::default()] } else { Vec::new() };
+            let container = |(at, state)| Container { name: name(at), variables: mark(at), state, restarts: 0 };
             let containers = states.into_iter().enumerate().map(container).collect();
             let node = is_bound.then(|| "n1".to_owned());
             let plain = pod(&format!("p{number}"));
             let pod =
                 Pod { labels, token, is_wanted, priority, is_ready, is_deleting, has_ended, node, containers, ..plain };
-            Known { pod, has_fallen, is_settled, is_on_bad_node }
+            Known { pod, has_fallen, is_settled, node: node_seen }
         },
     )
 }
@@ -163,13 +185,20 @@ fn known(number: usize) -> impl Strategy<Value = Known> {
 fn any_group() -> impl Strategy<Value = Group> {
     let promote_after = select(vec![PromoteAfter::Removed, PromoteAfter::Stopped]);
     let handover = select(vec![Handover::DrainFirst, Handover::StopFirst]);
-    (1_usize..4, promote_after, handover, any::<bool>()).prop_map(|(active, promote_after, handover, is_told)| Group {
-        active,
-        promote_after,
-        handover,
-        is_told,
-        ..group()
-    })
+    let switchover = option::weighted(
+        0.2,
+        (0_usize..8).prop_map(|number| Switchover { to: format!("p{number}"), request: "r1".to_owned() }),
+    );
+    (1_usize..4, promote_after, handover, any::<bool>(), switchover).prop_map(
+        |(active, promote_after, handover, is_told, switchover)| Group {
+            active,
+            promote_after,
+            handover,
+            notice: is_told.then_some(Notice::Udp { port: 1, payload: None }),
+            switchover,
+            ..group()
+        },
+    )
 }
 
 /// Places of pods that are there, and of some that are gone.
@@ -180,7 +209,7 @@ fn record() -> impl Strategy<Value = Record> {
             let (token, is_told) = rest[number];
             Place { pod: format!("p{number}"), uid: format!("uid-p{number}"), token, is_told }
         };
-        Record { places: numbers.into_iter().map(place).collect(), why: String::new() }
+        Record { places: numbers.into_iter().map(place).collect(), ..Record::default() }
     })
 }
 
@@ -188,15 +217,17 @@ fn any_sight() -> impl Strategy<Value = Any> {
     let pods = prop::sample::subsequence((0..7).collect::<Vec<usize>>(), 0..7)
         .prop_flat_map(|numbers| numbers.into_iter().map(known).collect::<Vec<_>>());
     let stopped = prop::sample::subsequence((0..8).collect::<Vec<usize>>(), 0..8);
-    let (are_told, may_delete, rounds) = (any::<bool>(), often(800), 0_usize..4);
-    (any_group(), pods, option::weighted(0.9, record()), stopped, are_told, may_delete, rounds).prop_map(
-        |(group, pods, record, stopped, are_told, may_delete, rounds)| {
+    let (are_told, course, rounds) = (any::<bool>(), (often(800), often(100), 1_usize..3), 0_usize..4);
+    (any_group(), pods, option::weighted(0.9, record()), stopped, are_told, course, rounds).prop_map(
+        |(group, pods, record, stopped, are_told, (may_delete, is_missing, deletes_max), rounds)| {
+            let is_missing = is_missing && record.is_some();
             let version = record.as_ref().map(|_| VERSION);
             let record = record.unwrap_or_default();
             let told = record.places.iter().filter(|_| are_told);
             let told = told.map(|place| (place.uid.clone(), place.token.unwrap_or(VERSION))).collect();
             let seen_stopped = stopped.into_iter().map(|number| format!("uid-p{number}")).collect();
-            let mut sight = Any { group, pods, record, version, seen_stopped, told, may_delete };
+            let mut sight =
+                Any { group, pods, record, version, seen_stopped, told, is_missing, may_delete, deletes_max };
             // So that all steps on the way are seen often enough.
             for _ in 0..rounds {
                 let plan = sight.plan();
@@ -279,8 +310,11 @@ proptest! {
     }
 
     #[test]
-    fn who_keeps_its_place_is_not_deleted(sight in any_sight()) {
-        for write in &sight.plan().writes {
+    fn who_keeps_its_place_is_not_deleted_and_never_too_many_at_once(sight in any_sight()) {
+        let writes = sight.plan().writes;
+        let deleted = writes.iter().filter(|write| matches!(write, Write::Delete { .. })).count();
+        prop_assert!(deleted <= sight.deletes_max, "{}", deleted);
+        for write in &writes {
             let Write::Delete { uid, .. } = write else { continue };
             let known = sight.known(uid).unwrap();
             let is_recorded = sight.record.place_of(uid).is_some();
@@ -312,12 +346,6 @@ proptest! {
         let ready = sight.pods.iter().filter(|known| known.is_fit() && known.pod.is_ready).count();
         let expected = ready.min(sight.group.active.saturating_sub(unproven.count()));
         prop_assert!(sight.labelled() >= expected, "{} of {}", sight.labelled(), expected);
-    }
-
-    #[test]
-    fn a_group_that_is_paused_is_left_alone(mut sight in any_sight()) {
-        sight.group.is_paused = true;
-        prop_assert_eq!(sight.plan().writes, Vec::new());
     }
 }
 

@@ -2,6 +2,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
+use crate::controller::critical::Mark;
+use crate::controller::group::Selector;
+use crate::controller::node::Nodes;
+use crate::controller::notice::Notice;
 use crate::controller::pod::{Container, State};
 use crate::route::pod_label::Label;
 
@@ -11,14 +15,18 @@ pub fn group() -> Group {
     Group {
         namespace: word("prod"),
         name: word("hapod"),
+        selector: Selector::one("app", "hapod"),
         active: 1,
         label: Label { key: word("role"), active: word("active"), standby: word("standby") },
         promote_after: PromoteAfter::Removed,
         handover: Handover::DrainFirst,
         critical: Vec::new(),
+        mark: Mark::default(),
         delete_grace_s: None,
-        is_told: false,
+        notice: None,
+        order: Order::Priority,
         is_paused: false,
+        switchover: None,
     }
 }
 
@@ -40,7 +48,12 @@ pub fn pod(name: &str) -> Pod {
         is_ready: true,
         ip: Some([10, 0, 0, 7].into()),
         node: Some("n1".to_owned()),
-        containers: vec![Container { name: "main".to_owned(), is_marked: true, state: State::Running, restarts: 0 }],
+        containers: vec![Container {
+            name: "main".to_owned(),
+            variables: vec![Mark::default()],
+            state: State::Running,
+            restarts: 0,
+        }],
     }
 }
 
@@ -54,12 +67,14 @@ struct Scene {
     pods: Vec<Pod>,
     fallen: BTreeMap<String, String>,
     unsettled: BTreeSet<String>,
-    bad_node: BTreeSet<String>,
     record: Record,
     version: Option<u64>,
     seen_stopped: BTreeSet<String>,
     told: BTreeSet<(String, u64)>,
     deletes_from: Instant,
+    deletes_max: usize,
+    is_missing: bool,
+    nodes: Nodes,
 }
 
 const NOW: Instant = Instant::from_nanos(5_000_000_000);
@@ -72,12 +87,14 @@ impl Scene {
             pods: pods.to_vec(),
             fallen: BTreeMap::new(),
             unsettled: BTreeSet::new(),
-            bad_node: BTreeSet::new(),
             record: Record::default(),
             version: None,
             seen_stopped: BTreeSet::new(),
             told: BTreeSet::new(),
             deletes_from: NOW,
+            deletes_max: usize::MAX,
+            is_missing: false,
+            nodes: Nodes::new(),
         }
     }
 
@@ -95,7 +112,7 @@ impl Scene {
                 pod,
                 fallen: self.fallen.get(&pod.name).map(String::as_str),
                 is_settled: !self.unsettled.contains(&pod.name),
-                is_on_bad_node: self.bad_node.contains(&pod.name),
+                node: pod.node.as_ref().and_then(|name| self.nodes.get(name)),
             })
             .collect();
         plan(&Sight {
@@ -103,10 +120,12 @@ impl Scene {
             pods: &seen,
             record: &self.record,
             version: self.version,
+            is_missing: self.is_missing,
             seen_stopped: &self.seen_stopped,
             told: &self.told,
             now: NOW,
             deletes_from: self.deletes_from,
+            deletes_max: self.deletes_max,
         })
     }
 
@@ -116,7 +135,7 @@ impl Scene {
 }
 
 fn record(places: Vec<Place>) -> Record {
-    Record { places, why: String::new() }
+    Record { places, ..Record::default() }
 }
 
 fn place(name: &str) -> Place {
@@ -170,14 +189,12 @@ fn where_nobody_is_ready_the_oldest_is_better_than_nobody() {
 }
 
 #[test]
-fn who_goes_first_is_ready_then_on_a_good_node_then_by_priority_then_the_oldest() {
+fn who_goes_first_is_ready_then_by_priority_then_the_oldest() {
     let mut scene =
         Scene::new(&[pod("a"), pod("b"), Pod { priority: 5, ..pod("c") }, Pod { is_ready: false, ..pod("d") }]);
     assert_eq!(scene.writes(), ["record c@new"]);
-    scene.bad_node.insert("c".to_owned());
+    scene.pods[2].priority = 0;
     assert_eq!(scene.writes(), ["record a@new"]);
-    scene.bad_node.extend(["a".to_owned(), "b".to_owned()]);
-    assert_eq!(scene.writes(), ["record c@new"]);
 }
 
 #[test]
@@ -378,7 +395,7 @@ fn several_places_are_filled_and_keep_their_tokens() {
 #[test]
 fn the_active_one_is_told_once_and_the_record_says_so() {
     let mut scene = Scene::with_a(&[active("a", 20), pod("b")]);
-    scene.group.is_told = true;
+    scene.group.notice = Some(Notice::Udp { port: 1, payload: None });
     assert_eq!(scene.writes(), ["tell a@20"]);
     scene.told.insert(("uid-a".to_owned(), 20));
     assert_eq!(scene.writes(), ["record a@20"]);
@@ -394,9 +411,84 @@ fn the_active_one_is_told_once_and_the_record_says_so() {
 }
 
 #[test]
+fn a_record_that_somebody_has_deleted_is_written_anew_before_anybody_is_labelled() {
+    let mut scene = Scene::with_a(&[pod("a"), pod("b")]);
+    scene.is_missing = true;
+    assert_eq!(scene.writes(), ["record a@20"]);
+    scene.pods.remove(0);
+    assert_eq!(scene.writes(), ["record b@new"], "what is written anew is what is so now");
+}
+
+#[test]
+fn a_request_is_met_once_and_stays_so_when_its_pod_fails_later() {
+    let mut scene = Scene::with_a(&[active("a", 20), pod("b"), pod("c")]);
+    let request = |to: &str| Some(Switchover { to: to.to_owned(), request: "r1".to_owned() });
+    scene.group.switchover = request("c");
+    assert_eq!(scene.writes(), ["standby a", "record c@new"]);
+    let Some(Write::Record(record)) = scene.plan().writes.pop() else { panic!("no record") };
+    assert_eq!(record.request, "r1");
+    (scene.record, scene.version) = (record, Some(21));
+    (scene.pods[0], scene.pods[2]) = (pod("a"), active("c", 21));
+    assert_eq!(scene.writes(), Vec::<String>::new());
+    scene.pods[2].is_deleting = true;
+    assert_eq!(scene.writes(), ["standby c", "record a@new"]);
+    scene.pods[2].is_deleting = false;
+    scene.group.switchover = Some(Switchover { to: "a".to_owned(), request: "r2".to_owned() });
+    assert_eq!(scene.writes(), ["standby c", "record a@new"], "another text is another request");
+}
+
+#[test]
+fn a_request_for_who_is_active_already_is_met_and_one_for_nobody_waits() {
+    let mut scene = Scene::with_a(&[active("a", 20), pod("b")]);
+    let request = |to: &str| Some(Switchover { to: to.to_owned(), request: "r1".to_owned() });
+    scene.group.switchover = request("a");
+    assert_eq!(scene.writes(), ["record a@20"]);
+    scene.group.switchover = request("z");
+    let plan = scene.plan();
+    assert_eq!((plan.writes, plan.waits.as_deref()), (vec![], Some("z was asked for and is not fit to become active")));
+    scene.group.switchover = request("b");
+    scene.pods[1].is_ready = false;
+    let plan = scene.plan();
+    assert_eq!((plan.writes, plan.waits.as_deref()), (vec![], Some("b was asked for and is not fit to become active")));
+}
+
+#[test]
 fn a_group_that_is_paused_is_left_as_it_is() {
-    let mut scene = Scene::with_a(&[active("b", 1)]);
+    let mut scene = Scene::with_a(&[active("b", 3), pod("c")]);
+    assert!(!scene.writes().is_empty());
     scene.group.is_paused = true;
-    assert_eq!(scene.plan().writes, []);
-    assert!(scene.plan().waits.unwrap().contains("paused"));
+    let plan = scene.plan();
+    assert_eq!((plan.writes, plan.waits.as_deref()), (vec![], Some("paused: nothing is changed")));
+}
+
+#[test]
+fn a_pod_on_a_bad_node_goes_last_and_one_that_is_out_of_service_runs_nothing() {
+    let mut scene = Scene::with_a(&[pod("b"), pod("c")]);
+    let node = |name: &str| Node { name: name.to_owned(), is_bad: true, is_out_of_service: false };
+    scene.nodes.insert("n1".to_owned(), node("n1"));
+    scene.pods[1].node = Some("n2".to_owned());
+    assert_eq!(scene.writes(), ["record c@new"]);
+    let mut scene = Scene::with_a(&[active("a", 20), pod("b")]);
+    scene.group.promote_after = PromoteAfter::Stopped;
+    scene.nodes.insert("n1".to_owned(), Node { is_out_of_service: true, ..node("n1") });
+    assert_eq!(scene.writes(), Vec::<String>::new(), "nobody has begun to take its pods away");
+    scene.pods[0].is_deleting = true;
+    assert_eq!(scene.writes(), ["standby a", "record b@new"]);
+}
+
+#[test]
+fn by_age_alone_a_priority_does_not_count() {
+    let mut scene = Scene::with_a(&[pod("b"), pod("c")]);
+    scene.pods[1].priority = 7;
+    assert_eq!(scene.writes(), ["record c@new"]);
+    scene.group.order = Order::Oldest;
+    assert_eq!(scene.writes(), ["record b@new"]);
+}
+
+#[test]
+fn pods_that_crash_together_are_deleted_as_far_as_there_is_room() {
+    let mut scene = Scene::with_a(&[active("a", 20), pod("b"), pod("c"), pod("d")]);
+    scene.fallen.extend(["b", "c", "d"].map(|name| (name.to_owned(), "main".to_owned())));
+    scene.deletes_max = 2;
+    assert_eq!(scene.writes(), ["delete b", "delete c"]);
 }

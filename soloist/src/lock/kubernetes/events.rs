@@ -1,11 +1,18 @@
 //! A watch as the API server sends it: one JSON object a line.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use election::Version;
+use http_body_util::BodyExt;
+use kube::client::Body;
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 
 use super::ObjectName;
 use super::lease::{resource_version, version};
 use super::session::BODY_MAX;
+use crate::error::chain;
 
 /// What one line of a watch says.
 #[derive(Debug, PartialEq)]
@@ -47,9 +54,54 @@ pub fn parse(line: &[u8], place: &ObjectName) -> Result<Event, String> {
     }
 }
 
+/// Why a watch told no more.
+#[derive(Debug, PartialEq)]
+pub enum Cut {
+    /// It broke; what happened since may still be told by another one.
+    Broken(String),
+    /// It told something that cannot be read.
+    Gap(String),
+}
+
+/// The lines of one watch as they come.
+pub struct Feed {
+    body: Body,
+    lines: Lines,
+    complete: VecDeque<Vec<u8>>,
+    end: Instant,
+}
+
+impl Feed {
+    /// One that has to end within `limit`.
+    pub fn new(body: Body, limit: Duration) -> Self {
+        Self { body, lines: Lines::default(), complete: VecDeque::new(), end: Instant::now() + limit }
+    }
+
+    /// The next line, or nothing if the watch has ended in time. No line is lost where nobody waits for the answer.
+    ///
+    /// # Errors
+    /// Nothing more will come.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Cut> {
+        loop {
+            if let Some(line) = self.complete.pop_front() {
+                return Ok(Some(line));
+            }
+            let frame = match timeout_at(self.end, self.body.frame()).await {
+                Err(_) => return Err(Cut::Broken("it did not end in time".into())),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(Cut::Broken(chain(&error))),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            if let Ok(piece) = frame.into_data() {
+                self.complete.extend(self.lines.push(&piece).map_err(Cut::Gap)?);
+            }
+        }
+    }
+}
+
 /// Puts lines together from the pieces in which they come.
 #[derive(Default)]
-pub struct Lines {
+struct Lines {
     rest: Vec<u8>,
 }
 
@@ -58,7 +110,7 @@ impl Lines {
     ///
     /// # Errors
     /// A line that is longer than any Lease.
-    pub fn push(&mut self, piece: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    fn push(&mut self, piece: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         let mut lines = Vec::new();
         let mut pieces = piece.split(|byte| *byte == b'\n').peekable();
         while let Some(part) = pieces.next() {

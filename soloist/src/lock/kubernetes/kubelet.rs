@@ -7,19 +7,17 @@ use std::time::Duration;
 
 use election::Entropy;
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::access::Access;
-use super::events::Lines;
+use super::events::{Cut, Feed};
 use super::rule::{Verb, missing_beside};
 use super::session::{Sessions, request};
 use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS};
 use crate::elector::KernelEntropy;
-use crate::error::chain;
 use crate::patience::{jittered, within};
 
 /// What is watched from the start of a member on waits so long: the member may have to acquire the lock, and another
@@ -118,6 +116,13 @@ enum End {
     Forbidden,
 }
 
+impl From<Cut> for End {
+    fn from(cut: Cut) -> Self {
+        let (Cut::Broken(why) | Cut::Gap(why)) = cut;
+        Self::Broken(why)
+    }
+}
+
 struct Task {
     watched: Watched,
     is_told: Arc<AtomicBool>,
@@ -174,7 +179,13 @@ impl Task {
             StatusCode::FORBIDDEN => return Err(End::Forbidden),
             other => return Err(End::Broken(format!("the API server answered {other}"))),
         }
-        self.follow(response.into_body(), Instant::now() + Duration::from_secs(seconds) + LATE_MAX, judge).await
+        let mut feed = Feed::new(response.into_body(), Duration::from_secs(seconds) + LATE_MAX);
+        while let Some(line) = feed.next().await? {
+            if let Some(word) = judge(&object_of(&line).map_err(End::Broken)?) {
+                return Ok(word);
+            }
+        }
+        Err(End::Over)
     }
 
     /// Without a version: the first event is the object as it is now, and `get` is not needed.
@@ -185,29 +196,6 @@ impl Task {
         let response = session.send(request(Method::GET, path, Vec::new())?).await?;
         session.keep();
         Ok(response)
-    }
-
-    async fn follow<T>(
-        &self,
-        mut body: kube::client::Body,
-        end: Instant,
-        judge: &impl Fn(&Value) -> Option<T>,
-    ) -> Result<T, End> {
-        let mut lines = Lines::default();
-        loop {
-            let frame = match timeout_at(end, body.frame()).await {
-                Err(_) => return Err(End::Broken("it did not end in time".into())),
-                Ok(None) => return Err(End::Over),
-                Ok(Some(Err(error))) => return Err(End::Broken(chain(&error))),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            let Ok(piece) = frame.into_data() else { continue };
-            for line in lines.push(&piece).map_err(End::Broken)? {
-                if let Some(word) = judge(&object_of(&line).map_err(End::Broken)?) {
-                    return Ok(word);
-                }
-            }
-        }
     }
 }
 

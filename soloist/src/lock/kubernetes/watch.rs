@@ -16,12 +16,11 @@ use tokio::time::{Instant, sleep, timeout};
 use super::ObjectName;
 use super::answer::{Answer, Ask, retry_after};
 use super::calls::Calls;
-use super::events::{Event, Lines, parse};
+use super::events::{Cut, Event, Feed, parse};
 use super::hub::Hub;
 use super::rule::Verb;
 use super::session::{BODY_MAX, Sessions, request};
 use crate::elector::KernelEntropy;
-use crate::error::chain;
 use crate::patience::{jittered, within};
 
 /// The server ends a watch after this, and up to as much again: not all members' at once.
@@ -210,25 +209,17 @@ impl Task {
         }
     }
 
-    async fn follow(&mut self, mut body: kube::client::Body, limit: Duration) -> End {
-        let mut lines = Lines::default();
-        let end = Instant::now() + limit;
+    async fn follow(&mut self, body: kube::client::Body, limit: Duration) -> End {
+        let mut feed = Feed::new(body, limit);
         loop {
-            let frame = match tokio::time::timeout_at(end, body.frame()).await {
-                Err(_) => return End::Broken("it did not end in time".into()),
+            let line = match feed.next().await {
+                Ok(Some(line)) => line,
                 Ok(None) => return End::Over,
-                Ok(Some(Err(error))) => return End::Broken(chain(&error)),
-                Ok(Some(Ok(frame))) => frame,
+                Err(Cut::Broken(why)) => return End::Broken(why),
+                Err(Cut::Gap(why)) => return End::Gap(why),
             };
-            let Ok(piece) = frame.into_data() else { continue };
-            let complete = match lines.push(&piece) {
-                Ok(complete) => complete,
-                Err(why) => return End::Gap(why),
-            };
-            for line in complete {
-                if let Some(end) = self.take(&line) {
-                    return end;
-                }
+            if let Some(end) = self.take(&line) {
+                return end;
             }
         }
     }
