@@ -210,7 +210,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 }
             }
             if shows_the_lock {
-                self.publish_previous();
+                self.publish_history();
             }
             (slot, input) = self.next_input().await;
         }

@@ -6,10 +6,10 @@ use clap::Args;
 use election::{Activation, Claim, Holder};
 use serde::Serialize;
 
-use super::history::gap_ms;
 use super::operate::asking::{self, no};
 use super::operate::print::{Colour, Format, SCHEMA, coloured, from_to_us, ms};
 use super::operate::{self, Target};
+use crate::chronicle::gap_ms;
 use crate::error::Failure;
 use crate::lock::board::{Board, Look, Wish};
 use crate::settings;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Number;
 
 use crate::spell;
+pub(in crate::cli) use crate::spell::{from_to_us, ms, time_or_mark as time};
 
 /// The version of all JSON that the verbs print; a field that changes its meaning would raise it.
 pub(in crate::cli) const SCHEMA: u32 = 1;
@@ -87,11 +88,6 @@ impl Lease {
     }
 }
 
-/// A wall-clock time as programs read it.
-pub(in crate::cli) fn time(unix_us: u64) -> String {
-    spell::time(unix_us).unwrap_or_else(|| "?".to_owned())
-}
-
 /// A time for people: seconds will do.
 pub(in crate::cli) fn short_time(unix_us: u64) -> String {
     let timestamp = i64::try_from(unix_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
@@ -121,16 +117,6 @@ pub(in crate::cli) fn span(length: Duration) -> String {
     format!("{whole:#}")
 }
 
-/// Milliseconds with a fraction, from microseconds.
-pub(in crate::cli) fn ms(us: i64) -> f64 {
-    us as f64 / 1_000.0
-}
-
-/// Microseconds from one wall-clock time to another; negative where the clocks say so.
-pub(in crate::cli) fn from_to_us(from_us: u64, to_us: u64) -> i64 {
-    i64::try_from(i128::from(to_us) - i128::from(from_us)).unwrap_or(i64::MAX)
-}
-
 /// A word of a shell's command line.
 pub(in crate::cli) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':' | '@' | '%' | '+');
@@ -158,10 +144,5 @@ mod tests {
         assert_eq!(quoted("/srv/app.lock"), "/srv/app.lock");
         assert_eq!(quoted("/a b/it's"), r"'/a b/it'\''s'");
         assert_eq!(quoted(""), "''");
-    }
-
-    #[test]
-    fn clocks_that_differ_give_a_negative_gap() {
-        assert_eq!(ms(from_to_us(2_000, 500)), -1.5);
     }
 }
