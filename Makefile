@@ -25,7 +25,7 @@ demo: ## See it work: three members, and everything that can happen to the activ
 check: lint unit process ## All tests that need neither root nor other tools
 
 .PHONY: test
-test: tools check root cluster consul nodes docs deny small-demo ## All tests; installs what it needs, needs root
+test: tools check dashboard root cluster consul nodes docs deny small-demo ## All tests; installs what it needs, needs root
 	@echo "all tests passed"
 
 .PHONY: lint
@@ -51,6 +51,11 @@ root: ## Tests that need root: mounts, namespaces, cgroups, other users
 .PHONY: docs
 docs: ## The API documentation builds without a warning
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+.PHONY: dashboard
+dashboard: ## The page of --http in a real Chromium; its pictures are in out/dashboard
+	cargo build --locked -p soloist
+	cd testkit/dashboard && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node --test --test-timeout=120000
 
 .PHONY: small-demo
 small-demo: ## The demo, a round of each kind

@@ -8,6 +8,8 @@ const last = { status: null, history: null, lease: null, leaseAt: 0, skew: 0 };
 /** What a bar is full with: what was left right after the last renewal. */
 const bar = { full: 0, key: "" };
 const SAID_MAX = 100;
+/** As many handovers are shown unless more are asked for. */
+const ROWS = 10;
 const RETRY_MIN_MS = 250, RETRY_MAX_MS = 4000;
 /** Longer silence than this, with a comment or an event each 15 s, is a dead connection. */
 const SILENCE_MAX_MS = 40000;
@@ -193,7 +195,7 @@ function showLease() {
   const shown = leaseNow();
   const track = $("lease"), fill = $("lease-fill");
   if (!shown) {
-    say($("lease-label"), "lease: nobody holds one");
+    say($("lease-label"), line.lostAt === null ? "lease: nobody holds one" : "lease: not known while the connection is lost");
     say($("lease-value"), "");
     fill.style.transition = "none";
     fill.style.transform = "scaleX(0)";
@@ -245,6 +247,8 @@ function partsOf(before, change) {
 }
 
 const total = (parts) => parts.reduce((sum, one) => sum + (one.part === "stop" ? 0 : one.length), 0);
+/** Who started the workload knows how long that took; others know the time up to the write. */
+const lengthOf = (parts) => span(total(parts)) + (parts.some((one) => one.part === "whole") ? " + start" : "");
 const drawn = (parts) => parts.reduce((sum, one) => sum + one.length, 0);
 
 /** So long that most bars can be compared: one that is far longer is cut, and says so. */
@@ -278,7 +282,7 @@ function showHandovers(history) {
   const rows = changes.map((change, index) => {
     const before = changes[index - 1], parts = all[index];
     const gap = make("td", { "data-label": "gap before it", class: "gap" });
-    if (parts) gap.append(make("span", { class: "number" }, span(total(parts))), gapBar(parts, scale));
+    if (parts) gap.append(make("span", { class: "number" }, lengthOf(parts)), gapBar(parts, scale));
     else gap.append(make("span", { class: "quiet" }, before ? "not proven" : "-"));
     return make("tr", {},
       make("td", { "data-label": "since", class: "time" }, make("time", { datetime: change.from, title: change.from }, clock(ms(change.from)))),
@@ -287,11 +291,14 @@ function showHandovers(history) {
       gap,
       make("td", { "data-label": "why" }, make("span", {}, change.why, before && before.end && !change.why.includes(before.end) ? make("small", {}, "before: " + before.end) : null)));
   }).reverse();
-  $("handovers").tBodies[0].replaceChildren(...rows);
+  const isAll = $("all").getAttribute("aria-expanded") === "true";
+  $("handovers").tBodies[0].replaceChildren(...(isAll ? rows : rows.slice(0, ROWS)));
+  $("all").hidden = rows.length <= ROWS;
+  say($("all"), isAll ? "Show the newest" : "Show all " + rows.length);
   $("handovers").hidden = $("legend").hidden = rows.length === 0;
   $("no-handovers").hidden = rows.length > 0;
   const parts = all[all.length - 1];
-  say($("last-gap"), parts ? span(total(parts)) : "-");
+  say($("last-gap"), parts ? lengthOf(parts) : "-");
   showLanes();
 }
 
@@ -429,6 +436,11 @@ $("pause").addEventListener("click", async () => {
 $("resume").addEventListener("click", async () => {
   if (await ask("/resume", {})) outcome("good", "Accepted: the pause ends.");
 });
+$("all").addEventListener("click", () => {
+  const isAll = $("all").getAttribute("aria-expanded") === "true";
+  $("all").setAttribute("aria-expanded", String(!isAll));
+  showHandovers(last.history);
+});
 $("act").addEventListener("submit", (event) => event.preventDefault());
 
 // === the connection ===
@@ -466,6 +478,8 @@ function lost() {
   say($("lost"), "This member does not answer since " + clock(now() - (performance.now() - line.lostAt)) + ": what is shown is old. Trying again ...");
   for (const id of ["switchover", "pause", "resume"]) $(id).disabled = true;
   last.lease = null;
+  document.body.classList.add("stale");
+  kind(document.querySelector(".hero"), "none");
   showLease();
   clearTimeout(line.timer);
   line.timer = setTimeout(connect, line.wait);
