@@ -216,7 +216,8 @@ fn no_header_of_any_answer_carries_the_name() {
     let (stand, orders) = Plan::unix().put_up();
     stand.activate(in_a_while());
     let asked = elector(orders, refusal(RefusalKind::WrongMember));
-    let paths = ["/active", "/healthz", "/readyz", "/readyz?role=active", "/status", "/history", "/metrics", "/", "/nowhere"];
+    let paths =
+        ["/active", "/healthz", "/readyz", "/readyz?role=active", "/status", "/history", "/metrics", "/", "/nowhere"];
     let mut heads: Vec<String> = paths.iter().map(|path| stand.get(path).head).collect();
     heads.push(stand.post("/resume", "{}").head);
     heads.push(stand.post("/pause", "{").head);
