@@ -30,7 +30,14 @@ fn with_input(mut command: Command, input: &str) -> Result<Output> {
 }
 
 /// An active member and a standby, with what a scrape of each says.
-fn pages() -> Result<(Group, [Member; 2], [Server; 2], [String; 2])> {
+struct Stand {
+    group: Group,
+    _members: [Member; 2],
+    active: Server,
+    pages: [String; 2],
+}
+
+fn stand() -> Result<Stand> {
     let group = Group::new()?;
     let serve = ["--http", "127.0.0.1:0"];
     let a = Member::spawn(&group, "a", &serve, &[])?;
@@ -42,8 +49,9 @@ fn pages() -> Result<(Group, [Member; 2], [Server; 2], [String; 2])> {
         |server: &Server| server.get("/metrics").is_ok_and(|page| page.body.contains("\nsoloist_fencing_token 1\n"));
     wait_until("both to know the holder", LIMIT, || servers.iter().all(knows_token))?;
     let page = |server: &Server| server.get("/metrics").map(|answer| answer.body);
-    let texts = [page(&servers[0])?, page(&servers[1])?];
-    Ok((group, [a, b], servers, texts))
+    let pages = [page(&servers[0])?, page(&servers[1])?];
+    let [active, _] = servers;
+    Ok(Stand { group, _members: [a, b], active, pages })
 }
 
 /// Whether promtool's parser of OpenMetrics takes the page. It wants a time behind each sample.
@@ -61,13 +69,13 @@ fn is_openmetrics(page: &str, folder: &Path) -> Result<bool> {
 
 #[test]
 fn promtool_reads_the_page_as_openmetrics() -> Result<()> {
-    let (group, _members, _, pages) = pages()?;
-    for page in &pages {
-        ensure!(is_openmetrics(page, group.folder())?, "{page}");
+    let stand = stand()?;
+    for page in &stand.pages {
+        ensure!(is_openmetrics(page, stand.group.folder())?, "{page}");
     }
     // It does tell what is none.
-    for broken in [pages[0].replace("# EOF\n", ""), pages[0].replacen(" counter\n", " count\n", 1)] {
-        ensure!(!is_openmetrics(&broken, group.folder())?, "{broken}");
+    for broken in [stand.pages[0].replace("# EOF\n", ""), stand.pages[0].replacen(" counter\n", " count\n", 1)] {
+        ensure!(!is_openmetrics(&broken, stand.group.folder())?, "{broken}");
     }
     Ok(())
 }
@@ -96,8 +104,8 @@ fn in_the_older_format(page: &str) -> String {
 
 #[test]
 fn promtool_finds_nothing_to_complain_about_names_and_units() -> Result<()> {
-    let (_group, _members, _, pages) = pages()?;
-    for page in &pages {
+    let stand = stand()?;
+    for page in &stand.pages {
         let mut command = promtool()?;
         command.args(["check", "metrics"]);
         let output = with_input(command, &in_the_older_format(page))?;
@@ -114,7 +122,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn rules_and_documents_know_the_metrics_that_there_are() -> Result<()> {
-    let (_group, _members, _, pages) = pages()?;
+    let stand = stand()?;
     let samples: String =
         pages[0].lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
     let shown = metrics_in(&samples);
@@ -153,8 +161,8 @@ fn every_alert_has_its_entry_in_the_runbook() -> Result<()> {
 
 #[test]
 fn a_scrape_takes_at_most_two_milliseconds() -> Result<()> {
-    let (_group, _members, [server, _], _) = pages()?;
-    let mut connection = server.connect()?;
+    let stand = stand()?;
+    let mut connection = stand.active.connect()?;
     let mut took: Vec<Duration> = Vec::with_capacity(SCRAPES);
     for _ in 0..SCRAPES {
         let since = Instant::now();
