@@ -124,7 +124,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 fn rules_and_documents_know_the_metrics_that_there_are() -> Result<()> {
     let stand = stand()?;
     let samples: String =
-        pages[0].lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        stand.pages[0].lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
     let shown = metrics_in(&samples);
     let rules = std::fs::read_to_string(root().join("examples/prometheus/soloist-alerts.yml"))?;
     let asked = metrics_in(&rules);
