@@ -57,7 +57,7 @@ docs: ## The API documentation builds without a warning
 .PHONY: dashboard
 dashboard: ## The page of --http in a real Chromium; its pictures are in out/dashboard
 	cargo build --locked -p soloist
-	cd testkit/dashboard && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node --test --test-timeout=120000
+	cd testkit/dashboard && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node --test --test-timeout=600000
 
 PROMTOOL := $(or $(TESTBED_CACHE),$(HOME)/.cache/soloist-testbed)/bin/promtool
 

@@ -53,8 +53,9 @@ async function watch(page) {
     window.took = () => [...shown].filter(([token]) => came.has(token)).map(([token, [at, wall]]) => ({
       token, afterEvent: at - came.get(token), afterChange: since.has(token) ? wall - since.get(token) : null,
     }));
-    return new Promise((open) => (source.onopen = open));
+    source.onopen = () => (window.listens = true);
   });
+  await page.waitForFunction(() => window.listens);
   return (token) => page.waitForFunction((token) => {
     const all = window.took();
     return all.some((one) => one.token === token) && all;
@@ -107,16 +108,16 @@ test("the lease drains and is filled by renewals, on both sides", async () => {
     for (const [member, label] of [[a, /stops by itself/], [b, /lease of a/]]) {
       await onPage(browser, member, {}, async (page) => {
         await page.locator("#lease-label", { hasText: label }).waitFor();
-        const rises = await page.evaluate(() => new Promise((done) => {
-          const values = [];
+        await page.evaluate(() => {
+          window.values = [];
           const value = document.getElementById("lease-value");
-          new MutationObserver(() => {
-            values.push(parseFloat(value.textContent));
-            const pairs = values.slice(1).map((one, index) => one - values[index]);
-            if (pairs.some((change) => change > 0) && pairs.some((change) => change < 0)) done(true);
-          }).observe(value, { childList: true, characterData: true, subtree: true });
-        }));
-        assert.ok(rises);
+          new MutationObserver(() => window.values.push(parseFloat(value.textContent)))
+            .observe(value, { childList: true, characterData: true, subtree: true });
+        });
+        await page.waitForFunction(() => {
+          const changes = window.values.slice(1).map((one, index) => one - window.values[index]);
+          return changes.some((change) => change > 0) && changes.some((change) => change < 0);
+        });
       });
     }
   } finally {
@@ -268,6 +269,7 @@ async function handOver(from, to) {
   await from.isActive(2);
   const answer = await fetch(`${from.url}/switchover`, {
     method: "POST",
+    signal: AbortSignal.timeout(20_000),
     headers: { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" },
     body: JSON.stringify({ to: to.name }),
   });

@@ -65,7 +65,7 @@ class Member {
   }
 
   async ask(path) {
-    return (await fetch(this.url + path)).json();
+    return (await fetch(this.url + path, { signal: AbortSignal.timeout(LIMIT_MS) })).json();
   }
 
   /** Listens until the status is such. */
