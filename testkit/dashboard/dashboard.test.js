@@ -48,8 +48,12 @@ async function watch(page) {
       if (role === "active" && !since.has(token)) since.set(token, Date.parse(at));
     });
     const text = document.getElementById("token");
-    new MutationObserver(() => shown.set(Number(text.textContent), [performance.now(), Date.now()]))
-      .observe(text, { childList: true, characterData: true, subtree: true });
+    const first = Number(text.textContent);
+    const note = () => {
+      const token = Number(text.textContent);
+      if (token > first && !shown.has(token)) shown.set(token, [performance.now(), Date.now()]);
+    };
+    new MutationObserver(note).observe(text, { childList: true, characterData: true, subtree: true });
     window.took = () => [...shown].filter(([token]) => came.has(token)).map(([token, [at, wall]]) => ({
       token, afterEvent: at - came.get(token), afterChange: since.has(token) ? wall - since.get(token) : null,
     }));
@@ -258,6 +262,25 @@ test("text of others becomes no markup, and nothing foreign runs", async () => {
       });
       assert.equal(tried, "TypeError");
       await page.waitForFunction(() => window.violations.shift() === "require-trusted-types-for");
+    });
+  } finally {
+    await group.end();
+  }
+});
+
+test("all slots are shown where several may be active", async () => {
+  const group = new Group();
+  try {
+    const options = ["--active", "2"];
+    const members = [];
+    for (const name of ["a", "b", "c"]) members.push(await group.start(name, { options }));
+    await onPage(browser, members[2], {}, async (page) => {
+      await headline(page, "2 of at most 2 are active");
+      assert.match(await page.textContent("#slots"), /^slot 1: [abc], token \d+slot 2: [abc], token \d+$/);
+      await page.locator("#members tr.holder").nth(1).waitFor();
+      await page.locator("#members tbody tr").nth(2).waitFor();
+      assert.equal(await page.locator("#members tr.holder").count(), 2);
+      await picture(page, "slots");
     });
   } finally {
     await group.end();

@@ -1,5 +1,6 @@
 //! The page for people, and what it is told besides the status.
 
+use election::{Attempt, Vigil};
 use serde_json::{Value, json};
 
 use super::*;
@@ -124,6 +125,25 @@ fn who_asks_hears_of_the_lease_and_the_history_as_well() {
     assert_eq!(next(&mut client).0, "lease");
     let (name, history) = next(&mut client);
     assert_eq!((name.as_str(), history), ("history", stand.get("/history").json()));
+}
+
+#[test]
+fn lease_of_another_and_a_wait_are_told_by_their_age() {
+    let stand = Stand::up();
+    let second = Duration::from_secs(1);
+    stand.publisher.update(|snapshot| {
+        let attempt = Attempt { count: 1, random: 1 };
+        snapshot.heard = Some((attempt, clock::now() - second * 3));
+        snapshot.vigil = Some(Vigil { since: clock::now() - second * 5, until: clock::now() + second * 40 });
+    });
+    let mut client = listen(&stand, "?with=lease");
+    next(&mut client);
+    let (_, lease) = next(&mut client);
+    let ms = |field: &str| lease[field].as_u64().unwrap();
+    assert!((3_000..23_000).contains(&ms("heard_ms")), "{lease}");
+    assert!((20_000..=40_000).contains(&ms("wait_ms")), "{lease}");
+    assert!((44_900..45_100).contains(&ms("wait_of_ms")), "{lease}");
+    assert_eq!(ms("valid_for_ms"), 0);
 }
 
 #[test]
