@@ -383,11 +383,12 @@ function showActions(status) {
   $("switchover").disabled = !can || others.length === 0;
   $("pause").disabled = !can;
   $("resume").disabled = !can || !status.paused_until;
+  const elsewhere = actives(status).map((one) => one.holder).filter((name) => name !== status.name);
   say($("act-hint"), can
     ? "Requests need the token of --http-token-file. It stays in this page, and is gone when you close or reload it."
-    : status.holder && status.holder !== status.name
-      ? "Only the active member takes requests: open the page of " + status.holder + "."
-      : "Only the active member takes requests, and this one is " + status.role + ".");
+    : elsewhere.length
+      ? "Only an active member takes requests: open the page of " + elsewhere.join(" or ") + "."
+      : "Only an active member takes requests, and this one is " + status.role + ".");
 }
 
 async function ask(path, body) {
