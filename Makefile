@@ -176,7 +176,7 @@ tools: ## Install what the tests need
 	scripts/install-tools
 
 .PHONY: testbed
-testbed: ## Build the real etcd, Kubernetes and Consul of the testbed, once; 40 minutes on two busy cores
+testbed: ## Build the real etcd, Kubernetes, Consul and promtool, once; 45 minutes on two busy cores
 	@testbed/packages
 	@testbed/build
 
