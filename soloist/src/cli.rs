@@ -3,6 +3,7 @@
 mod access;
 mod controller;
 mod demo;
+mod explain;
 mod failover;
 mod history;
 mod membership;
@@ -69,6 +70,8 @@ enum Verb {
     Resume(pause::ResumeArguments),
     /// Replace a holder that is gone without a proof, on your word
     Failover(failover::Arguments),
+    /// Show what follows from a lease: how long nobody is active after each kind of failure, and why
+    Explain(explain::Arguments),
     /// See it work: three members, and everything that can happen to the active one
     Demo(demo::Arguments),
     #[command(hide = true, about = "The workload of the demo")]
@@ -130,6 +133,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Pause(arguments) => pause::pause(&arguments),
         Verb::Resume(arguments) => pause::resume(&arguments),
         Verb::Failover(arguments) => failover::main(&arguments),
+        Verb::Explain(arguments) => explain::main(arguments),
         Verb::Demo(arguments) => demo::main(&arguments),
         Verb::DemoServer(arguments) => demo::serve(&arguments),
         Verb::K8sAwaitElection { command } => Ok(k8s_await_election::main(command)),

@@ -11,6 +11,11 @@ pub fn time(unix_us: u64) -> Option<String> {
     Some(format!("{time:.6}"))
 }
 
+/// A length in milliseconds, to the microsecond.
+pub fn ms(length: Duration) -> f64 {
+    length.as_micros() as f64 / 1_000.0
+}
+
 /// A length in seconds, whole where it is whole: 15, not 15.0.
 pub fn seconds(length: Duration) -> Option<Number> {
     if length.subsec_nanos() == 0 { Some(length.as_secs().into()) } else { Number::from_f64(length.as_secs_f64()) }

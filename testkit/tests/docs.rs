@@ -135,6 +135,19 @@ fn every_verb_of_the_documents_does_what_it_says() {
     }
 }
 
+#[test]
+fn every_explanation_of_the_documents_is_given() {
+    let shown: Vec<_> =
+        commands("soloist").into_iter().filter(|(_, line)| line.starts_with("soloist explain")).collect();
+    assert!(shown.len() >= 2, "{shown:?}");
+    for (document, line) in shown {
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = shell(folder.path(), &line).output().expect("a verb");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("to spare"), "{document}: {line}: {output:?}");
+    }
+}
+
 /// Two members, of which the active one serves HTTP at `address`, and knows of the other.
 fn serving(folder: &Path, address: &str) -> [Standing; 2] {
     let options = format!("--http {address} --http-token-file ./token");

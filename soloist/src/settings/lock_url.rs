@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::Store;
 use crate::error::{Code, Failure};
 use crate::lock::consul::{self, Server};
 use crate::lock::kubernetes::{Kind, ObjectName};
@@ -77,6 +78,15 @@ impl Place {
             Place::File(file) => file.name(),
             Place::Kubernetes(object) => object.name.clone(),
             Place::Consul(consul) => consul.prefix.rsplit('/').next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// What keeps it.
+    pub fn store(&self) -> Store {
+        match self {
+            Place::File(_) => Store::File,
+            Place::Kubernetes(_) => Store::Kubernetes,
+            Place::Consul(_) => Store::Consul,
         }
     }
 
