@@ -6,6 +6,7 @@ mod demo;
 mod explain;
 mod failover;
 mod history;
+mod list;
 mod membership;
 pub(crate) mod operate;
 mod pause;
@@ -60,6 +61,8 @@ enum Verb {
     Controller(Box<controller::Arguments>),
     /// Show who is active, since when, and who else is there
     Status(status::Arguments),
+    /// Show all groups that can be seen: in a folder, in namespaces, or below a prefix of Consul
+    List(list::Arguments),
     /// Show who was active when, why, and the gaps between
     History(history::Arguments),
     /// Make another member the active one
@@ -128,6 +131,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Sidecar(arguments) => sidecar::main(*arguments),
         Verb::Controller(arguments) => controller::main(*arguments),
         Verb::Status(arguments) => status::main(&arguments),
+        Verb::List(arguments) => list::main(arguments),
         Verb::History(arguments) => history::main(&arguments),
         Verb::Switchover(arguments) => switchover::main(&arguments),
         Verb::Pause(arguments) => pause::pause(&arguments),

@@ -9,6 +9,7 @@ mod http;
 mod lock_url;
 mod name;
 pub mod notify;
+mod realm;
 mod route;
 mod slots;
 mod store;
@@ -32,6 +33,7 @@ pub use command::check as check_command;
 pub use http::{Address, Http, socket_path};
 pub use lock_url::{ConsulPlace, FilePlace, Place, of_slot, only_one, place};
 pub(crate) use lock_url::{is_label, is_subdomain};
+pub use realm::Realm;
 pub use store::{Store, store};
 pub use variables::warn_about_unknown_variables;
 

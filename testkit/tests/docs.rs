@@ -110,7 +110,7 @@ fn standing(folder: &Path, name: &str, options: &str) -> Standing {
 
 #[test]
 fn every_verb_of_the_documents_does_what_it_says() {
-    let verbs = ["status", "history", "switchover", "pause", "resume", "failover"];
+    let verbs = ["status", "list", "history", "switchover", "pause", "resume", "failover"];
     let is_verb = |line: &str| verbs.iter().any(|verb| line.starts_with(&format!("soloist {verb} ")));
     let shown: Vec<_> = commands("soloist").into_iter().filter(|(_, line)| is_verb(line)).collect();
     assert!(shown.len() >= verbs.len(), "{shown:?}");
@@ -128,6 +128,7 @@ fn every_verb_of_the_documents_does_what_it_says() {
             of = document.clone();
         }
         let local = line.replace("/srv/app/app.lock", "./app.lock").replace("./x.lock", "./app.lock");
+        let local = local.replace("list /srv/app", "list .");
         let output = shell(folder.path(), &local).output().expect("a verb");
         // The holder of this test is alive.
         let expected = if line.starts_with("soloist failover") { 1 } else { 0 };

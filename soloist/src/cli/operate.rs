@@ -6,6 +6,7 @@ pub(super) mod fake;
 mod place;
 pub(super) mod print;
 mod slots;
+pub(super) mod survey;
 
 use std::future::Future;
 
@@ -34,7 +35,7 @@ pub(super) struct Common {
     #[command(flatten)]
     access: access::Arguments,
     /// A table for people, or JSON for programs
-    #[arg(long, env = "SOLOIST_OUTPUT", default_value = "table", value_name = "FORMAT")]
+    #[arg(long, short, env = "SOLOIST_OUTPUT", default_value = "table", value_name = "FORMAT")]
     pub output: Format,
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use election::{Evidence, Nonce, Seen, Version};
+use election::Nonce;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -192,10 +192,7 @@ impl Board for ConsulBoard {
         Ok(match lock {
             Some(entry) if entry.is_of_another_use() => return Err(LockError::Denied(another_use(&entry.key))),
             Some(entry) => Look { seen: entry.seen(None), history: entry.history(), members, written_unix_us: None },
-            None => {
-                let seen = Seen { version: Version::ABSENT, record: None, evidence: Evidence::None };
-                Look { seen, history: Vec::new(), members, written_unix_us: None }
-            }
+            None => Look::at_nothing(members),
         })
     }
 
