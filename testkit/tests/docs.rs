@@ -89,6 +89,11 @@ impl Drop for Standing {
     }
 }
 
+/// What goes on until it is ended leaves in order when it is.
+fn for_a_moment(line: &str) -> String {
+    format!("timeout --preserve-status --signal=TERM 1 {line}")
+}
+
 /// Starts a member and waits until `status` shows it.
 fn standing(folder: &Path, name: &str, options: &str) -> Standing {
     let line = format!("exec soloist run --lock ./app.lock --name {name} {options} -- sleep 1000");
@@ -129,6 +134,7 @@ fn every_verb_of_the_documents_does_what_it_says() {
         }
         let local = line.replace("/srv/app/app.lock", "./app.lock").replace("./x.lock", "./app.lock");
         let local = local.replace("list /srv/app", "list .");
+        let local = if line.contains("--watch") { for_a_moment(&local) } else { local };
         let output = shell(folder.path(), &local).output().expect("a verb");
         // The holder of this test is alive.
         let expected = if line.starts_with("soloist failover") { 1 } else { 0 };

@@ -56,8 +56,8 @@ fn only_leases_of_soloist_are_listed_in_one_namespace_or_in_all() -> Result<()> 
     cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": many}))?;
 
     let (one, two) = (format!("kubernetes://{here}/one"), format!("kubernetes://{there}/two"));
-    assert_eq!(listed(&[&format!("kubernetes://{here}/")])?, [one.clone()]);
-    assert_eq!(listed(&[&format!("kubernetes://{there}")])?, [two.clone()]);
+    assert_eq!(listed(&[&format!("kubernetes://{here}/")])?, std::slice::from_ref(&one));
+    assert_eq!(listed(&[&format!("kubernetes://{there}")])?, std::slice::from_ref(&two));
     let all = listed(&["-A"])?;
     ensure!(all.contains(&one) && all.contains(&two), "{all:?}");
     let output = list(&["kubernetes://default/"])?;

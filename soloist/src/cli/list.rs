@@ -28,7 +28,7 @@ Examples:
 pub(super) struct Arguments {
     /// A folder, kubernetes://NAMESPACE/ (kubernetes:/// for the own one), or consul://HOST:PORT/PREFIX/
     #[arg(value_name = "WHERE")]
-    place: Option<String>,
+    pub(super) place: Option<String>,
     /// In all namespaces of the cluster
     #[arg(long, short = 'A')]
     all_namespaces: bool,

@@ -18,7 +18,7 @@ use super::access;
 use crate::error::{Code, Failure};
 use crate::settings::{self, Place};
 
-pub(super) use self::place::Target;
+pub(super) use self::place::{AnyBoard, Target};
 
 /// Which lock, and how to show what comes of it.
 #[derive(Debug, Args)]
@@ -37,6 +37,19 @@ pub(super) struct Common {
     /// A table for people, or JSON for programs
     #[arg(long, short, env = "SOLOIST_OUTPUT", default_value = "table", value_name = "FORMAT")]
     pub output: Format,
+    /// What it was called as.
+    #[arg(skip)]
+    front: Front,
+}
+
+/// What names a lock on the command line that was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Front {
+    /// A URL.
+    #[default]
+    Own,
+    /// A name and a namespace.
+    Kubectl,
 }
 
 impl Common {
@@ -53,6 +66,11 @@ impl Common {
         }
     }
 
+    /// Is about this lock, whatever else was said.
+    pub fn aim(&mut self, lock: Option<String>, front: Front) {
+        (self.lock, self.group, self.front) = (lock, None, front);
+    }
+
     fn named_group(&self) -> Result<Option<&str>, Failure> {
         self.group.as_deref().map(settings::group_name).transpose()
     }
@@ -61,7 +79,8 @@ impl Common {
         if let Place::Consul(consul) = &lock {
             consul.check_plaintext(self.access.allow_plaintext)?;
         }
-        Ok(Target { slot: self.slot, ..Target::new(self.group.clone(), lock, self.access.clone().into())? })
+        let target = Target::new(self.group.clone(), lock, self.access.clone().into())?;
+        Ok(Target { slot: self.slot, front: self.front, ..target })
     }
 }
 

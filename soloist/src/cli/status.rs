@@ -1,5 +1,7 @@
 //! `soloist status`: who is active, why, since when, and who else is there.
 
+mod watch;
+
 use std::time::Duration;
 
 use clap::Args;
@@ -23,17 +25,28 @@ Without --lock and --group it takes the only lock in the state folder.
 The lock says who is active, not whether that member is still alive: its age
 is shown, and only the other members time it.
 
+With --watch it goes on until q, Ctrl-C or SIGTERM, and leaves with 0. On a
+terminal it is drawn anew in its place; elsewhere each change is a line, with
+--output json a JSON object on a line of its own.
+
 Examples:
   soloist status --lock ./app.lock
-  soloist status --lock ./app.lock --output json")]
+  soloist status --lock ./app.lock --output json
+  soloist status --lock ./app.lock --watch")]
 pub(super) struct Arguments {
     #[command(flatten)]
-    place: operate::Common,
+    pub(super) place: operate::Common,
+    /// Go on showing it
+    #[arg(long, short)]
+    watch: bool,
 }
 
-/// One look; 1 when nobody is active.
+/// One look, or many; 1 when nobody is active.
 pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     let target = arguments.place.target_to_look_at()?;
+    if arguments.watch {
+        return operate::block_on(watch::watch(&target, arguments.place.output));
+    }
     let looks = operate::block_on(async { target.looks(asking::look(&target.board().await?).await?).await })?;
     let now = unix_us();
     let status = Status::of(&target, &looks, now);
@@ -201,15 +214,19 @@ impl Status {
     }
 
     fn headline(&self) -> String {
+        let is_led = self.holder.is_some() || self.slots.iter().any(|slot| slot.holder.is_some());
+        coloured(&self.plain_headline(), if is_led { Colour::Good } else { Colour::Bad })
+    }
+
+    fn plain_headline(&self) -> String {
         if !self.slots.is_empty() {
             let active = self.slots.iter().filter(|slot| slot.holder.is_some()).count();
-            let colour = if active > 0 { Colour::Good } else { Colour::Bad };
-            return coloured(&format!("{active} of at most {} are active", self.slots.len()), colour);
+            return format!("{active} of at most {} are active", self.slots.len());
         }
         match (&self.holder, self.state) {
-            (Some(holder), _) => coloured(&format!("{holder} is active with token {}", self.token()), Colour::Good),
-            (None, "foreign") => coloured("the lock's record is unreadable or somebody else's", Colour::Bad),
-            (None, _) => coloured("nobody is active", Colour::Bad),
+            (Some(holder), _) => format!("{holder} is active with token {}", self.token()),
+            (None, "foreign") => "the lock's record is unreadable or somebody else's".to_owned(),
+            (None, _) => "nobody is active".to_owned(),
         }
     }
 

@@ -165,7 +165,7 @@ impl Announcement {
     }
 
     /// Whether it counts still, or counts already.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         is_within(self.at_unix_ms, ANNOUNCEMENT_LIFE)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::lock::kubernetes::Access;
-use crate::lock::kubernetes::answer::retry_after;
+use crate::lock::kubernetes::answer::{NOT_ACCEPTED, retry_after};
 use crate::lock::kubernetes::session::{Sessions, request};
 use crate::patience::Late;
 
@@ -339,7 +339,7 @@ impl Ask<'_> {
             _ if status.is_success() && self.is_expected(&body) => Answer::Found(Found::Object(body)),
             (StatusCode::NOT_FOUND, _) if is_absent => Answer::Found(Found::Absent),
             (StatusCode::CONFLICT, _) if body["kind"] == "Status" => Answer::Found(Found::Conflict),
-            (StatusCode::UNAUTHORIZED, _) => Answer::Unauthorized(sentence),
+            (StatusCode::UNAUTHORIZED, _) => Answer::Unauthorized(format!("{NOT_ACCEPTED}: {sentence}")),
             (StatusCode::TOO_MANY_REQUESTS, after) => Answer::Throttled(after.unwrap_or(WAIT)),
             (StatusCode::SERVICE_UNAVAILABLE, Some(after)) => Answer::Throttled(after),
             // Admission forbids as well, and no Role helps there.

@@ -13,6 +13,7 @@ use crate::elector::KernelEntropy;
 use crate::error::{Code, Failure};
 use crate::lock::LockError;
 use crate::lock::board::{Asked, Asking, Board, Look, REQUEST_LIFE, Wish};
+use crate::lock::kubernetes::answer::NOT_ACCEPTED;
 
 /// What a store may take for one call.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -24,7 +25,10 @@ pub(in crate::cli) async fn look(board: &impl Board) -> Result<Look, Failure> {
     bounded("read the lock", board.look()).await
 }
 
-pub(super) async fn bounded<T>(what: &str, call: impl Future<Output = Result<T, LockError>>) -> Result<T, Failure> {
+pub(in crate::cli) async fn bounded<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, LockError>>,
+) -> Result<T, Failure> {
     in_time(CALL_LIMIT, what, call).await?.map_err(failed)
 }
 
@@ -37,6 +41,8 @@ pub(super) async fn in_time<T>(limit: Duration, what: &str, call: impl Future<Ou
 /// A store that does not do what it is asked for.
 pub(in crate::cli) fn failed(error: LockError) -> Failure {
     match error {
+        LockError::Denied(ref why) if why.contains(NOT_ACCEPTED) => Failure::new(Code::Permission, error.to_string())
+            .hint("log in anew, or --kubeconfig PATH and --context NAME"),
         LockError::Denied(_) => Failure::new(Code::Permission, error.to_string()).hint(
             "run it as the user of the members, or with what their Role allows: a request is put up beside the lock",
         ),

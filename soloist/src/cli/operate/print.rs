@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table};
 use jiff::{SignedDuration, Timestamp};
+use rustix::termios::Winsize;
 use serde::Serialize;
 use serde_json::Number;
 
@@ -61,9 +62,17 @@ pub(in crate::cli) fn coloured(text: &str, colour: Colour) -> String {
 
 /// How many columns the terminal has, where standard output is one.
 pub(in crate::cli) fn width() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    // A terminal that does not know its size says 0.
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    size().map(|size| usize::from(size.ws_col))
+}
+
+/// How many lines it has.
+pub(in crate::cli) fn height() -> Option<usize> {
+    size().map(|size| usize::from(size.ws_row))
+}
+
+/// A terminal that does not know its size says 0.
+fn size() -> Option<Winsize> {
+    rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0)
 }
 
 /// Columns without any lines, no wider than the terminal.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::Front;
 use super::asking::{self, bounded};
 use super::place::Target;
 use crate::error::{Code, Failure};
@@ -80,7 +81,7 @@ fn keys(server: &Server, prefixes: &[String]) -> Result<Vec<Place>, Failure> {
 async fn one_by_one(places: Vec<Place>, access: &Access) -> Result<Survey, Failure> {
     let (mut looks, mut unreadable) = (Vec::new(), Vec::new());
     for place in places {
-        let target = Target { group: place.name(), lock: place.clone(), slot: None, access: access.clone() };
+        let target = at(place.clone(), access);
         match look(&target).await {
             Ok(Some(look)) => looks.push((place, look)),
             Ok(None) => {}
@@ -92,6 +93,10 @@ async fn one_by_one(places: Vec<Place>, access: &Access) -> Result<Survey, Failu
         }
     }
     Ok(Survey { groups: grouped(looks, access), unreadable })
+}
+
+fn at(lock: Place, access: &Access) -> Target {
+    Target { group: lock.name(), lock, slot: None, access: access.clone(), front: Front::default() }
 }
 
 /// Nothing where the lock is another program's, or gone meanwhile.
@@ -127,7 +132,7 @@ fn grouped(looks: Vec<(Place, Look)>, access: &Access) -> Vec<Group> {
     let group = |(name, place): (String, Place)| {
         let first = by_name.remove(&name)?;
         let looks = std::iter::once(first).chain(of_slots.remove(&name).unwrap_or_default()).collect();
-        Some(Group { target: Target { group: place.name(), lock: place, slot: None, access: access.clone() }, looks })
+        Some(Group { target: at(place, access), looks })
     };
     order.into_iter().filter_map(group).collect()
 }

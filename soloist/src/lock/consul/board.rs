@@ -80,6 +80,11 @@ impl ConsulBoard {
         self.keys().lock()
     }
 
+    /// Whether changes are being told at the moment.
+    pub fn is_told(&self) -> bool {
+        self.hub.news().borrow().is_live
+    }
+
     fn keys(&self) -> &Keys {
         self.calls.keys()
     }

@@ -76,6 +76,11 @@ impl LeaseBoard {
         self.calls.place()
     }
 
+    /// Whether changes are being told at the moment: whoever may not watch the Lease has to look at it.
+    pub fn is_told(&self) -> bool {
+        self.calls.hub().news().borrow().is_live
+    }
+
     fn has_a_lock(&self) -> bool {
         self.watcher.is_none()
     }
