@@ -3,6 +3,7 @@
 mod access;
 mod controller;
 mod demo;
+mod doctor;
 mod explain;
 mod failover;
 mod history;
@@ -74,6 +75,8 @@ enum Verb {
     Resume(pause::ResumeArguments),
     /// Replace a holder that is gone without a proof, on your word
     Failover(failover::Arguments),
+    /// Look for what could keep a group from its promise: permissions, clocks, latency, containment, pods
+    Doctor(doctor::Arguments),
     /// Show what follows from a lease: how long nobody is active after each kind of failure, and why
     Explain(explain::Arguments),
     /// See it work: three members, and everything that can happen to the active one
@@ -142,6 +145,7 @@ fn run(verb: Verb) -> Result<i32, Failure> {
         Verb::Pause(arguments) => pause::pause(&arguments),
         Verb::Resume(arguments) => pause::resume(&arguments),
         Verb::Failover(arguments) => failover::main(&arguments),
+        Verb::Doctor(arguments) => doctor::main(&arguments),
         Verb::Explain(arguments) => explain::main(arguments),
         Verb::Demo(arguments) => demo::main(&arguments),
         Verb::DemoServer(arguments) => demo::serve(&arguments),

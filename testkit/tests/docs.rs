@@ -115,7 +115,7 @@ fn standing(folder: &Path, name: &str, options: &str) -> Standing {
 
 #[test]
 fn every_verb_of_the_documents_does_what_it_says() {
-    let verbs = ["status", "list", "history", "switchover", "pause", "resume", "failover"];
+    let verbs = ["status", "list", "doctor", "history", "switchover", "pause", "resume", "failover"];
     let is_verb = |line: &str| verbs.iter().any(|verb| line.starts_with(&format!("soloist {verb} ")));
     let shown: Vec<_> = commands("soloist").into_iter().filter(|(_, line)| is_verb(line)).collect();
     assert!(shown.len() >= verbs.len(), "{shown:?}");

@@ -17,9 +17,10 @@ pub const NAME: &str = "kubectl-soloist";
 pub(super) const CALLED: &str = "kubectl soloist";
 
 /// The verbs that make sense there, in the order of the help.
-const VERBS: [&str; 8] = ["status", "list", "history", "switchover", "pause", "resume", "failover", "explain"];
+const VERBS: [&str; 9] =
+    ["status", "list", "history", "switchover", "pause", "resume", "failover", "doctor", "explain"];
 /// Those of them that are about one Lease.
-const ABOUT_ONE: [&str; 6] = ["status", "history", "switchover", "pause", "resume", "failover"];
+const ABOUT_ONE: [&str; 7] = ["status", "history", "switchover", "pause", "resume", "failover", "doctor"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -138,6 +139,7 @@ impl Verb {
             Verb::Pause(arguments) => &mut arguments.place,
             Verb::Resume(arguments) => &mut arguments.place,
             Verb::Failover(arguments) => &mut arguments.place,
+            Verb::Doctor(arguments) => &mut arguments.place,
             Verb::List(arguments) => return arguments.place = place,
             _ => return,
         };

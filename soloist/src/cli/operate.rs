@@ -58,6 +58,17 @@ impl Common {
         self.there(settings::place(self.lock.as_deref(), self.named_group()?)?)
     }
 
+    /// The lock for a verb that looks before there is one.
+    pub fn target_that_may_come(&self) -> Result<Target, Failure> {
+        let lock = match (&self.lock, self.named_group()?) {
+            (None, None) => settings::only_one()?,
+            (lock, group) => settings::place(lock.as_deref(), group)?,
+        };
+        self.check_plaintext(&lock)?;
+        let target = Target::named(self.group.clone(), lock, self.access.clone().into());
+        Ok(Target { slot: self.slot, front: self.front, ..target })
+    }
+
     /// The lock for a verb that only looks: the only one in the state folder will do.
     pub fn target_to_look_at(&self) -> Result<Target, Failure> {
         match (&self.lock, self.named_group()?) {
@@ -75,10 +86,15 @@ impl Common {
         self.group.as_deref().map(settings::group_name).transpose()
     }
 
-    fn there(&self, lock: Place) -> Result<Target, Failure> {
-        if let Place::Consul(consul) = &lock {
-            consul.check_plaintext(self.access.allow_plaintext)?;
+    fn check_plaintext(&self, lock: &Place) -> Result<(), Failure> {
+        match lock {
+            Place::Consul(consul) => consul.check_plaintext(self.access.allow_plaintext),
+            Place::File(_) | Place::Kubernetes(_) => Ok(()),
         }
+    }
+
+    fn there(&self, lock: Place) -> Result<Target, Failure> {
+        self.check_plaintext(&lock)?;
         let target = Target::new(self.group.clone(), lock, self.access.clone().into())?;
         Ok(Target { slot: self.slot, front: self.front, ..target })
     }

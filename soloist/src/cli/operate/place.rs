@@ -38,8 +38,13 @@ impl Target {
         if let Place::File(FilePlace { path, .. }) = &lock {
             require_file(path)?;
         }
+        Ok(Self::named(group, lock, access))
+    }
+
+    /// The same for a lock that may not be there yet.
+    pub fn named(group: Option<String>, lock: Place, access: Access) -> Self {
         let group = group.unwrap_or_else(|| lock.name());
-        Ok(Self { group, lock, slot: None, access, front: Front::default() })
+        Self { group, lock, slot: None, access, front: Front::default() }
     }
 
     /// The board beside the lock. Inside a runtime only.
@@ -136,6 +141,14 @@ impl AnyBoard {
             AnyBoard::File(_) => true,
             AnyBoard::Lease(board) => board.is_told(),
             AnyBoard::Consul(board) => board.is_told(),
+        }
+    }
+
+    /// The same after a notice: what that has told is not asked for once more.
+    pub async fn look_at_news(&self) -> Result<Look, LockError> {
+        match self {
+            AnyBoard::Lease(board) => board.look_at_news().await,
+            AnyBoard::File(_) | AnyBoard::Consul(_) => self.look_at_what_is_there().await,
         }
     }
 

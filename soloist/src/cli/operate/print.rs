@@ -60,19 +60,18 @@ pub(in crate::cli) fn coloured(text: &str, colour: Colour) -> String {
     }
 }
 
-/// How many columns the terminal has, where standard output is one.
+/// How many columns the terminal has, where standard output is one. A terminal that does not know says 0.
 pub(in crate::cli) fn width() -> Option<usize> {
-    size().map(|size| usize::from(size.ws_col))
+    size().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// How many lines it has.
 pub(in crate::cli) fn height() -> Option<usize> {
-    size().map(|size| usize::from(size.ws_row))
+    size().map(|size| usize::from(size.ws_row)).filter(|lines| *lines > 0)
 }
 
-/// A terminal that does not know its size says 0.
 fn size() -> Option<Winsize> {
-    rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0)
+    rustix::termios::tcgetwinsize(std::io::stdout()).ok()
 }
 
 /// Columns without any lines, no wider than the terminal.

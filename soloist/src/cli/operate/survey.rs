@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Front;
 use super::asking::{self, bounded};
 use super::place::Target;
 use crate::error::{Code, Failure};
@@ -81,7 +80,7 @@ fn keys(server: &Server, prefixes: &[String]) -> Result<Vec<Place>, Failure> {
 async fn one_by_one(places: Vec<Place>, access: &Access) -> Result<Survey, Failure> {
     let (mut looks, mut unreadable) = (Vec::new(), Vec::new());
     for place in places {
-        let target = at(place.clone(), access);
+        let target = Target::named(None, place.clone(), access.clone());
         match look(&target).await {
             Ok(Some(look)) => looks.push((place, look)),
             Ok(None) => {}
@@ -93,10 +92,6 @@ async fn one_by_one(places: Vec<Place>, access: &Access) -> Result<Survey, Failu
         }
     }
     Ok(Survey { groups: grouped(looks, access), unreadable })
-}
-
-fn at(lock: Place, access: &Access) -> Target {
-    Target { group: lock.name(), lock, slot: None, access: access.clone(), front: Front::default() }
 }
 
 /// Nothing where the lock is another program's, or gone meanwhile.
@@ -132,7 +127,7 @@ fn grouped(looks: Vec<(Place, Look)>, access: &Access) -> Vec<Group> {
     let group = |(name, place): (String, Place)| {
         let first = by_name.remove(&name)?;
         let looks = std::iter::once(first).chain(of_slots.remove(&name).unwrap_or_default()).collect();
-        Some(Group { target: at(place, access), looks })
+        Some(Group { target: Target::named(None, place, access.clone()), looks })
     };
     order.into_iter().filter_map(group).collect()
 }

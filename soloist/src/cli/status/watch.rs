@@ -31,7 +31,9 @@ const UNTOLD: Duration = Duration::from_secs(2);
 /// Shows it until somebody has seen enough.
 pub(super) async fn watch(target: &Target, format: Format) -> Result<i32, Failure> {
     // Before anything else: the answer to a lock that is not there is the same as without --watch.
-    let mut observer = Observer { target: target.clone(), boards: vec![target.board().await?] };
+    let board = target.board().await?;
+    asking::look(&board).await?;
+    let mut observer = Observer { target: target.clone(), boards: vec![board] };
     let first = Sight { looks: observer.look().await?, trouble: None };
     let (tell, mut sights) = watch::channel(first);
     tokio::spawn(observer.observe(tell));
@@ -118,14 +120,14 @@ impl Observer {
 
     /// At all slots, of which there may be more or fewer now.
     async fn look(&mut self) -> Result<Vec<Look>, Failure> {
-        let mut looks = vec![asking::look(&self.boards[0]).await?];
+        let mut looks = vec![asking::bounded("read the lock", self.boards[0].look_at_news()).await?];
         let slots = looks[0].slots();
         self.boards.truncate(usize::try_from(slots).unwrap_or(1).max(1));
         for slot in 2..=slots {
             if self.boards.len() == looks.len() {
                 self.boards.push(self.target.board_at(&self.target.lock.of_slot(slot)).await?);
             }
-            let look = self.boards[looks.len()].look_at_what_is_there();
+            let look = self.boards[looks.len()].look_at_news();
             looks.push(asking::bounded("read the lock", look).await?);
         }
         Ok(looks)

@@ -46,7 +46,7 @@ impl Terms {
     }
 
     /// Without checks of the node: a rumour about it must not free the lock.
-    fn wanted(&self) -> Value {
+    pub fn wanted(&self) -> Value {
         json!({
             "Name": self.name,
             "TTL": format!("{}ms", self.ttl.as_millis()),

@@ -81,6 +81,18 @@ impl LeaseBoard {
         self.calls.hub().news().borrow().is_live
     }
 
+    /// The Lease as the watch has told it, for who was woken by that; as it is now where nothing is told.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn look_at_news(&self) -> Result<Look, LockError> {
+        let newest = self.calls.hub().newest().borrow().clone();
+        match newest.lease() {
+            Some(lease) if self.is_told() => look_at(lease),
+            _ => self.look().await,
+        }
+    }
+
     fn has_a_lock(&self) -> bool {
         self.watcher.is_none()
     }
