@@ -28,8 +28,12 @@ fn only_keys_of_soloist_below_the_prefix_are_listed() -> Result<()> {
     let member = Member::spawn(&site.group, "a", &[], &[])?;
     member.wait_active(&site.group, LIMIT)?;
     let prefix = &site.prefix;
-    // A key of another program, one that only looks like a lock, and one beside the prefix.
-    for key in [format!("{prefix}/config"), format!("{prefix}/other/.lock"), format!("{prefix}-b/.lock")] {
+    // A group beside the prefix, whose name only begins with it.
+    let beside = Site::at(&format!("{prefix}-b"))?;
+    let other = Member::spawn(&beside.group, "x", &[], &[])?;
+    other.wait_active(&beside.group, LIMIT)?;
+    // A key of another program, and one that only looks like a lock.
+    for key in [format!("{prefix}/config"), format!("{prefix}/other/.lock")] {
         site.consul.run(&["kv", "put", &key, "x"])?;
     }
     let lock = format!("consul:///{prefix}");
