@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use testkit::group::Group;
 use testkit::member::Member;
-use testkit::process;
+use testkit::process::{self, Process};
 use testkit::scenario::{LIMIT, start};
 use testkit::terminal::Terminal;
 use testkit::wait::wait_until;
@@ -131,6 +131,25 @@ fn a_terminal_is_drawn_anew_until_q_and_left_as_it_was() -> Result<()> {
         let modes = rustix::termios::tcgetattr(&side)?.local_modes;
         ensure!(modes.contains(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO), "{modes:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn suspended_it_gives_the_terminal_back_and_takes_it_again() -> Result<()> {
+    let group = Group::new()?;
+    let _members = two(&group)?;
+    let (mut terminal, side) = Terminal::open(80, 24)?;
+    let mut child = at_terminal(&group, &["status", "-w"], side)?;
+    wait_until("the active one to be shown", LIMIT, || terminal.shows(" is active with token "))?;
+    // setsid has become it: who is started here leads no group yet.
+    let inner = i32::try_from(child.id())?;
+    terminal.type_in("\x1a")?;
+    wait_until("it to stop", LIMIT, || Process::read(inner).is_some_and(|process| process.state == 'T'))?;
+    wait_until("the first screen", LIMIT, || terminal.shows("\x1b[?1049l"))?;
+    process::signal(inner, Signal::CONT)?;
+    wait_until("the other screen again", LIMIT, || terminal.shown().matches("\x1b[?1049h").count() == 2)?;
+    terminal.type_in("q")?;
+    assert_eq!(child.wait()?.code(), Some(0), "{}", terminal.shown());
     Ok(())
 }
 
