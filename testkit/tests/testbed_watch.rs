@@ -33,6 +33,7 @@ fn a_watch_of_a_lease_asks_once_and_is_told_the_rest() -> Result<()> {
 
     let kubeconfig = account(&cluster, "watcher", NAME)?;
     let shown = group.folder().join("shown");
+    let trouble = group.folder().join("trouble");
     let lock = format!("kubernetes://{AUDITED}/{NAME}");
     let audit = Audit::begin()?;
     let mut watching = Command::new(binary("soloist")?)
@@ -40,6 +41,7 @@ fn a_watch_of_a_lease_asks_once_and_is_told_the_rest() -> Result<()> {
         .arg(kubeconfig)
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(&shown)?)
+        .stderr(std::fs::File::create(&trouble)?)
         .spawn()?;
     let last = || -> Option<Value> {
         let text = std::fs::read_to_string(&shown).ok()?;
@@ -51,12 +53,22 @@ fn a_watch_of_a_lease_asks_once_and_is_told_the_rest() -> Result<()> {
     b.signal(Signal::TERM)?;
     b.wait_exit(LIMIT)?;
     wait_until("the end of one to be shown", LIMIT, || has(1))?;
-    process::signal(watching.id().try_into()?, Signal::TERM)?;
-    assert_eq!(watching.wait()?.code(), Some(0));
     let asked = audit.requests_of("watcher")?;
     // Before the watch tells, it is looked at: twice at the start, and once more where the watch took its time.
     ensure!(asked.watches == 1 && asked.others() <= 4, "{asked:?}");
     let lines = std::fs::read_to_string(&shown).context("nothing was shown")?.lines().count();
     ensure!(lines <= 6, "renewals were told: {lines} lines");
+
+    cluster.service("kill", "kube-apiserver")?;
+    let told =
+        || std::fs::read_to_string(&trouble).is_ok_and(|text| text.starts_with("soloist: nothing newer is known: "));
+    let named = wait_until("the outage to be named", LIMIT, told);
+    cluster.service("start", "kube-apiserver")?;
+    named?;
+    let _c = Member::spawn(&group, "c", &[], &[])?;
+    let names = || last().map(|status| status["members"].to_string()).unwrap_or_default();
+    wait_until("who came after the outage to be shown", LIMIT, || names().contains("\"name\":\"c\""))?;
+    process::signal(watching.id().try_into()?, Signal::TERM)?;
+    assert_eq!(watching.wait()?.code(), Some(0));
     Ok(())
 }

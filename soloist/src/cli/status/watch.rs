@@ -108,13 +108,21 @@ impl Observer {
         }
     }
 
-    /// Returns when any of the boards has changed, or will not tell.
+    /// Returns when any of the boards has changed, or does not tell.
     async fn changed(&self) {
-        let told = self.boards.iter().map(|board| Box::pin(board.changed()));
-        let is_told = self.boards.iter().all(AnyBoard::is_told);
-        tokio::select! {
-            (told, ..) = select_all(told) => if told.is_err() { sleep(UNTOLD).await },
-            () = sleep(UNTOLD), if !is_told => {}
+        loop {
+            let told = self.boards.iter().map(|board| Box::pin(board.changed()));
+            tokio::select! {
+                (told, ..) = select_all(told) => match told {
+                    Ok(_) => return,
+                    Err(_) => return sleep(UNTOLD).await,
+                },
+                () = sleep(UNTOLD) => {}
+            }
+            // A watch may break at any time.
+            if !self.boards.iter().all(AnyBoard::is_told) {
+                return;
+            }
         }
     }
 
@@ -149,7 +157,7 @@ enum Show {
     /// Drawn over and over on a terminal.
     Screen(Screen),
     /// A line for each change.
-    Lines { format: Format, last: Option<Value> },
+    Lines { format: Format, last: Option<Value>, trouble: Option<String> },
 }
 
 impl Show {
@@ -157,7 +165,7 @@ impl Show {
         use std::io::IsTerminal as _;
         match format {
             Format::Table if io::stdout().is_terminal() => Screen::open().map(Self::Screen),
-            format => Ok(Self::Lines { format, last: None }),
+            format => Ok(Self::Lines { format, last: None, trouble: None }),
         }
     }
 
@@ -166,10 +174,16 @@ impl Show {
         let status = sight.status(target, now);
         match self {
             Self::Screen(screen) => {
-                let trouble = sight.trouble.as_ref().map(|why| format!("\n\nas it was before: {why}"));
+                let trouble = sight.trouble.as_ref().map(|why| format!("\n\nnothing newer is known: {why}"));
                 screen.draw(&(status.text(now) + &trouble.unwrap_or_default()))
             }
-            Self::Lines { format, last } => {
+            Self::Lines { format, last, trouble } => {
+                if *trouble != sight.trouble {
+                    trouble.clone_from(&sight.trouble);
+                    if let Some(why) = trouble {
+                        let _ = writeln!(io::stderr().lock(), "soloist: nothing newer is known: {why}");
+                    }
+                }
                 let news = status.lasting();
                 if last.as_ref() == Some(&news) {
                     return Ok(());
