@@ -26,6 +26,11 @@ pub fn from_to_us(from_us: u64, to_us: u64) -> i64 {
     i64::try_from(i128::from(to_us) - i128::from(from_us)).unwrap_or(i64::MAX)
 }
 
+/// A length in milliseconds, to the microsecond.
+pub fn ms_of(length: Duration) -> f64 {
+    length.as_micros() as f64 / 1_000.0
+}
+
 /// A length in seconds, whole where it is whole: 15, not 15.0.
 pub fn seconds(length: Duration) -> Option<Number> {
     if length.subsec_nanos() == 0 { Some(length.as_secs().into()) } else { Number::from_f64(length.as_secs_f64()) }

@@ -21,7 +21,7 @@ Examples:
   soloist history --lock ./app.lock --output json")]
 pub(super) struct Arguments {
     #[command(flatten)]
-    place: operate::Common,
+    pub(super) place: operate::Common,
 }
 
 /// Prints the last changes.

@@ -3,8 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use comfy_table::Table;
+use comfy_table::{ContentArrangement, Table};
 use jiff::{SignedDuration, Timestamp};
+use rustix::termios::Winsize;
 use serde::Serialize;
 use serde_json::Number;
 
@@ -60,14 +61,64 @@ pub(in crate::cli) fn coloured(text: &str, colour: Colour) -> String {
     }
 }
 
-/// Columns without any lines.
+/// How many columns the terminal has, where standard output is one. A terminal that does not know says 0.
+pub(in crate::cli) fn width() -> Option<usize> {
+    size().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// How many lines it has.
+pub(in crate::cli) fn height() -> Option<usize> {
+    size().map(|size| usize::from(size.ws_row)).filter(|lines| *lines > 0)
+}
+
+fn size() -> Option<Winsize> {
+    rustix::termios::tcgetwinsize(std::io::stdout()).ok()
+}
+
+/// Columns without any lines, no wider than the terminal.
 pub(in crate::cli) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = rows.into_iter().collect();
+    let whole = columns(header, &rows, None);
+    match width() {
+        Some(width) if is_wider(&whole, width) => fitted(header, &rows, width),
+        _ => whole,
+    }
+}
+
+/// In narrower columns than these, on the average, nobody can read.
+const COLUMN_MIN: usize = 10;
+
+/// With lines broken within the columns, or else one value on a line.
+fn fitted<const N: usize>(header: [&str; N], rows: &[[String; N]], width: usize) -> String {
+    if width >= N * COLUMN_MIN {
+        let narrow = columns(header, rows, Some(width));
+        if !is_wider(&narrow, width) {
+            return narrow;
+        }
+    }
+    let label = header.iter().map(|name| name.len()).max().unwrap_or_default();
+    let record = |row: &[String; N]| {
+        let shown = header.iter().zip(row).filter(|(_, value)| !value.is_empty());
+        shown.map(|(name, value)| format!("{name:<label$}  {}", value.trim())).collect::<Vec<_>>().join("\n")
+    };
+    rows.iter().map(record).collect::<Vec<_>>().join("\n\n")
+}
+
+fn columns<const N: usize>(header: [&str; N], rows: &[[String; N]], width: Option<usize>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+    }
     table.set_header(header);
     table.add_rows(rows);
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
+}
+
+fn is_wider(text: &str, width: usize) -> bool {
+    text.lines().any(|line| line.chars().count() > width)
 }
 
 /// How long observers wait, as `/status` says it too.
@@ -117,6 +168,16 @@ pub(in crate::cli) fn span(length: Duration) -> String {
     format!("{whole:#}")
 }
 
+/// A length of time to the millisecond, in seconds.
+pub(in crate::cli) fn exactly(length: Duration) -> String {
+    let ms = length.as_millis();
+    let fraction = format!("{:03}", ms % 1_000);
+    match fraction.trim_end_matches('0') {
+        "" => format!("{}s", ms / 1_000),
+        digits => format!("{}.{digits}s", ms / 1_000),
+    }
+}
+
 /// A word of a shell's command line.
 pub(in crate::cli) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':' | '@' | '%' | '+');
@@ -137,6 +198,26 @@ mod tests {
         assert_eq!(time_and_age(at, at + 754_000_000), "2023-11-14T22:13:20Z (12m 34s ago)");
         assert_eq!(time_and_age(at, at + 1_500_000), "2023-11-14T22:13:20Z (1.5s ago)");
         assert_eq!(since_then(at, at - 1), "0ms", "a clock that went back is no reason to wonder");
+    }
+
+    #[test]
+    fn lengths_are_told_to_the_millisecond() {
+        let told = [0, 50, 1_810, 11_111, 15_000].map(|ms| exactly(Duration::from_millis(ms)));
+        assert_eq!(told, ["0s", "0.05s", "1.81s", "11.111s", "15s"]);
+    }
+
+    #[test]
+    fn a_terminal_of_any_width_gets_something_that_can_be_read() {
+        let long = "there is no record of an active member, and nobody has been here since";
+        let rows = [["a".to_owned(), long.to_owned()], ["b-1".to_owned(), String::new()]];
+        for width in 0..120 {
+            let text = fitted(["member", "reason"], &rows, width);
+            assert!(width < 20 || !is_wider(&text, width) || text.starts_with("member  a\n"), "{width}: {text}");
+            for word in long.split(' ').chain(["b-1"]) {
+                assert!(text.contains(word), "{width}: {word}: {text}");
+            }
+        }
+        assert_eq!(fitted(["member", "why"], &[["a".to_owned(), String::new()]], 5), "member  a");
     }
 
     #[test]
