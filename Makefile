@@ -10,7 +10,9 @@ ROOT_FILES := $(filter %_root.rs,$(ALL_TESTS)) $(foreach file,$(ALL_TESTS),$(if 
 CLUSTER_FILES := $(filter testkit/tests/testbed_%.rs,$(ALL_TESTS))
 NODES_FILES := $(filter testkit/tests/nodes_%.rs,$(ALL_TESTS))
 CONSUL_FILES := $(filter testkit/tests/consul_%.rs,$(ALL_TESTS))
-PLAIN_FILES := $(filter-out $(ROOT_FILES) $(CLUSTER_FILES) $(NODES_FILES) $(CONSUL_FILES),$(ALL_TESTS))
+# Files called promtool_*.rs need the program of that name, which the testbed builds.
+PROMTOOL_FILES := $(filter testkit/tests/promtool_%.rs,$(ALL_TESTS))
+PLAIN_FILES := $(filter-out $(ROOT_FILES) $(CLUSTER_FILES) $(NODES_FILES) $(CONSUL_FILES) $(PROMTOOL_FILES),$(ALL_TESTS))
 names = $(foreach file,$(1),--test $(basename $(notdir $(file))))
 
 .PHONY: help
@@ -25,7 +27,7 @@ demo: ## See it work: three members, and everything that can happen to the activ
 check: lint unit process ## All tests that need neither root nor other tools
 
 .PHONY: test
-test: tools check root cluster consul nodes docs deny small-demo ## All tests; installs what it needs, needs root
+test: tools check dashboard alerts root cluster consul nodes docs deny small-demo ## All tests; installs what it needs, needs root
 	@echo "all tests passed"
 
 .PHONY: lint
@@ -51,6 +53,20 @@ root: ## Tests that need root: mounts, namespaces, cgroups, other users
 .PHONY: docs
 docs: ## The API documentation builds without a warning
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+.PHONY: dashboard
+dashboard: ## The page of --http in a real Chromium; its pictures are in out/dashboard
+	cargo build --locked -p soloist
+	cd testkit/dashboard && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node --test --test-timeout=600000
+
+PROMTOOL := $(or $(TESTBED_CACHE),$(HOME)/.cache/soloist-testbed)/bin/promtool
+
+.PHONY: alerts
+alerts: testbed ## Metrics and alert rules, by Prometheus' own promtool
+	$(PROMTOOL) check rules --lint=all --lint-fatal examples/prometheus/soloist-alerts.yml
+	$(PROMTOOL) test rules examples/prometheus/soloist-alerts.test.yml
+	cargo build --locked --workspace --bins
+	PROMTOOL=$(PROMTOOL) cargo test --locked -p testkit $(call names,$(PROMTOOL_FILES))
 
 .PHONY: small-demo
 small-demo: ## The demo, a round of each kind
@@ -160,7 +176,7 @@ tools: ## Install what the tests need
 	scripts/install-tools
 
 .PHONY: testbed
-testbed: ## Build the real etcd, Kubernetes and Consul of the testbed, once; 40 minutes on two busy cores
+testbed: ## Build the real etcd, Kubernetes, Consul and promtool, once; 45 minutes on two busy cores
 	@testbed/packages
 	@testbed/build
 

@@ -14,8 +14,8 @@ mod timing;
 
 pub use clock::Instant;
 pub use io::{Action, Exit, Input, Output, Refusal, RefusalKind, Request, Role, Vigil};
-pub use machine::{Absence, Entropy, GRACE_IN_A_HURRY, Machine, OnExit, OnLoss, Settings};
+pub use machine::{Absence, Entropy, FOREIGN_FACTOR, GRACE_IN_A_HURRY, Machine, OnExit, OnLoss, Settings};
 pub use record::{Activation, Attempt, Claim, Foreign, Holder, Member, Nonce, Proof, Record, Release, Token, Vacancy};
 pub use register::{Evidence, Seen, Version, Write};
 pub use slots::{Directed, Slots};
-pub use timing::{EPSILON, LEASE_MAX, Plain, Timing, TimingError, kill_to_proof};
+pub use timing::{EPSILON, LEASE_MAX, Plain, RHO, Timing, TimingError, kill_to_proof};

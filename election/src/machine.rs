@@ -29,6 +29,7 @@ use acquiring::Acquiring;
 use active::Active;
 pub use active::GRACE_IN_A_HURRY;
 use core::Core;
+pub use standby::FOREIGN_FACTOR;
 use standby::Standby;
 
 /// Fresh randomness. Asked once for each send, so that clones of a process (a copied virtual machine) diverge.

@@ -11,6 +11,8 @@ use std::time::Duration;
 /// Clock rates of two members differ by at most this part in each direction: 1/10.
 /// Linux lets NTP change the clock's rate by up to a tenth.
 const RHO_DIVISOR: u32 = 10;
+/// The same as a number, to be shown.
+pub const RHO: f64 = 1.0 / RHO_DIVISOR as f64;
 
 /// Slack for what has no term of its own.
 pub const EPSILON: Duration = Duration::from_millis(50);
@@ -179,8 +181,27 @@ impl Timing {
 
     /// What is left of the inequality: L/(1+rho) less everything on its left side. Nothing when it is broken.
     pub fn slack(&self) -> Option<Duration> {
-        let left = self.kill_after * RHO_DIVISOR / (RHO_DIVISOR - 1) + self.lateness + self.proof + EPSILON;
-        (self.lease * RHO_DIVISOR / (RHO_DIVISOR + 1)).checked_sub(left)
+        self.earliest_start().checked_sub(self.gone_by())
+    }
+
+    /// D/(1-rho): D on a clock that is as slow as is allowed.
+    pub fn slow_kill_after(&self) -> Duration {
+        self.kill_after * RHO_DIVISOR / (RHO_DIVISOR - 1)
+    }
+
+    /// The left side: so long after the send of its last confirmed request can something of a workload run.
+    pub fn gone_by(&self) -> Duration {
+        self.slow_kill_after() + self.lateness + self.proof + EPSILON
+    }
+
+    /// The right side, L/(1+rho): not before this after the same send does anybody else start.
+    pub fn earliest_start(&self) -> Duration {
+        self.lease * RHO_DIVISOR / (RHO_DIVISOR + 1)
+    }
+
+    /// How long an outage of the store may be that stops nobody, wherever it falls: one more whole attempt fits behind it.
+    pub fn outage_endured(&self) -> Duration {
+        (self.attempt_limit + self.backoff()) * (ATTEMPTS - 1)
     }
 
     /// L: how long observers wait.
@@ -302,6 +323,16 @@ mod tests {
         assert!(late.kill_after() < t.kill_after());
         assert_eq!(t.with_measured(seconds(0.1), Duration::ZERO).unwrap(), t, "less than assumed changes nothing");
         assert!(t.with_measured(seconds(12.0), Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn both_sides_are_told_one_by_one() {
+        let t = Timing::new(seconds(15.0), None).unwrap();
+        assert!(close(t.slow_kill_after(), 11.111) && close(t.gone_by(), 11.826), "{t:?}");
+        assert!(close(t.earliest_start(), 13.636) && close(t.slack().unwrap(), 1.810), "{t:?}");
+        // Begins when a renewal is due, and the attempt that is under way at its end may take all of its time.
+        let last = t.period() + t.outage_endured() + t.attempt_limit() + t.backoff();
+        assert!(last <= t.kill_after() - t.grace() && close(t.outage_endured(), 4.0), "{t:?}");
     }
 
     #[test]

@@ -3,8 +3,12 @@
 mod access;
 mod controller;
 mod demo;
+mod doctor;
+mod explain;
 mod failover;
 mod history;
+pub mod kubectl;
+mod list;
 mod membership;
 pub(crate) mod operate;
 mod pause;
@@ -59,6 +63,8 @@ enum Verb {
     Controller(Box<controller::Arguments>),
     /// Show who is active, since when, and who else is there
     Status(status::Arguments),
+    /// Show all groups that can be seen: in a folder, in namespaces, or below a prefix of Consul
+    List(list::Arguments),
     /// Show who was active when, why, and the gaps between
     History(history::Arguments),
     /// Make another member the active one
@@ -69,6 +75,10 @@ enum Verb {
     Resume(pause::ResumeArguments),
     /// Replace a holder that is gone without a proof, on your word
     Failover(failover::Arguments),
+    /// Look for what could keep a group from its promise: permissions, clocks, latency, containment, pods
+    Doctor(doctor::Arguments),
+    /// Show what follows from a lease: how long nobody is active after each kind of failure, and why
+    Explain(explain::Arguments),
     /// See it work: three members, and everything that can happen to the active one
     Demo(demo::Arguments),
     #[command(hide = true, about = "The workload of the demo")]
@@ -116,20 +126,27 @@ enum Verb {
 
 /// Parses, runs, and says how it went.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match parse(arguments) {
-        Ok(cli) => cli,
-        Err(error) => return refuse_usage(&error),
+    let code = match parse(arguments) {
+        Ok(cli) => finish(run(cli.verb)),
+        Err(error) => refuse_usage(&error, "soloist"),
     };
-    let result = match cli.verb {
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+fn run(verb: Verb) -> Result<i32, Failure> {
+    match verb {
         Verb::Run(arguments) => run::main(*arguments),
         Verb::Sidecar(arguments) => sidecar::main(*arguments),
         Verb::Controller(arguments) => controller::main(*arguments),
         Verb::Status(arguments) => status::main(&arguments),
+        Verb::List(arguments) => list::main(arguments),
         Verb::History(arguments) => history::main(&arguments),
         Verb::Switchover(arguments) => switchover::main(&arguments),
         Verb::Pause(arguments) => pause::pause(&arguments),
         Verb::Resume(arguments) => pause::resume(&arguments),
         Verb::Failover(arguments) => failover::main(&arguments),
+        Verb::Doctor(arguments) => doctor::main(&arguments),
+        Verb::Explain(arguments) => explain::main(arguments),
         Verb::Demo(arguments) => demo::main(&arguments),
         Verb::DemoServer(arguments) => demo::serve(&arguments),
         Verb::K8sAwaitElection { command } => Ok(k8s_await_election::main(command)),
@@ -141,14 +158,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(0)
         }
         Verb::Man { out } => man(out.as_deref()).map(|()| 0),
-    };
-    match result {
-        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
-        Err(failure) => {
-            complain(&failure);
-            ExitCode::from(failure.code as u8)
-        }
     }
+}
+
+/// The exit code, with a line for people where something went wrong.
+fn finish(result: Result<i32, Failure>) -> i32 {
+    result.unwrap_or_else(|failure| {
+        complain(&failure);
+        failure.code as i32
+    })
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
@@ -158,11 +176,11 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
 }
 
 /// Help and version are no errors; everything else is one line, a hint, and 64 instead of clap's own 2.
-fn refuse_usage(error: &clap::Error) -> ExitCode {
+fn refuse_usage(error: &clap::Error, called: &str) -> i32 {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // Nobody is left to tell if the output is closed.
         let _ = error.print();
-        return if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS };
+        return if error.use_stderr() { Code::Usage as i32 } else { 0 };
     }
     let text = error.to_string();
     let mut paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -170,9 +188,10 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
     let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned));
     let message = what.strip_prefix("error: ").unwrap_or(&what);
     let tip = tip.map(|tip| tip.split(" tip: ").next().unwrap_or_default().to_owned());
-    let hint = tip.unwrap_or_else(|| "soloist --help, soloist run --help".to_owned());
+    let verb = if called == "soloist" { "run" } else { "status" };
+    let hint = tip.unwrap_or_else(|| format!("{called} --help, {called} {verb} --help"));
     complain(&Failure::new(Code::Usage, message).hint(hint));
-    ExitCode::from(Code::Usage as u8)
+    Code::Usage as i32
 }
 
 fn complain(failure: &Failure) {

@@ -10,6 +10,7 @@ pub mod leader_elector;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use crate::cli::kubectl;
 use crate::cli::operate::block_on;
 use crate::error::{Code, Failure};
 use crate::lock::kubernetes::{Access, LeaseBoard, ObjectName};
@@ -19,14 +20,16 @@ use crate::member;
 /// Runs a front door with its arguments, and returns its exit code.
 pub type Door = fn(Vec<OsString>) -> i32;
 
-/// The front door that this binary is called as, if it is one: by a link, or under its name in another image.
+/// The front door that this binary is called as, if it is one: by a link, or under its name in another image. kubectl's
+/// is one of soloist's own.
 pub fn called_as(name: &OsStr) -> Option<Door> {
-    let doors: [(&str, Door); 5] = [
+    let doors: [(&str, Door); 6] = [
         (k8s_await_election::NAME, k8s_await_election::main),
         (consul_lock::NAME, consul_lock::main),
         (leader_elector::NAME, leader_elector::main),
         (leader_elector::SERVER, leader_elector::main),
         (icr::NAME, icr::main),
+        (kubectl::NAME, kubectl::main),
     ];
     let called = Path::new(name).file_name()?;
     doors.into_iter().find(|(name, _)| called == *name).map(|(_, door)| door)
@@ -57,6 +60,7 @@ mod tests {
             "/usr/bin/consul",
             "/server",
             "/usr/bin/icr",
+            "/usr/local/bin/kubectl-soloist",
         ] {
             assert!(called_as(OsStr::new(name)).is_some(), "{name}");
         }

@@ -1,5 +1,6 @@
 //! Drives the machine: the only place that waits for store, clock and workload.
 
+mod clocks;
 mod count;
 mod line;
 mod predecessor;
@@ -13,18 +14,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use election::{
-    Action, Activation, Claim, Directed, Entropy, Exit, Input, Instant, Output, Record, Refusal, RefusalKind, Request,
-    Role, Seen, Slots, Token, Write, kill_to_proof,
+    Action, Activation, Claim, Directed, Entropy, Exit, Input, Instant, Output, Plain, Record, Refusal, RefusalKind,
+    Request, Role, Seen, Slots, Token, Write, kill_to_proof,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, unix_us};
 use crate::lock::Lock;
 use crate::metrics::Metrics;
 use crate::route::Route;
 use crate::snapshot::{Announcement, Health, Publisher};
 use crate::workload::{Event, Launch, Preparation, Workload};
 
+use self::clocks::Clocks;
 use self::line::{Line, Operation, Watch, any_of, bounded_write, read, watch};
 use self::traffic::{Departure, Traffic};
 
@@ -94,6 +96,8 @@ pub struct Elector<E, L, W, C> {
     lines: Vec<Line<L>>,
     workload: W,
     clock: C,
+    clocks: Clocks,
+    metrics: Metrics,
     command: Command,
     orders: mpsc::Receiver<Order>,
     /// What is under way with each lock.
@@ -144,6 +148,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             lines: locks.into_iter().map(Line::new).collect(),
             workload,
             clock,
+            clocks: Clocks::default(),
+            metrics: Metrics::default(),
             command,
             orders,
             answer: None,
@@ -168,6 +174,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         for line in &mut self.lines {
             line.count_into(metrics.clone());
         }
+        self.metrics = metrics;
         self
     }
 
@@ -183,6 +190,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         let (mut slot, mut input) = (0, Input::Wake);
         loop {
             self.lines[slot].note(self.clock.now(), &input);
+            self.note_clocks();
             self.publish_answer(slot, &input);
             self.note_number(slot, &input);
             let shows_the_lock =
@@ -210,7 +218,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                 }
             }
             if shows_the_lock {
-                self.publish_previous();
+                self.publish_history();
             }
             (slot, input) = self.next_input().await;
         }
@@ -219,6 +227,18 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     /// The slot of the own activation, or the first.
     fn foremost(&self) -> usize {
         self.slots.turn().unwrap_or(0)
+    }
+
+    /// Nothing is decided by the wall clock. That it was set, or that this machine stood still, people should know.
+    fn note_clocks(&mut self) {
+        if let Some(apart) = self.clocks.disagree(self.clock.now(), unix_us()) {
+            self.metrics.clock_suspicion();
+            tracing::warn!(
+                "the wall clock moved by {} against the steady one: somebody set it, or this machine stood \
+                still unnoticed",
+                Plain(apart)
+            );
+        }
     }
 
     /// Whoever was told another number than the lock of the first slot says goes by the lock, and says so.

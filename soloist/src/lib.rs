@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod attend;
+pub mod chronicle;
 pub mod cli;
 pub mod clock;
 pub mod commands;

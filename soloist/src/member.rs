@@ -446,7 +446,8 @@ impl<W: Workload> Member<W> {
         }
         let metrics = Metrics::default();
         if let Some(http) = http {
-            let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone());
+            let serving =
+                http.start(publisher.subscribe(), sender.clone(), metrics.clone(), &settings.lock.to_string());
             around.add("http", serving.map_err(internal("serve http"))?);
         }
         if let Some(patience) = front.patience {

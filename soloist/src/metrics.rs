@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use election::{Instant, Role};
@@ -60,6 +60,17 @@ pub enum Grade {
     Absent,
 }
 
+/// Who brought a token that was not larger than one seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// The store, for an own activation: it was given back.
+    Activation,
+    /// Somebody who asked for a switchover of an activation that is over.
+    Request,
+}
+
+const BEARERS: [(Bearer, &str); 2] = [(Bearer::Activation, "activation"), (Bearer::Request, "request")];
+
 const OPERATIONS: [(Operation, &str); 2] = [(Operation::Read, "read"), (Operation::Write, "write")];
 
 const GRADES: [(Grade, &str); 6] = [
@@ -82,12 +93,15 @@ struct Counts {
     latency: [Latency; OPERATIONS.len()],
     unknown_outcomes: AtomicU64,
     guard_lateness_ns: AtomicU64,
-    slack_ns: AtomicU64,
+    guard_lateness_allowed_ns: AtomicU64,
+    slack_ns: AtomicI64,
     kill_to_proof_ns: AtomicU64,
     evidence: [AtomicU64; GRADES.len()],
     unproven_promotions: AtomicU64,
     foreign_writes: AtomicU64,
     store_rewinds: AtomicU64,
+    clock_suspicions: AtomicU64,
+    token_rejects: [AtomicU64; BEARERS.len()],
     role_changes: [AtomicU64; ROLES.len()],
 }
 
@@ -118,10 +132,23 @@ impl Metrics {
         self.0.guard_lateness_ns.fetch_max(nanos(lateness), Ordering::Relaxed);
     }
 
-    /// What the timing in force leaves, and takes killing to last.
-    pub fn set_timing(&self, slack: Duration, kill_to_proof: Duration) {
-        self.0.slack_ns.store(nanos(slack), Ordering::Relaxed);
+    /// What the timing in force leaves, by how much more was measured than it has room for, and what it takes killing to
+    /// last and the guard to be late.
+    pub fn set_timing(&self, slack: Duration, excess: Duration, kill_to_proof: Duration, lateness: Duration) {
+        let signed = |length: Duration| i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
+        self.0.slack_ns.store(signed(slack).saturating_sub(signed(excess)), Ordering::Relaxed);
         self.0.kill_to_proof_ns.store(nanos(kill_to_proof), Ordering::Relaxed);
+        self.0.guard_lateness_allowed_ns.store(nanos(lateness), Ordering::Relaxed);
+    }
+
+    /// The clocks of this host disagreed by more than clocks may.
+    pub fn clock_suspicion(&self) {
+        increment(&self.0.clock_suspicions);
+    }
+
+    /// A token was refused because it was not larger than one seen before, or not that of the present activation.
+    pub fn token_refused(&self, bearer: Bearer) {
+        increment(&self.0.token_rejects[bearer as usize]);
     }
 
     /// An own activation began.
@@ -187,6 +214,7 @@ struct Scrape {
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Page(encoder);
+        self.identity(&mut page)?;
         self.member(&mut page)?;
         self.store(&mut page)?;
         self.guard(&mut page)
@@ -194,6 +222,22 @@ impl Collector for Scrape {
 }
 
 impl Scrape {
+    fn identity(&self, page: &mut Page) -> fmt::Result {
+        let snapshot = &*self.snapshot;
+        let labels = [("group", &*snapshot.group), ("member", &*snapshot.name), ("version", env!("CARGO_PKG_VERSION"))];
+        page.info("soloist_member", "Who this is", &labels)?;
+        let help = "1 while this member may be active as far as its health check says";
+        page.number("soloist_healthy", help, u64::from(snapshot.health.healthy))?;
+        let slots = u64::try_from(snapshot.slots.len()).unwrap_or(u64::MAX).max(1);
+        page.number("soloist_slots", "How many members of the group may be active at a time", slots)?;
+        page.number(
+            "soloist_paused",
+            "1 while the lease is long for a pause",
+            u64::from(snapshot.paused_until_unix_ms.is_some()),
+        )?;
+        page.seconds("soloist_lease", "How long the others wait for the holder", snapshot.lease.as_secs_f64())
+    }
+
     fn member(&self, page: &mut Page) -> fmt::Result {
         let active_for = self.snapshot.active_for(self.now);
         page.number("soloist_active", "1 while this member is the active one", u64::from(active_for.is_some()))?;
@@ -219,19 +263,28 @@ impl Scrape {
         let help = "Writes of which nobody knew at first whether they were stored";
         page.counter("soloist_store_unknown_outcomes", help, &counts.unknown_outcomes)?;
         page.counter("soloist_foreign_writes", "Times the lock was written by no member", &counts.foreign_writes)?;
-        page.counter("soloist_store_rewinds", "Times the lock went back to an older state", &counts.store_rewinds)
+        page.counter("soloist_store_rewinds", "Times the lock went back to an older state", &counts.store_rewinds)?;
+        let rejects = BEARERS.iter().map(|(_, word)| *word).zip(&counts.token_rejects);
+        page.counters("soloist_stale_token_rejects", "Tokens that were refused as not new", "of", rejects)
     }
 
     fn guard(&self, page: &mut Page) -> fmt::Result {
         let counts = &self.counts;
         let help = "What the timing inequality leaves";
-        page.seconds("soloist_inequality_slack", help, seconds(&counts.slack_ns))?;
+        let slack_ns = counts.slack_ns.load(Ordering::Relaxed);
+        page.seconds("soloist_inequality_slack", help, slack_ns as f64 / 1e9)?;
         let help = "How late the guard has been at most";
         page.seconds("soloist_guard_lateness_max", help, seconds(&counts.guard_lateness_ns))?;
+        let help = "How late the guard may be with the timing in force";
+        page.seconds("soloist_guard_lateness_allowed", help, seconds(&counts.guard_lateness_allowed_ns))?;
+        let help = "Times the wall clock and the steady one disagreed by more than clocks may";
+        page.counter("soloist_clock_suspicions", help, &counts.clock_suspicions)?;
         let help = "How long killing the workload is taken to last, by its size";
         page.seconds("soloist_kill_to_proof", help, seconds(&counts.kill_to_proof_ns))?;
         match self.snapshot.containment {
-            Some(containment) => page.info("soloist_containment", "What holds the workload", containment.word()),
+            Some(containment) => {
+                page.info("soloist_containment", "What holds the workload", &[("containment", containment.word())])
+            }
             None => Ok(()),
         }
     }
@@ -279,9 +332,8 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn info(&mut self, name: &str, help: &str, word: &str) -> fmt::Result {
-        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
-        encoder.encode_info(&[("containment", word)])
+    fn info<const N: usize>(&mut self, name: &str, help: &str, labels: &[(&str, &str); N]) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(labels)
     }
 }
 
@@ -307,7 +359,10 @@ mod tests {
         metrics.unknown_outcome();
         metrics.guard_was_late(Duration::from_millis(7));
         metrics.guard_was_late(Duration::from_millis(2));
-        metrics.set_timing(Duration::from_millis(400), Duration::from_millis(165));
+        let [slack, proof, late] = [400, 165, 500].map(Duration::from_millis);
+        metrics.set_timing(slack, Duration::ZERO, proof, late);
+        metrics.clock_suspicion();
+        metrics.token_refused(Bearer::Request);
         metrics.promoted(Grade::Lease, false);
         metrics.role_changed(Role::Active);
         let health = Health { healthy: true, why: String::new() };
@@ -328,6 +383,15 @@ mod tests {
             "soloist_unproven_promotions_total 1",
             "soloist_role_changes_total{role=\"active\"} 1",
             "soloist_members 0",
+            "soloist_member_info{group=\"g\",member=\"a\",version=\"0.1.0\"} 1",
+            "soloist_healthy 1",
+            "soloist_slots 1",
+            "soloist_paused 0",
+            "soloist_lease_seconds 15.0",
+            "soloist_guard_lateness_allowed_seconds 0.5",
+            "soloist_clock_suspicions_total 1",
+            "soloist_stale_token_rejects_total{of=\"activation\"} 0",
+            "soloist_stale_token_rejects_total{of=\"request\"} 1",
             "# EOF",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line}:\n{text}");
@@ -337,6 +401,7 @@ mod tests {
     #[test]
     fn tables_are_in_the_order_of_their_enums() {
         assert!(OPERATIONS.iter().enumerate().all(|(index, (operation, _))| *operation as usize == index));
+        assert!(BEARERS.iter().enumerate().all(|(index, (bearer, _))| *bearer as usize == index));
         assert!(GRADES.iter().enumerate().all(|(index, (grade, _))| *grade as usize == index));
         assert!(ROLES.iter().enumerate().all(|(index, role)| *role as usize == index));
     }

@@ -5,7 +5,9 @@
 
 mod connections;
 mod events;
+mod extras;
 mod listener;
+mod page;
 mod peer;
 mod petitions;
 pub mod probe;
@@ -31,6 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::connections::{Connections, Limits};
 use self::events::Event;
+use self::extras::Extras;
 use self::listener::Listener;
 use self::view::View;
 use crate::descriptors;
@@ -63,6 +66,9 @@ struct Site {
     metrics: Metrics,
     token_file: Option<PathBuf>,
     events: watch::Receiver<Event>,
+    extras: Arc<watch::Sender<Extras>>,
+    /// Where the lock is, as a person would write it.
+    lock: Arc<str>,
     connections: Arc<Connections>,
 }
 
@@ -99,9 +105,10 @@ impl Bound {
         snapshots: watch::Receiver<Snapshot>,
         orders: mpsc::Sender<Order>,
         metrics: Metrics,
+        lock: &str,
     ) -> io::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
         let limits = raise_limit();
-        self.start_within(limits, snapshots, orders, metrics)
+        self.start_within(limits, snapshots, orders, metrics, lock)
     }
 
     fn start_within(
@@ -110,13 +117,22 @@ impl Bound {
         snapshots: watch::Receiver<Snapshot>,
         orders: mpsc::Sender<Order>,
         metrics: Metrics,
+        lock: &str,
     ) -> io::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
         let Self { listener, address, token_file, file } = self;
         let (sender, events) = watch::channel(Event::of(&snapshots.borrow().clone()));
-        let connections = Arc::new(Connections::new(limits));
-        let forward = events::forward(snapshots.clone(), sender, Arc::clone(&connections));
+        let (connections, lock) = (Arc::new(Connections::new(limits)), Arc::from(lock));
+        let extras = Arc::new(watch::Sender::new(Extras::default()));
+        let forward = events::forward(
+            snapshots.clone(),
+            sender,
+            Arc::clone(&extras),
+            Arc::clone(&connections),
+            Arc::clone(&lock),
+        );
         let view = View::new(snapshots);
-        let site = Site { view, orders, metrics, token_file, events, connections: Arc::clone(&connections) };
+        let site =
+            Site { view, orders, metrics, token_file, events, extras, lock, connections: Arc::clone(&connections) };
         let serving = serve_on_a_thread(listener, file, routes::router(Arc::new(site)), connections, forward)?;
         tracing::info!("serving http on {address}");
         Ok(serving)

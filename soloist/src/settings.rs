@@ -9,8 +9,10 @@ mod http;
 mod lock_url;
 mod name;
 pub mod notify;
+mod realm;
 mod route;
 mod slots;
+mod store;
 pub mod target;
 mod variables;
 pub mod warm;
@@ -23,8 +25,7 @@ use election::{OnExit, OnLoss, Plain, Timing};
 
 use crate::error::{Code, Failure};
 use crate::handover;
-use crate::lock::consul;
-use crate::lock::kubernetes::{self, Access};
+use crate::lock::kubernetes::Access;
 use crate::route::open::Wanted;
 use crate::workload::size::memory_limit_bytes;
 
@@ -32,6 +33,8 @@ pub use command::check as check_command;
 pub use http::{Address, Http, socket_path};
 pub use lock_url::{ConsulPlace, FilePlace, Place, of_slot, only_one, place};
 pub(crate) use lock_url::{is_label, is_subdomain};
+pub use realm::Realm;
+pub use store::{Store, store};
 pub use variables::warn_about_unknown_variables;
 
 /// What a person typed for `soloist run`, in words.
@@ -167,17 +170,10 @@ impl Settings {
         let timing = timing_within(&raw.lease, limit)?;
         let active = slots::active(raw.active.as_deref(), &place)?;
         slots::check_warm(raw.is_warm, active)?;
-        let fits = match &place {
-            Place::File(_) => Ok(()),
-            Place::Kubernetes(_) => kubernetes::check_lease(timing.lease()),
-            Place::Consul(consul) => {
-                consul.check_plaintext(raw.allow_plaintext)?;
-                consul::check_lease(timing.lease())
-            }
-        };
-        fits.map_err(|why| {
-            Failure::new(Code::Configuration, format!("--lease {}: {why}", raw.lease)).hint("use --lease 15s")
-        })?;
+        if let Place::Consul(consul) = &place {
+            consul.check_plaintext(raw.allow_plaintext)?;
+        }
+        place.store().check_lease(&timing, &raw.lease)?;
         if raw.asks_kubelet && !matches!(place, Place::Kubernetes(_)) {
             return Err(Failure::new(Code::Configuration, format!("--evidence pod: got the lock {place}"))
                 .hint("it is for --lock kubernetes://NAMESPACE/NAME"));
@@ -263,6 +259,16 @@ pub fn timing(lease: &str) -> Result<Timing, Failure> {
     timing_within(lease, memory_limit_bytes())
 }
 
+/// The same for a workload within another limit, over a lock of this kind.
+///
+/// # Errors
+/// As [`timing`], or one that the store cannot carry.
+pub fn timing_on(store: Store, lease: &str, memory_limit_bytes: Option<u64>) -> Result<Timing, Failure> {
+    let timing = timing_within(lease, memory_limit_bytes)?;
+    store.check_lease(&timing, lease)?;
+    Ok(timing)
+}
+
 fn timing_within(lease: &str, memory_limit_bytes: Option<u64>) -> Result<Timing, Failure> {
     let parsed = duration("--lease", lease)?;
     Timing::new(parsed, memory_limit_bytes).map_err(|error| {
@@ -280,6 +286,28 @@ fn timing_within(lease: &str, memory_limit_bytes: Option<u64>) -> Result<Timing,
 /// Which characters are allowed.
 pub fn group_name(name: &str) -> Result<&str, Failure> {
     name::group(name)
+}
+
+/// Reads `512Mi`, `8Gi`, `8GiB` or a number of bytes, as manifests spell them.
+///
+/// # Errors
+/// Not a size.
+pub fn bytes(flag: &str, text: &str) -> Result<u64, Failure> {
+    let refuse = || {
+        Failure::new(Code::Usage, format!("{flag} {text:?} is not a size"))
+            .hint("a whole number with a unit, such as 512Mi or 8Gi")
+    };
+    let plain = text.trim();
+    let plain = plain.strip_suffix('B').unwrap_or(plain);
+    let (number, shift) = match plain.strip_suffix('i').and_then(|rest| rest.char_indices().next_back()) {
+        Some((at, unit)) => {
+            let shift = [('K', 10), ('M', 20), ('G', 30), ('T', 40)].into_iter().find(|(name, _)| *name == unit);
+            (&plain[..at], shift.ok_or_else(refuse)?.1)
+        }
+        None => (plain, 0),
+    };
+    let number: u64 = number.parse().map_err(|_| refuse())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(refuse)
 }
 
 /// The longest duration that is not taken for a mistake.
@@ -335,6 +363,17 @@ mod tests {
         }
         for (text, ms) in [("15s", 15_000), ("1m30s", 90_000), ("500ms", 500), ("2m", 120_000), (" 24h ", 86_400_000)] {
             assert_eq!(duration("--lease", text).unwrap(), Duration::from_millis(ms), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_spelled_as_in_manifests() {
+        for (text, size) in [("512Mi", 512 << 20), ("8Gi", 8 << 30), ("8GiB", 8 << 30), ("4096", 4096), (" 1Ki ", 1024)]
+        {
+            assert_eq!(bytes("--memory", text).unwrap(), size, "{text}");
+        }
+        for text in ["", "Gi", "8G", "8 Gi", "-1Mi", "0", "1.5Gi", "99999999999Ti", "8\u{e9}i", "i"] {
+            assert_eq!(bytes("--memory", text).unwrap_err().code, Code::Usage, "{text}");
         }
     }
 

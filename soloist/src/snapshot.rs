@@ -4,14 +4,19 @@
 //! "active" a moment too long. Readers compute what depends on the time from the clock when they are asked; a snapshot
 //! that stands still, because the elector does, runs out by itself.
 
+mod passage;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use election::{Activation, Instant, Role, Token, Vigil};
+use election::{Activation, Attempt, Instant, Role, Token, Vigil};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::lock::history::Change;
 use crate::workload::Containment;
+
+pub use self::passage::Passage;
 
 /// The state of one member.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +37,10 @@ pub struct Snapshot {
     pub slots: Vec<Option<Holder>>,
     /// The own time of being active, until nothing of it is left.
     pub tenure: Option<Tenure>,
-    /// The last time of being active that has ended, anybody's.
-    pub previous: Option<Change>,
+    /// The last changes of who was active, as the lock keeps them: the oldest first.
+    pub history: Arc<[Change]>,
+    /// What this member saw of its own last times of being active: the oldest first.
+    pub passages: Arc<[Passage]>,
     /// How long observers wait for the present holder.
     pub lease: Duration,
     /// Until when a pause lasts, in wall-clock milliseconds since 1970.
@@ -56,6 +63,8 @@ pub struct Snapshot {
     pub reason: String,
     /// When the last answer of the store came.
     pub store_answered: Option<Instant>,
+    /// The holder's last attempt that was seen, and when it was first seen here.
+    pub heard: Option<(Attempt, Instant)>,
     /// What is waited out, while nothing proves that nobody is active.
     pub vigil: Option<Vigil>,
     /// When the elector wanted to do something next; long after it, it hangs.
@@ -185,7 +194,8 @@ impl Snapshot {
             slot: None,
             slots: Vec::new(),
             tenure: None,
-            previous: None,
+            history: Arc::default(),
+            passages: Arc::default(),
             lease,
             paused_until_unix_ms: None,
             workload: Workload::None,
@@ -197,6 +207,7 @@ impl Snapshot {
             members: Vec::new(),
             reason: "has not looked at the lock yet".to_owned(),
             store_answered: None,
+            heard: None,
             vigil: None,
             due: None,
             news: 0,
@@ -237,6 +248,22 @@ impl Snapshot {
         self.holder.as_ref().filter(|holder| self.told_role() == self.role || holder.name != self.name)
     }
 
+    /// The last time of being active that has ended, anybody's.
+    pub fn previous(&self) -> Option<&Change> {
+        self.history.iter().rev().find(|change| change.end.is_some())
+    }
+
+    /// The changes that anybody may be told: not that this member is active before its workload was.
+    /// See docs/safety.md R21.
+    pub fn told_history(&self) -> &[Change] {
+        match self.history.split_last() {
+            Some((last, rest)) if self.told_role() != self.role && last.member == self.name && last.end.is_none() => {
+                rest
+            }
+            _ => &self.history,
+        }
+    }
+
     /// Whether another member that has announced itself may be active.
     pub fn another_is_fit(&self) -> bool {
         self.members.iter().any(|member| member.healthy && member.name != self.name)
@@ -256,6 +283,7 @@ impl Snapshot {
                 ..tenure
             }),
             store_answered: None,
+            heard: None,
             vigil: None,
             due: None,
             news: 0,

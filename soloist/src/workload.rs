@@ -18,6 +18,7 @@ mod tree;
 pub mod via;
 pub mod warm;
 
+pub(crate) use attention::PATIENCE as GUARD_PATIENCE;
 pub(crate) use sys::{die_with_parent, restore_descriptor_limit, watch};
 
 use std::ffi::OsString;

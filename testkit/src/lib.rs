@@ -37,6 +37,7 @@ pub mod sim_controller;
 pub mod stamp;
 pub mod statements;
 pub mod steps;
+pub mod terminal;
 pub mod told;
 pub mod traffic;
 pub mod virtual_group;

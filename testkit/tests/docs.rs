@@ -89,6 +89,11 @@ impl Drop for Standing {
     }
 }
 
+/// What goes on until it is ended leaves in order when it is.
+fn for_a_moment(line: &str) -> String {
+    format!("timeout --preserve-status --signal=TERM 1 {line}")
+}
+
 /// Starts a member and waits until `status` shows it.
 fn standing(folder: &Path, name: &str, options: &str) -> Standing {
     let line = format!("exec soloist run --lock ./app.lock --name {name} {options} -- sleep 1000");
@@ -110,7 +115,7 @@ fn standing(folder: &Path, name: &str, options: &str) -> Standing {
 
 #[test]
 fn every_verb_of_the_documents_does_what_it_says() {
-    let verbs = ["status", "history", "switchover", "pause", "resume", "failover"];
+    let verbs = ["status", "list", "doctor", "history", "switchover", "pause", "resume", "failover"];
     let is_verb = |line: &str| verbs.iter().any(|verb| line.starts_with(&format!("soloist {verb} ")));
     let shown: Vec<_> = commands("soloist").into_iter().filter(|(_, line)| is_verb(line)).collect();
     assert!(shown.len() >= verbs.len(), "{shown:?}");
@@ -128,10 +133,25 @@ fn every_verb_of_the_documents_does_what_it_says() {
             of = document.clone();
         }
         let local = line.replace("/srv/app/app.lock", "./app.lock").replace("./x.lock", "./app.lock");
+        let local = local.replace("list /srv/app", "list .");
+        let local = if line.contains("--watch") { for_a_moment(&local) } else { local };
         let output = shell(folder.path(), &local).output().expect("a verb");
         // The holder of this test is alive.
         let expected = if line.starts_with("soloist failover") { 1 } else { 0 };
         assert_eq!(output.status.code(), Some(expected), "{document}: {line}: {output:?}");
+    }
+}
+
+#[test]
+fn every_explanation_of_the_documents_is_given() {
+    let shown: Vec<_> =
+        commands("soloist").into_iter().filter(|(_, line)| line.starts_with("soloist explain")).collect();
+    assert!(shown.len() >= 2, "{shown:?}");
+    for (document, line) in shown {
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = shell(folder.path(), &line).output().expect("a verb");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("to spare"), "{document}: {line}: {output:?}");
     }
 }
 

@@ -1,9 +1,11 @@
 //! Members are asked and steered over HTTP, and nothing that clients do there is in the way of a handover.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 use testkit::group::Group;
 use testkit::history::Span;
 use testkit::http::{Connection, Server, make_room};
@@ -102,6 +104,30 @@ fn a_pause_and_its_end_by_request_change_the_lease() -> Result<()> {
         ensure!(shown(server)?["paused_until"].is_null());
     }
     group.history().check(1, STAMPS)
+}
+
+#[test]
+fn the_history_is_what_the_verb_prints_and_how_this_member_saw_it() -> Result<()> {
+    let group = Group::new()?;
+    let (_members, [a, b], active) = two(&group)?;
+    assert_eq!(a.post("/switchover", Some(TOKEN), "{}")?.status, 202);
+    assert_eq!(group.wait_active_after(active.token, LIMIT)?.member, "b");
+    let has_run = || b.get("/history").ok()?.json().ok()?["changes"][1]["seen"]["running"].as_str().map(|_| ());
+    wait_for("b to have seen its workload run", LIMIT, has_run)?;
+    let mut verb = Command::new(group.binary("soloist")?);
+    verb.args(["history", "--group", "test", "--output", "json", "--lock"]).arg(group.lock());
+    let printed: Value = serde_json::from_slice(&verb.output()?.stdout)?;
+    for (server, own) in [(&a, 0), (&b, 1)] {
+        let mut served = server.get("/history")?.json()?;
+        let changes = served["changes"].as_array_mut().context("no changes")?;
+        for (number, change) in changes.iter_mut().enumerate() {
+            let seen = change.as_object_mut().context("no change")?.remove("seen");
+            let stopping = seen.as_ref().map(|seen| seen["stopping"].is_string());
+            assert_eq!(stopping, (number == own).then_some(own == 0), "{change}");
+        }
+        assert_eq!(served, printed);
+    }
+    Ok(())
 }
 
 /// Thousands of connections that want nothing good.

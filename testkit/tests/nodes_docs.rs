@@ -1,6 +1,7 @@
 //! What the documents show of Kubernetes is run, on two nodes with real pods.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -19,6 +20,7 @@ fn every_command_of_the_documents_for_kubernetes_works() -> Result<()> {
     let shown = shown_lines().into_iter().filter(|(_, line)| needs_a_cluster(line) && !is_member(line));
     let shown: Vec<_> = shown.collect();
     ensure!(shown.len() >= 10, "{shown:?}");
+    symlink(binary("soloist")?, seed.root().join("kubectl-soloist"))?;
     for (document, line) in shown {
         works_soon(seed.root(), &line).with_context(|| format!("{document}: {line}{}", pods.logs()))?;
     }
@@ -56,7 +58,7 @@ fn works_soon(folder: &Path, line: &str) -> Result<()> {
 fn run(folder: &Path, line: &str) -> Result<Output> {
     let kubectl = std::env::var("KUBECTL").context("no KUBECTL")?;
     let programs = [binary("soloist")?, kubectl.into()];
-    let folders: Vec<_> = programs.iter().filter_map(|program| program.parent()).collect();
+    let folders: Vec<_> = programs.iter().filter_map(|program| program.parent()).chain([folder]).collect();
     let rest = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(folders.into_iter().map(Path::to_owned).chain(std::env::split_paths(&rest)))?;
     let mut shell = Command::new("sh");

@@ -294,11 +294,13 @@ fn a_lock_that_is_not_there_is_69_and_is_not_made() -> Result<()> {
 
 #[test]
 fn bad_usage_is_64_unreachable_stores_are_69_and_unusable_ones_78() -> Result<()> {
-    let cases: [(&[&str], i32, &str); 17] = [
+    let cases: [(&[&str], i32, &str); 23] = [
         (&["status", "--lock", ""], 64, "is empty"),
         (&["status", "--lock", "http://x"], 64, "http"),
         (&["status", "--lock", "/x/"], 64, "a folder"),
         (&["status", "--group", "a/b"], 64, "--group"),
+        (&["status", "--group", "nobody-has-this-name"], 69, "there is no lock at "),
+        (&["switchover", "--group", "nobody-has-this-name"], 69, "nobody-has-this-name.lock"),
         (&["status", "--output", "xml"], 64, "xml"),
         (&["status", "--lock", "kubernetes://a/b", "--kubeconfig", "/nowhere/config"], 78, "/nowhere/config"),
         (&["history", "--lock", "consul://host/a b"], 64, "blanks"),
@@ -312,6 +314,10 @@ fn bad_usage_is_64_unreachable_stores_are_69_and_unusable_ones_78() -> Result<()
         (&["pause", "--lock", "x", "--for", "25h"], 64, "longer than a day"),
         (&["resume", "--lock", "x", "--for", "1m"], 64, "--for"),
         (&["failover", "--lock", "x"], 64, "--i-have-fenced"),
+        (&["explain", "--lease", "1s"], 78, "the smallest lease that holds is"),
+        (&["explain", "--lease", "15"], 64, "not a duration"),
+        (&["explain", "--lock", "kubernetes", "--lease", "4500ms"], 78, "whole seconds"),
+        (&["explain", "--memory", "8 parsecs"], 64, "8 parsecs"),
     ];
     let folder = tempfile::tempdir()?;
     for (words, code, about) in cases {

@@ -1,59 +1,24 @@
 //! At a terminal a member is what its workload would be: Ctrl-C ends it, Ctrl-Z does not leave it hanging, and what is
 //! typed reaches the workload.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::fs;
+use std::io::Write;
 
 use anyhow::{Context, Result};
-use nix::pty::openpty;
 use testkit::group::Group;
 use testkit::history::Span;
 use testkit::member::Member;
 use testkit::process::Process;
 use testkit::scenario::{LIMIT, check};
+use testkit::terminal::Terminal;
 use testkit::wait::wait_until;
-
-/// The other side of a terminal: types, and reads what is shown.
-struct Terminal {
-    keyboard: File,
-    shown: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Terminal {
-    fn new(side: OwnedFd) -> Result<Self> {
-        let keyboard = File::from(side);
-        let mut screen = keyboard.try_clone()?;
-        let shown = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&shown);
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = screen.read(&mut bytes) {
-                let Ok(mut seen) = seen.lock() else { return };
-                seen.extend_from_slice(&bytes[..count]);
-            }
-        });
-        Ok(Self { keyboard, shown })
-    }
-
-    fn type_in(&mut self, text: &str) -> Result<()> {
-        self.keyboard.write_all(text.as_bytes()).context("failed to type")
-    }
-
-    fn shows(&self, text: &str) -> bool {
-        self.shown.lock().is_ok_and(|shown| String::from_utf8_lossy(&shown).contains(text))
-    }
-}
 
 /// A member with a terminal of its own, as a login shell would start it.
 fn at_terminal(group: &Group, probe: &[&str]) -> Result<(Member, Terminal, Span)> {
-    let pty = openpty(None, None).context("failed to open a terminal")?;
-    let terminal = Terminal::new(pty.master)?;
+    let (terminal, side) = Terminal::open(80, 24)?;
     let starter = group.member("a").wrapper(["setsid", "--ctty"]);
-    let starter = starter.stdin(pty.slave.try_clone()?.into()).stdout(pty.slave.try_clone()?.into());
-    let member = starter.stderr(pty.slave.into()).probe(probe)?;
+    let starter = starter.stdin(side.try_clone()?.into()).stdout(side.try_clone()?.into());
+    let member = starter.stderr(side.into()).probe(probe)?;
     let active = member.wait_active(group, LIMIT)?;
     Ok((member, terminal, active))
 }

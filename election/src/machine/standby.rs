@@ -13,7 +13,7 @@ use crate::timing::Plain;
 
 /// A foreign record is given this many times the longest lease in sight.
 /// See docs/safety.md R17.
-const FOREIGN_FACTOR: u32 = 3;
+pub const FOREIGN_FACTOR: u32 = 3;
 
 /// Waiting for the own turn.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -41,7 +41,7 @@ Example:
   soloist failover --lock ./app.lock --i-have-fenced")]
 pub(super) struct Arguments {
     #[command(flatten)]
-    place: operate::Common,
+    pub(super) place: operate::Common,
     /// The holder cannot run any more: neither its workload nor its soloist
     #[arg(long)]
     i_have_fenced: bool,

@@ -1,6 +1,6 @@
 //! The flags of every member, whether it runs something or not.
 
-mod health;
+pub(super) mod health;
 mod notify;
 
 use std::path::PathBuf;
@@ -28,13 +28,21 @@ pub(super) struct Group {
     /// This member's name [default: POD_NAME, else the hostname and the PID]
     #[arg(long, env = "SOLOIST_NAME")]
     name: Option<String>,
-    /// How long the others wait for an active member that is silent
-    #[arg(long, env = "SOLOIST_LEASE", allow_hyphen_values = true, default_value = "15s", value_name = "DURATION")]
-    lease: String,
+    #[command(flatten)]
+    lease: Lease,
     /// How many members may be active at a time, each in a slot with a lock of its own: the one of --lock, and the same
     /// with .2, .3 and so on behind it; 1 to 64
     #[arg(long, env = "SOLOIST_ACTIVE", allow_hyphen_values = true, value_name = "N")]
     active: Option<String>,
+}
+
+/// What all other durations follow from.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Lease {
+    /// How long the others wait for an active member that is silent
+    #[arg(long, env = "SOLOIST_LEASE", allow_hyphen_values = true, default_value = "15s", value_name = "DURATION")]
+    pub(super) lease: String,
 }
 
 /// How a planned stop goes.
@@ -121,7 +129,7 @@ impl Around {
             lock: group.lock,
             group: group.group,
             name: group.name,
-            lease: group.lease,
+            lease: group.lease.lease,
             active: group.active,
             allow_plaintext: self.access.allow_plaintext,
             notify: self.notify.raw(),

@@ -6,6 +6,7 @@ pub(super) mod fake;
 mod place;
 pub(super) mod print;
 mod slots;
+pub(super) mod survey;
 
 use std::future::Future;
 
@@ -17,7 +18,7 @@ use super::access;
 use crate::error::{Code, Failure};
 use crate::settings::{self, Place};
 
-pub(super) use self::place::Target;
+pub(super) use self::place::{AnyBoard, Target};
 
 /// Which lock, and how to show what comes of it.
 #[derive(Debug, Args)]
@@ -34,14 +35,38 @@ pub(super) struct Common {
     #[command(flatten)]
     access: access::Arguments,
     /// A table for people, or JSON for programs
-    #[arg(long, env = "SOLOIST_OUTPUT", default_value = "table", value_name = "FORMAT")]
+    #[arg(long, short, env = "SOLOIST_OUTPUT", default_value = "table", value_name = "FORMAT")]
     pub output: Format,
+    /// What it was called as.
+    #[arg(skip)]
+    front: Front,
+}
+
+/// What names a lock on the command line that was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Front {
+    /// A URL.
+    #[default]
+    Own,
+    /// A name and a namespace.
+    Kubectl,
 }
 
 impl Common {
     /// The lock for a verb that changes something: it must be named.
     pub fn target(&self) -> Result<Target, Failure> {
         self.there(settings::place(self.lock.as_deref(), self.named_group()?)?)
+    }
+
+    /// The lock for a verb that looks before there is one.
+    pub fn target_that_may_come(&self) -> Result<Target, Failure> {
+        let lock = match (&self.lock, self.named_group()?) {
+            (None, None) => settings::only_one()?,
+            (lock, group) => settings::place(lock.as_deref(), group)?,
+        };
+        self.check_plaintext(&lock)?;
+        let target = Target::named(self.group.clone(), lock, self.access.clone().into());
+        Ok(Target { slot: self.slot, front: self.front, ..target })
     }
 
     /// The lock for a verb that only looks: the only one in the state folder will do.
@@ -52,15 +77,26 @@ impl Common {
         }
     }
 
+    /// Is about this lock, whatever else was said.
+    pub fn aim(&mut self, lock: Option<String>, front: Front) {
+        (self.lock, self.group, self.front) = (lock, None, front);
+    }
+
     fn named_group(&self) -> Result<Option<&str>, Failure> {
         self.group.as_deref().map(settings::group_name).transpose()
     }
 
-    fn there(&self, lock: Place) -> Result<Target, Failure> {
-        if let Place::Consul(consul) = &lock {
-            consul.check_plaintext(self.access.allow_plaintext)?;
+    fn check_plaintext(&self, lock: &Place) -> Result<(), Failure> {
+        match lock {
+            Place::Consul(consul) => consul.check_plaintext(self.access.allow_plaintext),
+            Place::File(_) | Place::Kubernetes(_) => Ok(()),
         }
-        Ok(Target { slot: self.slot, ..Target::new(self.group.clone(), lock, self.access.clone().into())? })
+    }
+
+    fn there(&self, lock: Place) -> Result<Target, Failure> {
+        self.check_plaintext(&lock)?;
+        let target = Target::new(self.group.clone(), lock, self.access.clone().into())?;
+        Ok(Target { slot: self.slot, front: self.front, ..target })
     }
 }
 

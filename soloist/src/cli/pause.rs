@@ -25,7 +25,7 @@ Examples:
   soloist resume --lock ./app.lock")]
 pub(super) struct PauseArguments {
     #[command(flatten)]
-    place: operate::Common,
+    pub(super) place: operate::Common,
     /// How long; the active member's lease comes on top
     #[arg(long = "for", allow_hyphen_values = true, value_name = "DURATION")]
     length: String,
@@ -37,7 +37,7 @@ Example:
   soloist resume --lock ./app.lock")]
 pub(super) struct ResumeArguments {
     #[command(flatten)]
-    place: operate::Common,
+    pub(super) place: operate::Common,
 }
 
 /// Pauses, and returns when the lock says so.

@@ -1,5 +1,7 @@
 //! `soloist status`: who is active, why, since when, and who else is there.
 
+mod watch;
+
 use std::time::Duration;
 
 use clap::Args;
@@ -23,17 +25,28 @@ Without --lock and --group it takes the only lock in the state folder.
 The lock says who is active, not whether that member is still alive: its age
 is shown, and only the other members time it.
 
+With --watch it goes on until q, Ctrl-C or SIGTERM, and leaves with 0. On a
+terminal it is drawn anew in its place; elsewhere each change is a line, with
+--output json a JSON object on a line of its own.
+
 Examples:
   soloist status --lock ./app.lock
-  soloist status --lock ./app.lock --output json")]
+  soloist status --lock ./app.lock --output json
+  soloist status --lock ./app.lock --watch")]
 pub(super) struct Arguments {
     #[command(flatten)]
-    place: operate::Common,
+    pub(super) place: operate::Common,
+    /// Go on showing it
+    #[arg(long, short)]
+    watch: bool,
 }
 
-/// One look; 1 when nobody is active.
+/// One look, or many; 1 when nobody is active.
 pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
     let target = arguments.place.target_to_look_at()?;
+    if arguments.watch {
+        return operate::block_on(watch::watch(&target, arguments.place.output));
+    }
     let looks = operate::block_on(async { target.looks(asking::look(&target.board().await?).await?).await })?;
     let now = unix_us();
     let status = Status::of(&target, &looks, now);
@@ -43,13 +56,13 @@ pub(super) fn main(arguments: &Arguments) -> Result<i32, Failure> {
 
 /// What is known, under the names that programs rely on.
 #[derive(Debug, Serialize)]
-struct Status {
+pub(super) struct Status {
     schema: u32,
-    group: String,
-    lock: String,
+    pub group: String,
+    pub lock: String,
     /// `held`, `released`, `vacant`, `foreign` or `absent`.
-    state: &'static str,
-    holder: Option<String>,
+    pub state: &'static str,
+    pub holder: Option<String>,
     fencing_token: Option<u64>,
     activation: Option<String>,
     since: Option<String>,
@@ -64,15 +77,18 @@ struct Status {
     reason: String,
     /// Where there are several; what is said above is of the first that somebody is active in, or of the one asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    slots: Vec<Slot>,
-    members: Vec<Member>,
+    pub slots: Vec<Slot>,
+    pub members: Vec<Member>,
+    /// The one that was asked for.
     #[serde(skip)]
-    unix_us: Times,
+    pub slot: Option<u32>,
+    #[serde(skip)]
+    pub unix_us: Times,
 }
 
 /// One of several slots.
 #[derive(Debug, Serialize)]
-struct Slot {
+pub(super) struct Slot {
     slot: usize,
     state: &'static str,
     holder: Option<String>,
@@ -83,8 +99,8 @@ struct Slot {
 
 /// The same times as numbers, to tell their age.
 #[derive(Debug)]
-struct Times {
-    since: Option<u64>,
+pub(super) struct Times {
+    pub since: Option<u64>,
     until: Option<u64>,
     written: Option<u64>,
     paused_until: Option<u64>,
@@ -99,11 +115,11 @@ struct Released {
 }
 
 #[derive(Debug, Serialize)]
-struct Member {
+pub(super) struct Member {
     name: String,
     role: String,
     active: bool,
-    healthy: bool,
+    pub healthy: bool,
     why: Option<String>,
     version: String,
     since: String,
@@ -114,7 +130,7 @@ struct Member {
 }
 
 impl Status {
-    fn of(target: &Target, looks: &[Look], now: u64) -> Self {
+    pub fn of(target: &Target, looks: &[Look], now: u64) -> Self {
         let asked_for = target.slot.and_then(|slot| usize::try_from(slot).ok()?.checked_sub(1));
         let foremost = asked_for.or_else(|| looks.iter().position(|look| holder(look).is_some())).unwrap_or(0);
         let look = looks.get(foremost).unwrap_or(&looks[0]);
@@ -145,6 +161,7 @@ impl Status {
             reason: reason(claim, last),
             slots: if looks.len() > 1 { Slot::all(looks, now) } else { Vec::new() },
             members: looks[0].members.iter().map(|one| Member::of(one, &active, now)).collect(),
+            slot: target.slot,
             unix_us: Times { since, until, written, paused_until },
         }
     }
@@ -197,19 +214,25 @@ impl Status {
     }
 
     fn headline(&self) -> String {
+        let is_led = self.holder.is_some() || self.slots.iter().any(|slot| slot.holder.is_some());
+        coloured(&self.plain_headline(), if is_led { Colour::Good } else { Colour::Bad })
+    }
+
+    fn plain_headline(&self) -> String {
         if !self.slots.is_empty() {
             let active = self.slots.iter().filter(|slot| slot.holder.is_some()).count();
-            let colour = if active > 0 { Colour::Good } else { Colour::Bad };
-            return coloured(&format!("{active} of at most {} are active", self.slots.len()), colour);
+            return format!("{active} of at most {} are active", self.slots.len());
         }
         match (&self.holder, self.state) {
-            (Some(holder), _) => {
-                let token = self.fencing_token.map_or("?".to_owned(), |token| token.to_string());
-                coloured(&format!("{holder} is active with token {token}"), Colour::Good)
-            }
-            (None, "foreign") => coloured("the lock's record is unreadable or somebody else's", Colour::Bad),
-            (None, _) => coloured("nobody is active", Colour::Bad),
+            (Some(holder), _) => format!("{holder} is active with token {}", self.token()),
+            (None, "foreign") => "the lock's record is unreadable or somebody else's".to_owned(),
+            (None, _) => "nobody is active".to_owned(),
         }
+    }
+
+    /// On a Lease it is known from the first renewal on.
+    pub fn token(&self) -> String {
+        self.fencing_token.map_or("?".to_owned(), |token| token.to_string())
     }
 
     fn members_table(&self, now: u64) -> String {

@@ -6,10 +6,10 @@ use clap::Args;
 use election::{Activation, Claim, Holder};
 use serde::Serialize;
 
-use super::history::gap_ms;
 use super::operate::asking::{self, no};
 use super::operate::print::{Colour, Format, SCHEMA, coloured, from_to_us, ms};
 use super::operate::{self, Target};
+use crate::chronicle::gap_ms;
 use crate::error::Failure;
 use crate::lock::board::{Board, Look, Wish};
 use crate::settings;
@@ -25,7 +25,7 @@ Examples:
   soloist switchover --lock ./app.lock --to b --timeout 1m")]
 pub(super) struct Arguments {
     #[command(flatten)]
-    place: operate::Common,
+    pub(super) place: operate::Common,
     /// Who shall be active [default: the healthy standby that has been there longest]
     #[arg(long, value_name = "NAME")]
     to: Option<String>,
@@ -195,7 +195,7 @@ fn is_of(change: &crate::lock::history::Change, holder: &Holder) -> bool {
 }
 
 fn undo(target: &Target, to: &str) -> String {
-    format!("soloist switchover {} --to {to}", target.arguments())
+    format!("{} --to {to}", target.command("switchover"))
 }
 
 #[cfg(test)]

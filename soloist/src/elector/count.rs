@@ -1,10 +1,13 @@
 //! Counts what the elector sees and does. Nothing is decided here.
 
+use std::time::Duration;
+
 use election::{
-    Action, Activation, Claim, Evidence, Input, Instant, Output, Proof, Request, Role, Seen, Timing, Version, Write,
+    Action, Activation, Claim, Evidence, Holder, Input, Instant, Output, Proof, Request, Role, Seen, Timing, Version,
+    Write,
 };
 
-use crate::metrics::{Grade, Metrics, Operation};
+use crate::metrics::{Bearer, Grade, Metrics, Operation};
 
 /// What must be remembered to count.
 #[derive(Debug)]
@@ -21,6 +24,10 @@ pub(super) struct Count {
     /// The activation that an operator wants to be taken for ended; whether that was granted is in the answer.
     to_fence: Option<Activation>,
     fenced: Option<Activation>,
+    /// The largest token that was seen or used.
+    largest_token: u64,
+    /// The worst lateness of the guard, and the longest that a kill would have taken.
+    worst: (Duration, Duration),
 }
 
 impl Count {
@@ -34,6 +41,8 @@ impl Count {
             foreigner: None,
             to_fence: None,
             fenced: None,
+            largest_token: 0,
+            worst: (Duration::ZERO, Duration::ZERO),
         }
     }
 
@@ -56,7 +65,10 @@ impl Count {
                 }
             }
             Input::Gone { released: Some(version), .. } => self.newest = Some(*version),
-            Input::Measured { lateness, .. } => self.metrics.guard_was_late(*lateness),
+            Input::Measured { lateness, proof } => {
+                self.metrics.guard_was_late(*lateness);
+                self.worst = (self.worst.0.max(*lateness), self.worst.1.max(*proof));
+            }
             Input::Request(Request::Fenced { activation }) => self.to_fence = Some(*activation),
             _ => {}
         }
@@ -70,12 +82,15 @@ impl Count {
         role: Role,
         timing: &Timing,
     ) {
+        let mut is_started = false;
         for Output { action, .. } in outputs {
             match action {
                 Action::Read { .. } => self.asked = Some((Operation::Read, now)),
                 Action::Write { .. } => self.asked = Some((Operation::Write, now)),
                 Action::Answer(Ok(())) => self.fenced = self.to_fence.or(self.fenced),
-                Action::Start { .. } => {
+                Action::Start { token, .. } => {
+                    is_started = true;
+                    self.largest_token = self.largest_token.max(token.0);
                     let (grade, is_proven) = self.grade();
                     self.metrics.promoted(grade, is_proven);
                 }
@@ -83,10 +98,21 @@ impl Count {
             }
         }
         if role != self.role {
+            if (self.role, role, is_started) == (Role::Acquiring, Role::Stopping, false) {
+                self.given_back();
+            }
             self.role = role;
             self.metrics.role_changed(role);
         }
-        self.metrics.set_timing(timing.slack().unwrap_or_default(), timing.proof());
+        let excess = self.worst.0.saturating_sub(timing.lateness()) + self.worst.1.saturating_sub(timing.proof());
+        self.metrics.set_timing(timing.slack().unwrap_or_default(), excess, timing.proof(), timing.lateness());
+    }
+
+    /// The lock was acquired and is released without a start.
+    fn given_back(&mut self) {
+        if self.newest.is_some_and(|version| version.number <= self.largest_token) {
+            self.metrics.token_refused(Bearer::Activation);
+        }
     }
 
     fn answered(&mut self, now: Instant) {
@@ -111,6 +137,11 @@ impl Count {
         }
         self.foreigner = foreigner;
         if self.role == Role::Standby {
+            if let Some(Claim::Held(Holder { token: Some(token), .. })) =
+                seen.record.as_ref().map(|record| &record.claim)
+            {
+                self.largest_token = self.largest_token.max(token.0);
+            }
             self.sight = Some(seen.clone());
         }
     }
@@ -136,7 +167,7 @@ impl Count {
 mod tests {
     use std::time::Duration;
 
-    use election::{Attempt, Foreign, Holder, Member, Nonce, Record, Release, Token};
+    use election::{Attempt, Foreign, Member, Nonce, Record, Release, Token};
 
     use super::*;
     use crate::snapshot::{Health, Snapshot};
@@ -234,6 +265,41 @@ mod tests {
         let text = counted(&inputs, &[]);
         assert_counted(&text, "soloist_store_rewinds_total 1");
         assert_counted(&text, "soloist_foreign_writes_total 2");
+    }
+
+    #[test]
+    fn a_token_that_is_not_larger_is_counted_when_it_is_given_back() {
+        for (token, refused) in [(1, 1), (2, 0)] {
+            let metrics = Metrics::default();
+            let mut count = Count::new(metrics.clone());
+            let timing = Timing::new(Duration::from_secs(15), None).unwrap();
+            let mut step = |input: Input, role: Role| {
+                count.input(Instant::default(), &input);
+                count.outputs(Instant::default(), &[], role, &timing);
+            };
+            let attempt = Attempt { count: 1, random: 1 };
+            let version = Version { incarnation: 1, number: token };
+            step(seen(1, held(), Evidence::None), Role::Acquiring);
+            step(Input::Written { attempt, outcome: Write::Written(version) }, Role::Stopping);
+            assert_counted(
+                &text(&metrics),
+                &format!("soloist_stale_token_rejects_total{{of=\"activation\"}} {refused}"),
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_measured_beyond_the_terms_makes_the_slack_negative() {
+        let metrics = Metrics::default();
+        let mut count = Count::new(metrics.clone());
+        let timing = Timing::new(Duration::from_secs(15), None).unwrap();
+        let slack = timing.slack().unwrap();
+        let lateness = timing.lateness() + slack + Duration::from_millis(250);
+        count.input(Instant::default(), &Input::Measured { lateness, proof: Duration::ZERO });
+        count.outputs(Instant::default(), &[], Role::Standby, &timing);
+        let text = text(&metrics);
+        assert_counted(&text, "soloist_inequality_slack_seconds -0.25");
+        assert_counted(&text, "soloist_guard_lateness_allowed_seconds 0.5");
     }
 
     #[test]

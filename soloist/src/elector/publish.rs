@@ -1,6 +1,6 @@
 //! Tells the rest of the program how this member stands.
 
-use election::{Action, Claim, Directed, Entropy, Input, Output, Record, Role, Seen, Write};
+use election::{Action, Attempt, Claim, Directed, Entropy, Input, Output, Record, Role, Seen, Write};
 
 use super::{Elector, number};
 use crate::clock::{Clock, unix_us};
@@ -24,6 +24,10 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
                     return;
                 }
                 snapshot.holder = holder;
+                let attempt = record.as_ref().and_then(attempt);
+                if attempt != snapshot.heard.map(|(attempt, _)| attempt) {
+                    snapshot.heard = attempt.map(|attempt| (attempt, now));
+                }
                 snapshot.paused_until_unix_ms = record.as_ref().and_then(|record| record.paused_until_unix_ms);
                 if let Some(record) = record {
                     snapshot.lease = record.lease;
@@ -36,17 +40,25 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         });
     }
 
-    /// Who was active before, as the history has it. Nothing depends on it, and it takes a while to read.
-    pub(super) fn publish_previous(&self) {
-        let previous = self.lines[self.foremost()].lock.history().into_iter().rev().find(|change| change.end.is_some());
-        self.publisher.update(|snapshot| snapshot.previous = previous);
+    /// Who was active when, as the lock keeps it. Nothing depends on it, and it takes a while to read.
+    pub(super) fn publish_history(&self) {
+        let history = self.lines[self.foremost()].lock.history();
+        self.publisher.update(|snapshot| {
+            if *snapshot.history != *history {
+                snapshot.history = history.into();
+            }
+        });
     }
 
     pub(super) fn publish_started(&self, pid: i32, containment: Containment, memory_locked: bool) {
         self.publisher.update(|snapshot| {
             // A stop may have crossed the report.
             snapshot.workload = match snapshot.workload {
-                State::Starting => State::Running { pid, since_unix_us: unix_us() },
+                State::Starting => {
+                    let since_unix_us = unix_us();
+                    snapshot.note_running(since_unix_us);
+                    State::Running { pid, since_unix_us }
+                }
                 _ => State::Stopping { pid: Some(pid) },
             };
             snapshot.containment = Some(containment);
@@ -75,8 +87,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         let has_processes = self.workload.has_processes();
         self.publisher.update(|snapshot| {
             if snapshot.role != role {
-                snapshot.role = role;
-                snapshot.since_unix_us = unix_us();
+                snapshot.play(role, unix_us());
             }
             snapshot.vigil = self.slots.vigil();
             snapshot.due = self.slots.next_wakeup();
@@ -128,6 +139,14 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             self.publisher.update(|snapshot| snapshot.reason = reason);
         }
         self.stays_unfit = unfit;
+    }
+}
+
+/// The attempt that a record is the trace of, where it names a member.
+fn attempt(record: &Record) -> Option<Attempt> {
+    match &record.claim {
+        Claim::Held(holder) => Some(holder.attempt),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) mod contract;
 use std::future::Future;
 use std::time::Duration;
 
-use election::{Activation, Nonce, Refusal, RefusalKind, Request, Seen};
+use election::{Activation, Claim, Evidence, Nonce, Refusal, RefusalKind, Request, Seen, Version};
 use serde::{Deserialize, Serialize};
 
 use super::LockError;
@@ -38,6 +38,24 @@ pub struct Look {
     pub members: Vec<Announcement>,
     /// When the record was written, by the wall clock: for display only.
     pub written_unix_us: Option<u64>,
+}
+
+impl Look {
+    /// At a lock that does not exist, with these members beside it.
+    pub fn at_nothing(members: Vec<Announcement>) -> Self {
+        let seen = Seen { version: Version::ABSENT, record: None, evidence: Evidence::None };
+        Self { seen, history: Vec::new(), members, written_unix_us: None }
+    }
+
+    /// How many slots the record says there are.
+    pub fn slots(&self) -> u32 {
+        self.seen.record.as_ref().map_or(1, |record| record.slots)
+    }
+
+    /// Whether somebody else wrote the record, or nobody can read it.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.seen.record.as_ref().map(|record| &record.claim), Some(Claim::Foreign(_)))
+    }
 }
 
 /// A request that an operator has put up.
@@ -147,7 +165,7 @@ impl Announcement {
     }
 
     /// Whether it counts still, or counts already.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         is_within(self.at_unix_ms, ANNOUNCEMENT_LIFE)
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod client;
 mod connection;
 mod entry;
 mod session;
+mod survey;
 mod trust;
 mod watch;
 
@@ -37,7 +38,8 @@ pub use self::access::{Access, Address, Server, Tls, Token, boolean};
 pub use self::board::ConsulBoard;
 pub use self::calls::Keys;
 pub use self::cleanup::{Cleanup, clean_up, is_usable};
-pub use self::session::LOCK_DELAY_MAX;
+pub use self::session::{LOCK_DELAY_MAX, lock_delay};
+pub use self::survey::survey;
 
 /// Between tries to acquire a key that Consul gives to nobody at the moment, and does not say for how long.
 const LOST_PAUSE: Duration = Duration::from_millis(500);

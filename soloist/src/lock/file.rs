@@ -26,7 +26,7 @@ use election::{Activation, Claim, Evidence, Record, Seen, Version, Write};
 pub use self::board::FileBoard;
 pub use self::evidence::{Keepers, Tree};
 pub use self::holds::{Announce, JointAnnounce};
-pub use self::paths::{Category, Refusal};
+pub use self::paths::{Category, Refusal, locks_in};
 pub use self::writing::release_after_proof;
 
 use self::holds::Holds;

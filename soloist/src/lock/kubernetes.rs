@@ -15,6 +15,7 @@ mod object;
 pub(crate) mod recorder;
 mod rule;
 pub(crate) mod session;
+mod survey;
 pub(crate) mod watch;
 mod witness;
 
@@ -40,6 +41,7 @@ pub use self::access::Access;
 pub use self::board::LeaseBoard;
 pub use self::object::{Kind, ObjectName};
 pub use self::recorder::Recorder;
+pub use self::survey::{Scope, survey};
 
 /// The smallest lease that is of use here: the native field holds whole seconds.
 pub const LEASE_MIN: Duration = Duration::from_secs(4);

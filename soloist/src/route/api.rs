@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::lock::kubernetes::Access;
-use crate::lock::kubernetes::answer::retry_after;
+use crate::lock::kubernetes::answer::{NOT_ACCEPTED, retry_after};
 use crate::lock::kubernetes::session::{Sessions, request};
 use crate::patience::Late;
 
@@ -15,6 +15,10 @@ use crate::patience::Late;
 const TRIES_MAX: u32 = 8;
 /// Assumed where the API server asks to wait and does not say for how long.
 const WAIT: Duration = Duration::from_secs(1);
+/// So many objects come at once: Leases with all that members put there are some 16 KiB long.
+const PAGE: usize = 50;
+/// More pages than this are taken for a mistake.
+const PAGES_MAX: usize = 1_000;
 /// As much of the API server's text is shown as fits on a line.
 const SHOWN: usize = 300;
 
@@ -65,8 +69,13 @@ impl Resource {
     /// The rule that allows `verb`, on one line.
     fn missing(&self, verb: &str, name: &str) -> String {
         let Self { group, plural, verbs, namespace, .. } = self;
+        let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        let (place, role) = match namespace.as_str() {
+            "" => (String::new(), "a ClusterRole".to_owned()),
+            namespace => (format!(" in namespace {namespace:?}"), "the member's Role".to_owned()),
+        };
         format!(
-            "missing: verb {verb} on {plural} {name:?} in namespace {namespace:?}; add to the member's Role: \
+            "missing: verb {verb} on {plural}{name}{place}; add to {role}: \
              {{apiGroups: [{group:?}], resources: [{plural}], verbs: [{verbs}]}}"
         )
     }
@@ -184,11 +193,36 @@ impl Api {
     /// They are not known.
     pub async fn list(&self, of: &Resource, selector: &str, age: Age) -> Result<Vec<Value>, Trouble> {
         let path = format!("{}?labelSelector={}{}", of.collection(), escaped(selector), age.query());
+        Ok(self.page(of, path).await?.0)
+    }
+
+    /// All objects, in pages that an answer has room for.
+    ///
+    /// # Errors
+    /// They are not known.
+    pub async fn pages(&self, of: &Resource) -> Result<Vec<Value>, Trouble> {
+        let (mut all, mut rest) = (Vec::new(), String::new());
+        for _ in 0..PAGES_MAX {
+            let path = format!("{}?limit={PAGE}{rest}", of.collection());
+            let (items, token) = self.page(of, path).await?;
+            all.extend(items);
+            match token.as_str() {
+                "" => return Ok(all),
+                token => rest = format!("&continue={token}"),
+            }
+        }
+        Err(Trouble::Unavailable(format!("there are more than {} {}", PAGES_MAX * PAGE, of.plural)))
+    }
+
+    async fn page(&self, of: &Resource, path: String) -> Result<(Vec<Value>, String), Trouble> {
         match self.ask(Ask { verb: "list", of, name: "" }, Method::GET, path, Vec::new()).await? {
-            Found::Object(mut list) => match list["items"].take() {
-                Value::Array(items) => Ok(items),
-                _ => Ok(Vec::new()),
-            },
+            Found::Object(mut list) => {
+                let rest = list["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+                match list["items"].take() {
+                    Value::Array(items) => Ok((items, rest)),
+                    _ => Ok((Vec::new(), rest)),
+                }
+            }
             Found::Absent | Found::Conflict => Err(Trouble::Unavailable("the API server lists nothing".to_owned())),
         }
     }
@@ -311,7 +345,7 @@ impl Ask<'_> {
             _ if status.is_success() && self.is_expected(&body) => Answer::Found(Found::Object(body)),
             (StatusCode::NOT_FOUND, _) if is_absent => Answer::Found(Found::Absent),
             (StatusCode::CONFLICT, _) if body["kind"] == "Status" => Answer::Found(Found::Conflict),
-            (StatusCode::UNAUTHORIZED, _) => Answer::Unauthorized(sentence),
+            (StatusCode::UNAUTHORIZED, _) => Answer::Unauthorized(format!("{NOT_ACCEPTED}: {sentence}")),
             (StatusCode::TOO_MANY_REQUESTS, after) => Answer::Throttled(after.unwrap_or(WAIT)),
             (StatusCode::SERVICE_UNAVAILABLE, Some(after)) => Answer::Throttled(after),
             // Admission forbids as well, and no Role helps there.

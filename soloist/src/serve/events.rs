@@ -1,20 +1,23 @@
-//! `GET /events`: the status as server-sent events, whenever it is news.
+//! `GET /events`: the status as server-sent events, whenever it is news, and with `?with=` what a page shows besides.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{Stream, unfold};
+use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::Site;
 use super::connections::{Connections, StreamPermit};
+use super::extras::{Extras, Wanted};
 use super::problem::Problem;
 use super::status::Status;
 use crate::clock;
@@ -48,18 +51,22 @@ impl Event {
     }
 }
 
-/// Makes an event of each change that is news, once for all clients. Ends with the elector.
+/// Makes an event of each change that is news, once for all clients, and what else is asked for of every change as long
+/// as somebody asks. Ends with the elector.
 ///
 /// A handover is several changes within some milliseconds. To tell many clients each of them at once would take the
 /// processor time that the handover needs, so with many a change settles first, and they hear what came of it.
 pub(super) async fn forward(
     mut snapshots: watch::Receiver<Snapshot>,
     events: watch::Sender<Event>,
+    extras: Arc<watch::Sender<Extras>>,
     connections: Arc<Connections>,
+    lock: Arc<str>,
 ) {
     let mut told = events.borrow().news;
     while snapshots.changed().await.is_ok() {
-        if snapshots.borrow_and_update().news == told {
+        let is_news = snapshots.borrow_and_update().news != told;
+        if !is_news && extras.is_closed() {
             continue;
         }
         if connections.streams() > PROMPT_MAX {
@@ -67,27 +74,56 @@ pub(super) async fn forward(
         }
         // Copied first: the elector could not publish while it is borrowed.
         let snapshot = snapshots.borrow_and_update().clone();
-        told = snapshot.news;
-        events.send_replace(Event::of(&snapshot));
+        if snapshot.news != told {
+            told = snapshot.news;
+            events.send_replace(Event::of(&snapshot));
+        }
+        if !extras.is_closed() {
+            let newest = Extras::of(&snapshot, &lock);
+            extras.send_if_modified(|extras| std::mem::replace(extras, newest) != *extras);
+        }
     }
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    with: Option<String>,
+}
+
 /// Now, and then whenever it is news.
-pub(super) async fn events(State(site): State<Arc<Site>>) -> Result<Response, Problem> {
+pub(super) async fn events(
+    State(site): State<Arc<Site>>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let wanted = Wanted::parse(query.with.as_deref().unwrap_or_default())?;
     let permit = site.connections.admit_stream().ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many clients listen to events: try again later")
     })?;
     let mut events = site.events.clone();
     events.mark_unchanged();
-    let client = Client { first: Some(Event::of(&site.view.now())), told: 0, events, _permit: permit };
+    // Before the look: what changes after it is told.
+    let extras = wanted.is_any().then(|| site.extras.subscribe());
+    let snapshot = site.view.now();
+    let shown = Extras::of(&snapshot, &site.lock);
+    let first = [Event::of(&snapshot).frame, shown.frames(&Extras::default(), wanted)].concat();
+    let client =
+        Client { first: Some(first.into()), told: snapshot.news, wanted, shown, events, extras, site, _permit: permit };
     Ok(([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(client.frames())).into_response())
 }
 
 /// One that listens. What it has not read when something newer comes is skipped.
 struct Client {
-    first: Option<Event>,
+    first: Option<Bytes>,
+    /// The news that it has heard last.
     told: u64,
+    /// What it wants besides, and has heard of that last.
+    wanted: Wanted,
+    shown: Extras,
     events: watch::Receiver<Event>,
+    extras: Option<watch::Receiver<Extras>>,
+    site: Arc<Site>,
     _permit: StreamPermit,
 }
 
@@ -98,21 +134,52 @@ impl Client {
 
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
-            self.told = first.news;
-            return Some(first.frame);
+            return Some(first);
         }
         loop {
-            match timeout(KEEP_ALIVE, self.events.changed()).await {
-                Err(_) => return Some(COMMENT),
-                Ok(Err(_)) => return None,
-                Ok(Ok(())) => {
-                    let event = self.events.borrow_and_update().clone();
-                    if event.news > self.told {
-                        self.told = event.news;
-                        return Some(event.frame);
-                    }
+            let frame = tokio::select! {
+                biased;
+                changed = self.events.changed() => {
+                    changed.ok()?;
+                    self.news()
                 }
+                newest = changed(&mut self.extras) => self.besides(newest),
+                () = sleep(KEEP_ALIVE) => Some(self.sign_of_life()),
+            };
+            if frame.is_some() {
+                return frame;
             }
         }
     }
+
+    fn news(&mut self) -> Option<Bytes> {
+        let event = self.events.borrow_and_update().clone();
+        if event.news <= self.told {
+            return None;
+        }
+        self.told = event.news;
+        Some(event.frame)
+    }
+
+    fn besides(&mut self, newest: Extras) -> Option<Bytes> {
+        let frames = newest.frames(&self.shown, self.wanted);
+        self.shown = newest;
+        (!frames.is_empty()).then_some(frames)
+    }
+
+    /// Scripts in a page hear no comments.
+    fn sign_of_life(&self) -> Bytes {
+        let frames = Extras::of(&self.site.view.now(), &self.site.lock).frames(&Extras::default(), self.wanted.lease());
+        if frames.is_empty() { COMMENT } else { frames }
+    }
+}
+
+/// Never, for who wants nothing besides.
+async fn changed(extras: &mut Option<watch::Receiver<Extras>>) -> Extras {
+    if let Some(extras) = extras
+        && extras.changed().await.is_ok()
+    {
+        return extras.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }

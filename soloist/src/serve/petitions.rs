@@ -23,6 +23,7 @@ use super::problem::Problem;
 use super::{Site, token};
 use crate::clock;
 use crate::elector::{Order, Petition};
+use crate::metrics::Bearer;
 use crate::settings::duration;
 
 /// The largest body.
@@ -63,6 +64,7 @@ pub(super) async fn switchover(
     if let (Some(given), Some(own)) = (fencing_token, own)
         && given != own
     {
+        site.metrics.token_refused(Bearer::Request);
         return Err(conflict(format!("the fencing token {given} is stale: this member is active with {own}")));
     }
     ask(&site, &connection, election::Request::Switchover { to }).await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CACHE_CONTROL};
+use axum::http::header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -12,10 +12,13 @@ use axum::routing::{get, post};
 use hyper::body::Body as _;
 
 use super::problem::Problem;
-use super::{Site, events, petitions, states};
+use super::{Site, events, page, petitions, states};
 
-/// The only path that is asked with a query.
 const READY: &str = "/readyz";
+const EVENTS: &str = "/events";
+
+/// The paths that are asked with a query.
+const WITH_QUERY: [&str; 2] = [READY, EVENTS];
 
 pub(super) fn router(site: Arc<Site>) -> Router {
     let questions = Router::new()
@@ -24,7 +27,9 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         .route(READY, get(states::ready))
         .route("/status", get(states::status))
         .route("/metrics", get(states::metrics))
-        .route("/events", get(events::events))
+        .route("/history", get(states::history))
+        .route(EVENTS, get(events::events))
+        .merge(page::routes())
         .method_not_allowed_fallback(|method, uri| wrong_verb(method, uri, "GET, HEAD"));
     let petitions = Router::new()
         .route("/switchover", post(petitions::switchover))
@@ -46,14 +51,15 @@ async fn wrong_verb(method: Method, uri: Uri, allowed: &'static str) -> Response
 }
 
 async fn unknown_path() -> Problem {
-    let sentence = "there are /active, /healthz, /readyz, /status, /events, /metrics, /switchover, /pause and /resume";
+    let sentence = "there are /active, /healthz, /readyz, /status, /history, /events, /metrics, /switchover, /pause, /resume, and / for \
+        people";
     Problem::new(StatusCode::NOT_FOUND, format!("nothing is here: {sentence}"))
 }
 
 /// What nobody would look at is refused: it was meant to have an effect.
 async fn refuse_strays(request: Request, next: Next) -> Response {
     let query = request.uri().query().unwrap_or_default();
-    if !query.is_empty() && request.uri().path() != READY {
+    if !query.is_empty() && !WITH_QUERY.contains(&request.uri().path()) {
         return Problem::bad_request(format!("{} takes no query", request.uri().path())).into_response();
     }
     if request.method() != Method::POST && !request.body().is_end_stream() {
@@ -67,5 +73,6 @@ async fn finish(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     // An answer is about one moment.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Site;
 use super::problem::Problem;
 use super::status::{Status, holder, valid_for_ms};
+use crate::chronicle::Chronicle;
 use crate::clock;
 use crate::snapshot::Snapshot;
 
@@ -91,6 +92,11 @@ pub(super) async fn ready(
 /// Everything about this member.
 pub(super) async fn status(State(site): State<Arc<Site>>) -> Response {
     Json(Status::of(&site.view.now(), clock::now())).into_response()
+}
+
+/// Who was active when, and why.
+pub(super) async fn history(State(site): State<Arc<Site>>) -> Response {
+    Json(Chronicle::of(&site.view.now(), &site.lock)).into_response()
 }
 
 /// What is counted, for Prometheus.

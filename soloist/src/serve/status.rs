@@ -112,7 +112,7 @@ impl<'a> Status<'a> {
             containment: snapshot.containment.map(|containment| containment.word()),
             memory_locked: snapshot.memory_locked,
             reason: if snapshot.told_role() == snapshot.role { &snapshot.reason } else { UNTOLD },
-            previous: snapshot.previous.as_ref().map(Previous::of),
+            previous: snapshot.previous().map(Previous::of),
             members: snapshot.members.iter().map(Member::of).collect(),
         }
     }

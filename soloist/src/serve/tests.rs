@@ -3,6 +3,7 @@
 mod bounds;
 mod client;
 mod events;
+mod page;
 mod refusals;
 mod requests;
 mod states;
@@ -27,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 const NAME: &str = "member-zyx";
 
 const TOKEN: u64 = 7;
+
+const LOCK: &str = "/srv/app.lock";
 
 /// A server, and everything that it talks to.
 struct Stand {
@@ -72,7 +75,7 @@ impl Plan {
         let publisher = Publisher::new(standby());
         let (orders, taken) = mpsc::channel(1);
         let metrics = Metrics::default();
-        let serving = bound.start_within(self.limits, publisher.subscribe(), orders, metrics.clone()).unwrap();
+        let serving = bound.start_within(self.limits, publisher.subscribe(), orders, metrics.clone(), LOCK).unwrap();
         let serving: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(serving);
         (Stand { address, publisher, metrics, serving: Some(serving), _folder: folder }, taken)
     }

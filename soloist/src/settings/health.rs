@@ -122,7 +122,11 @@ pub(super) fn health(raw: Raw, subject: Subject) -> Result<Option<Health>, Failu
     Ok(Some(Health { check, rules, subject }))
 }
 
-fn rules(raw: &Raw) -> Result<Rules, Failure> {
+/// How the answers count, whatever is asked.
+///
+/// # Errors
+/// Numbers that contradict each other, or that nobody could mean.
+pub(crate) fn rules(raw: &Raw) -> Result<Rules, Failure> {
     let interval = duration("--health-interval", &raw.interval)?;
     if interval < INTERVAL_MIN {
         let what = format!("--health-interval {} is too short", raw.interval);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::Store;
 use crate::error::{Code, Failure};
 use crate::lock::consul::{self, Server};
 use crate::lock::kubernetes::{Kind, ObjectName};
@@ -77,6 +78,15 @@ impl Place {
             Place::File(file) => file.name(),
             Place::Kubernetes(object) => object.name.clone(),
             Place::Consul(consul) => consul.prefix.rsplit('/').next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// What keeps it.
+    pub fn store(&self) -> Store {
+        match self {
+            Place::File(_) => Store::File,
+            Place::Kubernetes(_) => Store::Kubernetes,
+            Place::Consul(_) => Store::Consul,
         }
     }
 
@@ -197,7 +207,7 @@ fn only_one_in(folder: &Path) -> Result<Place, Failure> {
 }
 
 /// The exit code for a file that cannot be read.
-fn operating(error: &std::io::Error) -> Code {
+pub(super) fn operating(error: &std::io::Error) -> Code {
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => Code::Permission,
         _ => Code::Unavailable,
@@ -278,11 +288,16 @@ fn consul_place(lock: &str, tls: bool, place: &str) -> Result<ConsulPlace, Failu
         return Err(refuse("contains a variable that nobody expanded"));
     }
     let Some((authority, prefix)) = place.split_once('/') else { return Err(refuse("names no key")) };
-    if authority.contains('@') {
-        return Err(refuse("has a user and a password in it: use CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE"));
-    }
     if let Some(why) = fault(prefix) {
         return Err(refuse(&format!("has a prefix that {why}")));
+    }
+    ConsulPlace::new(server(authority, tls).map_err(refuse)?, prefix, &|name| std::env::var(name).ok())
+}
+
+/// Which Consul `HOST`, `HOST:PORT` or nothing names.
+pub(super) fn server(authority: &str, tls: bool) -> Result<Server, &'static str> {
+    if authority.contains('@') {
+        return Err("has a user and a password in it: use CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE");
     }
     let default_port = if tls { 8501 } else { 8500 };
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
@@ -291,14 +306,14 @@ fn consul_place(lock: &str, tls: bool, place: &str) -> Result<ConsulPlace, Failu
         _ if has_port => Some(authority.to_owned()),
         _ => Some(format!("{authority}:{default_port}")),
     };
-    ConsulPlace::new(Server { address, tls }, prefix, &|name| std::env::var(name).ok())
+    Ok(Server { address, tls })
 }
 
 /// The longest name that Consul takes is longer, but no person could tell two such names apart.
 const PREFIX_MAX: usize = 400;
 
 /// What is wrong with a prefix, if anything is.
-fn fault(prefix: &str) -> Option<&'static str> {
+pub(super) fn fault(prefix: &str) -> Option<&'static str> {
     let is_odd = |c: char| c.is_control() || c.is_whitespace() || "?#%".contains(c);
     let is_part = |part: &str| !matches!(part, "" | "." | "..");
     if prefix.is_empty() {
@@ -315,14 +330,14 @@ fn fault(prefix: &str) -> Option<&'static str> {
 }
 
 /// Members may be started in different folders, and the record names the path to the guard.
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path)
         .map_err(|error| Failure::new(Code::Configuration, format!("failed to find {}: {error}", path.display())))
 }
 
 /// `/var/lib/soloist` for root, else `.local/state/soloist` in the user's home as the user database has it: two shells
 /// with different variables must agree.
-fn state_folder() -> Result<PathBuf, Failure> {
+pub(super) fn state_folder() -> Result<PathBuf, Failure> {
     let uid = nix::unistd::Uid::effective();
     let folder = if uid.is_root() {
         PathBuf::from("/var/lib/soloist")

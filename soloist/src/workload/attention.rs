@@ -5,7 +5,7 @@ use std::time::Duration;
 use election::Instant;
 
 /// How long an answer may take, unless the elector says otherwise.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The patience is counted in so many parts. A part that the asking process itself slept through (stopped, suspended,
 /// frozen together with the one that is asked) counts once, however long it was.

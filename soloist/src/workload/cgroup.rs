@@ -216,6 +216,11 @@ pub fn prove_all_gone(base: &Base, limit: Duration) -> io::Result<bool> {
     Ok(empty)
 }
 
+/// The folder of the cgroup v2 that the caller is in, where there is one.
+pub fn own_folder() -> Option<PathBuf> {
+    own_cgroup().ok()
+}
+
 /// The cgroup v2 that the caller is in.
 fn own_cgroup() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;

@@ -7,7 +7,7 @@ use crate::settings::health::{FALL, INTERVAL, RISE, Raw, START, TIMEOUT};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Health check")]
 #[group(skip)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// A line for /bin/sh that succeeds when this member may be active; asked on active and standby
     #[arg(long, env = "SOLOIST_HEALTH_EXEC", value_name = "LINE")]
     health_exec: Option<String>,
@@ -50,7 +50,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn raw(self) -> Raw {
+    pub(in crate::cli) fn raw(self) -> Raw {
         Raw {
             exec: self.health_exec,
             http: self.health_http,

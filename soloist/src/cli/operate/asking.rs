@@ -13,9 +13,10 @@ use crate::elector::KernelEntropy;
 use crate::error::{Code, Failure};
 use crate::lock::LockError;
 use crate::lock::board::{Asked, Asking, Board, Look, REQUEST_LIFE, Wish};
+use crate::lock::kubernetes::answer::NOT_ACCEPTED;
 
 /// What a store may take for one call.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// A change notice that was missed costs no more than this.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -24,19 +25,24 @@ pub(in crate::cli) async fn look(board: &impl Board) -> Result<Look, Failure> {
     bounded("read the lock", board.look()).await
 }
 
-pub(super) async fn bounded<T>(what: &str, call: impl Future<Output = Result<T, LockError>>) -> Result<T, Failure> {
-    match timeout(CALL_LIMIT, call).await {
-        Ok(result) => result.map_err(failed),
-        Err(_) => {
-            let what = format!("failed to {what}: no answer within {CALL_LIMIT:?}");
-            Err(Failure::new(Code::Unavailable, what))
-        }
-    }
+pub(in crate::cli) async fn bounded<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, LockError>>,
+) -> Result<T, Failure> {
+    in_time(CALL_LIMIT, what, call).await?.map_err(failed)
+}
+
+/// What a call brings, unless it takes too long.
+pub(super) async fn in_time<T>(limit: Duration, what: &str, call: impl Future<Output = T>) -> Result<T, Failure> {
+    let late = |_| Failure::new(Code::Unavailable, format!("failed to {what}: no answer within {limit:?}"));
+    timeout(limit, call).await.map_err(late)
 }
 
 /// A store that does not do what it is asked for.
 pub(in crate::cli) fn failed(error: LockError) -> Failure {
     match error {
+        LockError::Denied(ref why) if why.contains(NOT_ACCEPTED) => Failure::new(Code::Permission, error.to_string())
+            .hint("log in anew, or --kubeconfig PATH and --context NAME"),
         LockError::Denied(_) => Failure::new(Code::Permission, error.to_string()).hint(
             "run it as the user of the members, or with what their Role allows: a request is put up beside the lock",
         ),

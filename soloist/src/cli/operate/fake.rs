@@ -8,7 +8,7 @@ use election::{
     Activation, Attempt, Claim, Evidence, Holder, Member, Nonce, Proof, Record, Release, Seen, Token, Version,
 };
 
-use super::Target;
+use super::{Front, Target};
 use crate::lock::LockError;
 use crate::lock::board::{Answer, Asked, Asking, Board, Changes, Look, Refused};
 use crate::lock::history::Change;
@@ -121,7 +121,7 @@ impl Board for Fake {
 /// The group `app` with a lock file that nobody looks for.
 pub(in crate::cli) fn target_at(lock: &str) -> Target {
     let lock = Place::File(FilePlace { path: lock.into(), is_default: false });
-    Target { group: "app".to_owned(), lock, slot: None, access: Access::default() }
+    Target { group: "app".to_owned(), lock, slot: None, access: Access::default(), front: Front::default() }
 }
 
 fn member(name: &str) -> Member {

@@ -3,14 +3,15 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::asking;
 use super::print::quoted;
+use super::{Front, asking};
+use crate::cli::kubectl;
 use crate::error::{Code, Failure};
 use crate::lock::LockError;
 use crate::lock::board::{Answer, Asked, Asking, Board, Changes, Look};
 use crate::lock::consul::{ConsulBoard, Keys};
 use crate::lock::file::FileBoard;
-use crate::lock::kubernetes::{Access, LeaseBoard};
+use crate::lock::kubernetes::{Access, Kind, LeaseBoard, ObjectName};
 use crate::member::misconfigured;
 use crate::settings::{FilePlace, Place};
 use crate::snapshot::Announcement;
@@ -26,6 +27,8 @@ pub(in crate::cli) struct Target {
     pub slot: Option<u32>,
     /// How the API server is reached, for a lock that is there.
     pub access: Access,
+    /// What it was named by.
+    pub front: Front,
 }
 
 impl Target {
@@ -35,7 +38,13 @@ impl Target {
         if let Place::File(FilePlace { path, .. }) = &lock {
             require_file(path)?;
         }
-        Ok(Self { group: group.unwrap_or_else(|| lock.name()), lock, slot: None, access })
+        Ok(Self::named(group, lock, access))
+    }
+
+    /// The same for a lock that may not be there yet.
+    pub fn named(group: Option<String>, lock: Place, access: Access) -> Self {
+        let group = group.unwrap_or_else(|| lock.name());
+        Self { group, lock, slot: None, access, front: Front::default() }
     }
 
     /// The board beside the lock. Inside a runtime only.
@@ -58,9 +67,12 @@ impl Target {
         }
     }
 
-    /// What names this lock on a command line.
-    pub fn arguments(&self) -> String {
-        let mut text = format!("--lock {}", quoted(&self.lock.to_string()));
+    /// The command line of a verb over this lock, as this one was called.
+    pub fn command(&self, verb: &str) -> String {
+        let mut text = match (&self.lock, self.front) {
+            (Place::Kubernetes(object), Front::Kubectl) => kubectl_words(verb, object),
+            (lock, _) => format!("soloist {verb} --lock {}", quoted(&lock.to_string())),
+        };
         if let Some(slot) = self.slot {
             text.push_str(&format!(" --slot {slot}"));
         }
@@ -74,6 +86,12 @@ impl Target {
         }
         text
     }
+}
+
+fn kubectl_words(verb: &str, object: &ObjectName) -> String {
+    let kind = if object.kind == Kind::Endpoints { "endpoints/" } else { "" };
+    let text = format!("{} {verb} {kind}{}", kubectl::CALLED, object.name);
+    if object.namespace.is_empty() { text } else { format!("{text} -n {}", object.namespace) }
 }
 
 fn require_file(lock: &Path) -> Result<(), Failure> {
@@ -117,6 +135,23 @@ macro_rules! of_either {
 }
 
 impl AnyBoard {
+    /// Whether changes are being told at the moment.
+    pub fn is_told(&self) -> bool {
+        match self {
+            AnyBoard::File(_) => true,
+            AnyBoard::Lease(board) => board.is_told(),
+            AnyBoard::Consul(board) => board.is_told(),
+        }
+    }
+
+    /// The same after a notice: what that has told is not asked for once more.
+    pub async fn look_at_news(&self) -> Result<Look, LockError> {
+        match self {
+            AnyBoard::Lease(board) => board.look_at_news().await,
+            AnyBoard::File(_) | AnyBoard::Consul(_) => self.look_at_what_is_there().await,
+        }
+    }
+
     /// One look at a lock that may not be there yet.
     pub async fn look_at_what_is_there(&self) -> Result<Look, LockError> {
         of_either!(self, board => board.look())
@@ -170,7 +205,6 @@ impl Board for AnyBoard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::kubernetes::ObjectName;
 
     #[test]
     fn a_lock_is_named_as_it_was_given() {
@@ -183,12 +217,12 @@ mod tests {
         let target = Target::new(None, lease, access.clone()).unwrap();
         assert_eq!(target.group, "app");
         assert_eq!(
-            target.arguments(),
-            "--lock kubernetes:///app --kubeconfig '/my kube/config' --context prod",
+            target.command("pause"),
+            "soloist pause --lock kubernetes:///app --kubeconfig '/my kube/config' --context prod",
             "what was given is given again"
         );
         let target = Target { lock: operate_on("/srv/my app.lock"), ..target };
-        assert_eq!(target.arguments(), "--lock '/srv/my app.lock'");
+        assert_eq!(target.command("pause"), "soloist pause --lock '/srv/my app.lock'");
     }
 
     fn operate_on(path: &str) -> Place {

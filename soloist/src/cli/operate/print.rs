@@ -3,12 +3,14 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use comfy_table::Table;
+use comfy_table::{ContentArrangement, Table};
 use jiff::{SignedDuration, Timestamp};
+use rustix::termios::Winsize;
 use serde::Serialize;
 use serde_json::Number;
 
 use crate::spell;
+pub(in crate::cli) use crate::spell::{from_to_us, ms, time_or_mark as time};
 
 /// The version of all JSON that the verbs print; a field that changes its meaning would raise it.
 pub(in crate::cli) const SCHEMA: u32 = 1;
@@ -59,14 +61,64 @@ pub(in crate::cli) fn coloured(text: &str, colour: Colour) -> String {
     }
 }
 
-/// Columns without any lines.
+/// How many columns the terminal has, where standard output is one. A terminal that does not know says 0.
+pub(in crate::cli) fn width() -> Option<usize> {
+    size().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// How many lines it has.
+pub(in crate::cli) fn height() -> Option<usize> {
+    size().map(|size| usize::from(size.ws_row)).filter(|lines| *lines > 0)
+}
+
+fn size() -> Option<Winsize> {
+    rustix::termios::tcgetwinsize(std::io::stdout()).ok()
+}
+
+/// Columns without any lines, no wider than the terminal.
 pub(in crate::cli) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = rows.into_iter().collect();
+    let whole = columns(header, &rows, None);
+    match width() {
+        Some(width) if is_wider(&whole, width) => fitted(header, &rows, width),
+        _ => whole,
+    }
+}
+
+/// In narrower columns than these, on the average, nobody can read.
+const COLUMN_MIN: usize = 10;
+
+/// With lines broken within the columns, or else one value on a line.
+fn fitted<const N: usize>(header: [&str; N], rows: &[[String; N]], width: usize) -> String {
+    if width >= N * COLUMN_MIN {
+        let narrow = columns(header, rows, Some(width));
+        if !is_wider(&narrow, width) {
+            return narrow;
+        }
+    }
+    let label = header.iter().map(|name| name.len()).max().unwrap_or_default();
+    let record = |row: &[String; N]| {
+        let shown = header.iter().zip(row).filter(|(_, value)| !value.is_empty());
+        shown.map(|(name, value)| format!("{name:<label$}  {}", value.trim())).collect::<Vec<_>>().join("\n")
+    };
+    rows.iter().map(record).collect::<Vec<_>>().join("\n\n")
+}
+
+fn columns<const N: usize>(header: [&str; N], rows: &[[String; N]], width: Option<usize>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+    }
     table.set_header(header);
     table.add_rows(rows);
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
+}
+
+fn is_wider(text: &str, width: usize) -> bool {
+    text.lines().any(|line| line.chars().count() > width)
 }
 
 /// How long observers wait, as `/status` says it too.
@@ -85,11 +137,6 @@ impl Lease {
     pub fn text(&self) -> String {
         span(self.length)
     }
-}
-
-/// A wall-clock time as programs read it.
-pub(in crate::cli) fn time(unix_us: u64) -> String {
-    spell::time(unix_us).unwrap_or_else(|| "?".to_owned())
 }
 
 /// A time for people: seconds will do.
@@ -121,14 +168,14 @@ pub(in crate::cli) fn span(length: Duration) -> String {
     format!("{whole:#}")
 }
 
-/// Milliseconds with a fraction, from microseconds.
-pub(in crate::cli) fn ms(us: i64) -> f64 {
-    us as f64 / 1_000.0
-}
-
-/// Microseconds from one wall-clock time to another; negative where the clocks say so.
-pub(in crate::cli) fn from_to_us(from_us: u64, to_us: u64) -> i64 {
-    i64::try_from(i128::from(to_us) - i128::from(from_us)).unwrap_or(i64::MAX)
+/// A length of time to the millisecond, in seconds.
+pub(in crate::cli) fn exactly(length: Duration) -> String {
+    let ms = length.as_millis();
+    let fraction = format!("{:03}", ms % 1_000);
+    match fraction.trim_end_matches('0') {
+        "" => format!("{}s", ms / 1_000),
+        digits => format!("{}.{digits}s", ms / 1_000),
+    }
 }
 
 /// A word of a shell's command line.
@@ -154,14 +201,29 @@ mod tests {
     }
 
     #[test]
+    fn lengths_are_told_to_the_millisecond() {
+        let told = [0, 50, 1_810, 11_111, 15_000].map(|ms| exactly(Duration::from_millis(ms)));
+        assert_eq!(told, ["0s", "0.05s", "1.81s", "11.111s", "15s"]);
+    }
+
+    #[test]
+    fn a_terminal_of_any_width_gets_something_that_can_be_read() {
+        let long = "there is no record of an active member, and nobody has been here since";
+        let rows = [["a".to_owned(), long.to_owned()], ["b-1".to_owned(), String::new()]];
+        for width in 0..120 {
+            let text = fitted(["member", "reason"], &rows, width);
+            assert!(width < 20 || !is_wider(&text, width) || text.starts_with("member  a\n"), "{width}: {text}");
+            for word in long.split(' ').chain(["b-1"]) {
+                assert!(text.contains(word), "{width}: {word}: {text}");
+            }
+        }
+        assert_eq!(fitted(["member", "why"], &[["a".to_owned(), String::new()]], 5), "member  a");
+    }
+
+    #[test]
     fn words_with_odd_letters_are_quoted() {
         assert_eq!(quoted("/srv/app.lock"), "/srv/app.lock");
         assert_eq!(quoted("/a b/it's"), r"'/a b/it'\''s'");
         assert_eq!(quoted(""), "''");
-    }
-
-    #[test]
-    fn clocks_that_differ_give_a_negative_gap() {
-        assert_eq!(ms(from_to_us(2_000, 500)), -1.5);
     }
 }

@@ -17,7 +17,7 @@ impl Target {
     pub async fn board_of_slot(&self) -> Result<SlotBoard, Failure> {
         let group = self.board().await?;
         let first = asking::look(&group).await?;
-        let count = count(&first);
+        let count = first.slots();
         let slot = match self.slot {
             None if count == 1 => 1,
             None => return Err(which_one(&self.looks(first).await?)),
@@ -33,7 +33,7 @@ impl Target {
 
     /// What the locks of all slots say, the first of which says this.
     pub async fn looks(&self, first: Look) -> Result<Vec<Look>, Failure> {
-        let count = count(&first);
+        let count = first.slots();
         let mut looks = vec![first];
         for slot in 2..=count {
             let board = self.board_at(&self.lock.of_slot(slot)).await?;
@@ -41,11 +41,6 @@ impl Target {
         }
         Ok(looks)
     }
-}
-
-/// How many slots the record says there are.
-fn count(first: &Look) -> u32 {
-    first.seen.record.as_ref().map_or(1, |record| record.slots)
 }
 
 fn which_one(looks: &[Look]) -> Failure {

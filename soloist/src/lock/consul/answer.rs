@@ -68,6 +68,18 @@ pub fn keys(answered: &Answered, rule: &str) -> Result<(u64, Vec<Entry>), Failed
     }
 }
 
+/// The names of keys that a read shows; none where it shows none.
+///
+/// # Errors
+/// Everything else.
+pub fn names(answered: &Answered, rule: &str) -> Result<Vec<String>, Failed> {
+    match (answered.status, index(&answered.headers)) {
+        (StatusCode::OK, Some(_)) => json(answered),
+        (StatusCode::NOT_FOUND, Some(_)) if answered.body.is_empty() => Ok(Vec::new()),
+        _ => Err(failed(answered, rule)),
+    }
+}
+
 /// The keys that a transaction has written, in the order of its operations.
 ///
 /// # Errors

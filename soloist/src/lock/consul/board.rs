@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use election::{Evidence, Nonce, Seen, Version};
+use election::{Entropy as _, Nonce};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,7 +15,9 @@ use super::Access;
 use super::another_use;
 use super::calls::{Calls, Keys, Operation};
 use super::entry::Entry;
+use super::session::{TTL_MIN, Terms};
 use super::watch::{Hub, Posted, Watcher};
+use crate::elector::KernelEntropy;
 use crate::lock::board::{self, Answer, Asked, Asking, Board, CALL_LIMIT, Changes, Look};
 use crate::lock::codec::fingerprint;
 use crate::lock::{Failed, LockError};
@@ -78,6 +80,32 @@ impl ConsulBoard {
     /// The key that it is beside.
     pub fn lock_key(&self) -> String {
         self.keys().lock()
+    }
+
+    /// Whether changes are being told at the moment.
+    pub fn is_told(&self) -> bool {
+        self.hub.news().borrow().is_live
+    }
+
+    /// Does once what a member does all the time, to a key beside the lock and with a session of its own, and takes it
+    /// back: what is not permitted is named.
+    pub async fn rehearse(&self) -> Result<(), LockError> {
+        let key = format!("{}rehearsal-{}", self.keys().posts(), KernelEntropy.bits());
+        let written = self.calls.transact(&[Operation::set(&key, "{}")]).await?;
+        let index = written.first().map_or(0, |entry| entry.modify_index);
+        match self.calls.transact(&[Operation::delete(&key, index)]).await {
+            // A member has cleared it away: nobody can read it.
+            Ok(_) | Err(Failed::Absent | Failed::Conflict) => {}
+            Err(failed) => return Err(failed.into()),
+        }
+        let terms = Terms::of("soloist doctor".into(), TTL_MIN);
+        let session = self.calls.create_session(&terms.wanted()).await?;
+        Ok(self.calls.destroy_session(&session).await?)
+    }
+
+    /// The time of Consul, by the head of an answer.
+    pub async fn date(&self) -> Result<Option<String>, LockError> {
+        Ok(self.calls.date().await?)
     }
 
     fn keys(&self) -> &Keys {
@@ -192,10 +220,7 @@ impl Board for ConsulBoard {
         Ok(match lock {
             Some(entry) if entry.is_of_another_use() => return Err(LockError::Denied(another_use(&entry.key))),
             Some(entry) => Look { seen: entry.seen(None), history: entry.history(), members, written_unix_us: None },
-            None => {
-                let seen = Seen { version: Version::ABSENT, record: None, evidence: Evidence::None };
-                Look { seen, history: Vec::new(), members, written_unix_us: None }
-            }
+            None => Look::at_nothing(members),
         })
     }
 

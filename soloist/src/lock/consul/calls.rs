@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::header::DATE;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -151,6 +152,12 @@ impl Calls {
         let query = format!("consistent&recurse&index={index}&wait={}s", wait.as_secs());
         let answered = self.read(prefix, &query).await?;
         answer::keys(&answered, &self.keys.rule())
+    }
+
+    /// The time in the head of an answer.
+    pub async fn date(&self) -> Result<Option<String>, Failed> {
+        let answered = self.client.call(Method::GET, "/v1/status/leader", "", Vec::new()).await?;
+        Ok(answered.headers.get(DATE).and_then(|date| date.to_str().ok()).map(str::to_owned))
     }
 
     async fn read(&self, key: &str, query: &str) -> Result<Answered, Failed> {

@@ -42,11 +42,11 @@ pub struct Terms {
 impl Terms {
     /// For a lock with this lease: whoever waits for the session alone waits longer than whoever waits for the record.
     pub fn of(name: String, lease: Duration) -> Self {
-        Self { name, ttl: TTL_MIN.max(lease * 2), lock_delay: LOCK_DELAY_MIN.max(lease).min(LOCK_DELAY_MAX) }
+        Self { name, ttl: TTL_MIN.max(lease * 2), lock_delay: lock_delay(lease) }
     }
 
     /// Without checks of the node: a rumour about it must not free the lock.
-    fn wanted(&self) -> Value {
+    pub fn wanted(&self) -> Value {
         json!({
             "Name": self.name,
             "TTL": format!("{}ms", self.ttl.as_millis()),
@@ -56,6 +56,11 @@ impl Terms {
             "ServiceChecks": [],
         })
     }
+}
+
+/// How long a key is kept from everybody after the session was lost that a member with this lease held it by.
+pub fn lock_delay(lease: Duration) -> Duration {
+    LOCK_DELAY_MIN.max(lease).min(LOCK_DELAY_MAX)
 }
 
 /// What there is of the session at the moment.

@@ -1,8 +1,9 @@
 //! Where the lock lives, and which places are refused.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -44,7 +45,7 @@ impl Paths {
         };
         Some(Self {
             lock: folder.join(name),
-            record: beside(".record"),
+            record: beside(RECORD),
             temporary: beside(".record.new"),
             write: beside(".write"),
             members: beside(".members"),
@@ -54,6 +55,22 @@ impl Paths {
         })
     }
 }
+
+/// All locks in a folder that somebody has used: those that have a record beside them.
+pub fn locks_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut locks = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if let Some(lock) = name.as_bytes().strip_suffix(RECORD.as_bytes()).filter(|lock| !lock.is_empty()) {
+            locks.push(folder.join(OsStr::from_bytes(lock)));
+        }
+    }
+    locks.sort();
+    Ok(locks)
+}
+
+/// What the name of a record ends with.
+const RECORD: &str = ".record";
 
 /// Which file a path or a descriptor means: tells a file from another one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

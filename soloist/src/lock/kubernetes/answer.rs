@@ -13,6 +13,8 @@ use super::rule::{Verb, missing};
 const WAIT: Duration = Duration::from_secs(1);
 /// Nobody is believed who asks for more.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// What is said of credentials that were good once, or never were.
+pub const NOT_ACCEPTED: &str = "the API server does not accept the credentials, which may have expired";
 /// As much of a text is shown as fits on a line.
 const SHOWN: usize = 300;
 
@@ -54,7 +56,7 @@ impl Ask<'_> {
                 Value::Object(_) if body["kind"] == self.place.kind.word() => self.shown(body),
                 _ => Answer::Unclear(format!("{status}, but what came is no {}", self.place.kind.word())),
             },
-            StatusCode::UNAUTHORIZED => Answer::Unauthorized(said.sentence()),
+            StatusCode::UNAUTHORIZED => Answer::Unauthorized(format!("{NOT_ACCEPTED}: {}", said.sentence())),
             StatusCode::TOO_MANY_REQUESTS => Answer::Throttled(retry_after(headers).unwrap_or(WAIT)),
             StatusCode::SERVICE_UNAVAILABLE if headers.contains_key(RETRY_AFTER) => {
                 Answer::Throttled(retry_after(headers).unwrap_or(WAIT))

@@ -76,6 +76,23 @@ impl LeaseBoard {
         self.calls.place()
     }
 
+    /// Whether changes are being told at the moment: whoever may not watch the Lease has to look at it.
+    pub fn is_told(&self) -> bool {
+        self.calls.hub().news().borrow().is_live
+    }
+
+    /// The Lease as the watch has told it, for who was woken by that; as it is now where nothing is told.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn look_at_news(&self) -> Result<Look, LockError> {
+        let newest = self.calls.hub().newest().borrow().clone();
+        match newest.lease() {
+            Some(lease) if self.is_told() => look_at(lease),
+            _ => self.look().await,
+        }
+    }
+
     fn has_a_lock(&self) -> bool {
         self.watcher.is_none()
     }
@@ -197,17 +214,10 @@ impl Board for LeaseBoard {
     }
 
     async fn look(&self) -> Result<Look, LockError> {
-        let seen = |version, record| Seen { version, record, evidence: Evidence::None };
-        let Some(lease) = self.known().await? else {
-            let seen = seen(Version::ABSENT, None);
-            return Ok(Look { seen, history: Vec::new(), members: Vec::new(), written_unix_us: None });
-        };
-        Ok(Look {
-            seen: seen(lease::version(&lease).map_err(LockError::Unavailable)?, Some(lease::decode(&lease))),
-            history: lease::history(&lease),
-            members: Posts::of(&lease).members,
-            written_unix_us: lease::written_unix_us(&lease),
-        })
+        match self.known().await? {
+            Some(lease) => look_at(&lease),
+            None => Ok(Look::at_nothing(Vec::new())),
+        }
     }
 
     async fn asked(&self) -> Result<Option<Asked>, LockError> {
@@ -266,6 +276,20 @@ impl Board for LeaseBoard {
             newest.changed().await.map_err(over)?;
         }
     }
+}
+
+/// What a Lease shows to those who only want to know.
+///
+/// # Errors
+/// It has no version.
+pub(super) fn look_at(lease: &Value) -> Result<Look, LockError> {
+    let version = lease::version(lease).map_err(LockError::Unavailable)?;
+    Ok(Look {
+        seen: Seen { version, record: Some(lease::decode(lease)), evidence: Evidence::None },
+        history: lease::history(lease),
+        members: Posts::of(lease).members,
+        written_unix_us: lease::written_unix_us(lease),
+    })
 }
 
 impl Parts {

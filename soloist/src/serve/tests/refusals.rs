@@ -9,16 +9,16 @@ fn get(stand: &Stand, request: &str) -> Answer {
 #[test]
 fn unknown_path_is_404() {
     let stand = Stand::up();
-    for path in ["/", "/activ", "/active/", "/Active", "//active", "/status/x", "/%61ctive"] {
+    for path in ["/activ", "/index.html", "/active/", "/Active", "//active", "/status/x", "/%61ctive"] {
         stand.get(path).refuses(404, "there are /active, /healthz");
     }
-    stand.post("/", "{}").refuses(404, "nothing is here");
+    stand.post("/nowhere", "{}").refuses(404, "nothing is here");
 }
 
 #[test]
 fn wrong_verb_is_405_and_tells_the_right_one() {
     let stand = Stand::up();
-    for path in ["/active", "/healthz", "/readyz", "/status", "/events", "/metrics"] {
+    for path in ["/active", "/healthz", "/readyz", "/status", "/history", "/events", "/metrics", "/"] {
         for verb in ["POST", "PUT", "DELETE", "OPTIONS"] {
             let answer = get(&stand, &format!("{verb} {path} HTTP/1.1\r\nhost: x"));
             answer.refuses(405, &format!("{path} does not take {verb}"));
@@ -35,7 +35,7 @@ fn wrong_verb_is_405_and_tells_the_right_one() {
 #[test]
 fn body_where_none_belongs_is_400() {
     let stand = Stand::up();
-    for path in ["/active", "/healthz", "/readyz", "/status", "/events", "/metrics"] {
+    for path in ["/active", "/healthz", "/readyz", "/status", "/history", "/events", "/metrics", "/"] {
         let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n");
         get(&stand, &format!("{head}content-length: 2\r\n\r\n{{}}")).refuses(400, "a body does not belong here");
         get(&stand, &format!("{head}transfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n0")).refuses(400, "a body");

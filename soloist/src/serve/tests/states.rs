@@ -152,14 +152,15 @@ fn status_tells_all_that_is_known() {
         snapshot.containment = Some(crate::workload::Containment::Cgroup);
         snapshot.memory_locked = Some(true);
         snapshot.members = vec![announced.clone()];
-        snapshot.previous = Some(Change {
+        let ended = Change {
             token: Some(6),
             member: "other".to_owned(),
             from_us: 5_000_000,
             why: "first".to_owned(),
             until_us: Some(6_000_000),
             end: Some("asked to".to_owned()),
-        });
+        };
+        snapshot.history = [ended].into();
     });
     let mut status = stand.get("/status").json();
     assert!(status["lease"]["valid_for_ms"].take().as_u64().is_some_and(|ms| ms > 30_000));
@@ -215,7 +216,8 @@ fn no_header_of_any_answer_carries_the_name() {
     let (stand, orders) = Plan::unix().put_up();
     stand.activate(in_a_while());
     let asked = elector(orders, refusal(RefusalKind::WrongMember));
-    let paths = ["/active", "/healthz", "/readyz", "/readyz?role=active", "/status", "/metrics", "/nowhere"];
+    let paths =
+        ["/active", "/healthz", "/readyz", "/readyz?role=active", "/status", "/history", "/metrics", "/", "/nowhere"];
     let mut heads: Vec<String> = paths.iter().map(|path| stand.get(path).head).collect();
     heads.push(stand.post("/resume", "{}").head);
     heads.push(stand.post("/pause", "{").head);
