@@ -10,7 +10,7 @@ use testkit::sim_controller::{History, MUST_HAPPEN, Rules, run};
 const HISTORIES: u64 = 4_000;
 
 /// Histories in which what goes without a rule must be found.
-const SEARCHED: u64 = 3_000;
+const SEARCHED: u64 = 30_000;
 
 fn histories() -> u64 {
     std::env::var("HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(HISTORIES)
