@@ -85,6 +85,7 @@ async fn object(target: &Target) -> Result<ObjectName, Failure> {
 async fn may(api: &Api, wanted: &Wanted, namespace: &str) -> Result<bool, Trouble> {
     let reviews = Resource {
         group: "authorization.k8s.io",
+        version: "v1",
         kind: "SelfSubjectAccessReview",
         plural: "selfsubjectaccessreviews",
         verbs: "create",
@@ -92,7 +93,7 @@ async fn may(api: &Api, wanted: &Wanted, namespace: &str) -> Result<bool, Troubl
     };
     let Wanted { verb, group, resource, name, .. } = wanted;
     let attributes = json!({"namespace": namespace, "verb": verb, "group": group, "resource": resource, "name": name});
-    let review = json!({"apiVersion": reviews.version(), "kind": reviews.kind,
+    let review = json!({"apiVersion": reviews.api_version(), "kind": reviews.kind,
         "spec": {"resourceAttributes": attributes}});
     match api.post(&reviews, "", &review).await? {
         Stored::As(review) => Ok(review["status"]["allowed"] == true),
@@ -152,7 +153,7 @@ pub(super) async fn examine(target: &Target, look: Option<&Look>, terms: &Terms)
 }
 
 fn core(kind: &'static str, plural: &'static str, namespace: &str) -> Resource {
-    Resource { group: "", kind, plural, verbs: "get, list", namespace: namespace.to_owned() }
+    Resource { group: "", version: "v1", kind, plural, verbs: "get, list", namespace: namespace.to_owned() }
 }
 
 /// The words of a container's command line.

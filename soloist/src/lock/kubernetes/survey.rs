@@ -32,6 +32,7 @@ pub async fn survey(access: Access, scope: &Scope) -> Result<Vec<(ObjectName, Lo
     };
     let leases = Resource {
         group: Kind::Lease.group(),
+        version: "v1",
         kind: Kind::Lease.word(),
         plural: Kind::Lease.resource(),
         verbs: "list",
