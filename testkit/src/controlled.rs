@@ -318,7 +318,8 @@ impl Site {
 
     fn start(&self, name: &str, groups: &[&str], namespaces: &[&str], options: &[&str]) -> Result<Member> {
         let LeaseGroup { namespace, lease, .. } = &self.controllers;
-        let mut words: Vec<OsString> = std::iter::once("controller").chain(groups.iter().copied()).map(Into::into).collect();
+        let mut words: Vec<OsString> =
+            std::iter::once("controller").chain(groups.iter().copied()).map(Into::into).collect();
         for namespace in namespaces {
             words.extend(["--namespace".into(), namespace.into()]);
         }

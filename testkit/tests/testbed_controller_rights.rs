@@ -72,7 +72,8 @@ fn the_role_of_the_manifest_is_enough() -> Result<()> {
     };
     wait_until("an Event", LIMIT, told)?;
     // Nodes are in no namespace, and a Role says nothing of them.
-    let missing: Vec<String> = controller.log().lines().filter(|line| line.contains("missing:")).map(Into::into).collect();
+    let missing: Vec<String> =
+        controller.log().lines().filter(|line| line.contains("missing:")).map(Into::into).collect();
     ensure!(missing.len() == 1 && missing[0].contains("watch on nodes"), "{missing:#?}");
     site.check()
 }
