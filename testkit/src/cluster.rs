@@ -62,7 +62,7 @@ impl Cluster {
 
     /// Makes the kind ActiveStandby known, as the program prints it.
     pub fn define(&self) -> Result<()> {
-        self.kubectl.run_with(&["apply", "-f", "-"], soloist::controller::declared::DEFINITION)?;
+        self.kubectl.run_with(&["apply", "--server-side", "-f", "-"], soloist::controller::declared::DEFINITION)?;
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/activestandbys.soloist.dev"])
             .map(drop)
     }

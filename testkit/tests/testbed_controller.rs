@@ -41,9 +41,10 @@ fn recorded(pods: &Pods) -> Result<(Vec<String>, String)> {
 fn the_oldest_ready_pod_becomes_active_and_the_next_one_when_it_goes() -> Result<()> {
     let site = Site::new()?;
     let Site { pods, .. } = &site;
-    let _controller = site.lead("c1", &[])?;
+    // Where nobody is ready, one that is not would become active.
     pods.create("never-ready", &[container("main")])?;
     pods.up("p0")?;
+    let _controller = site.lead("c1", &[])?;
     pods.wait_active(&["p0"])?;
     pods.up("p1")?;
     pods.wait_active(&["p0"])?;
