@@ -113,7 +113,7 @@ pub fn is_active(pod: &Pod) -> bool {
 }
 
 fn resource(group: &'static str, kind: &'static str, plural: &'static str, namespace: &str) -> Resource {
-    Resource { group, kind, plural, verbs: "all", namespace: namespace.to_owned() }
+    Resource { group, version: "v1", kind, plural, verbs: "all", namespace: namespace.to_owned() }
 }
 
 fn pods(namespace: &str) -> Resource {

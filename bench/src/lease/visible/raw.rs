@@ -91,5 +91,5 @@ impl Raw {
 }
 
 fn resource(group: &'static str, kind: &'static str, plural: &'static str, namespace: &str) -> Resource {
-    Resource { group, kind, plural, verbs: "get, update", namespace: namespace.to_owned() }
+    Resource { group, version: "v1", kind, plural, verbs: "get, update", namespace: namespace.to_owned() }
 }

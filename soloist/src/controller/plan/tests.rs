@@ -422,8 +422,7 @@ fn a_record_that_somebody_has_deleted_is_written_anew_before_anybody_is_labelled
 #[test]
 fn a_request_is_met_once_and_stays_so_when_its_pod_fails_later() {
     let mut scene = Scene::with_a(&[active("a", 20), pod("b"), pod("c")]);
-    let request = |to: &str| Some(Switchover { to: to.to_owned(), request: "r1".to_owned() });
-    scene.group.switchover = request("c");
+    scene.group.switchover = Some(Switchover { to: "c".to_owned(), request: "r1".to_owned() });
     assert_eq!(scene.writes(), ["standby a", "record c@new"]);
     let Some(Write::Record(record)) = scene.plan().writes.pop() else { panic!("no record") };
     assert_eq!(record.request, "r1");
