@@ -40,5 +40,8 @@ pub fn needs_consul(line: &str) -> bool {
 
 /// Whether a shown line can only be tried where a Kubernetes is.
 pub fn needs_a_cluster(line: &str) -> bool {
-    line.starts_with("kubectl ") || line.contains("kubernetes://") || line.ends_with(" -A")
+    line.starts_with("kubectl ")
+        || line.contains("| kubectl ")
+        || line.contains("kubernetes://")
+        || line.ends_with(" -A")
 }
