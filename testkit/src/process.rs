@@ -149,7 +149,9 @@ fn kill_if(pid: i32, is_ours: &impl Fn(&Process) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use crate::wait::wait_until;
+    use std::process::{Child, Command};
+    use std::time::Duration;
 
     #[test]
     fn a_process_finds_itself() {
@@ -161,12 +163,22 @@ mod tests {
         assert!(process.status("SigIgn").is_some_and(|mask| mask.len() == 16));
     }
 
+    /// A process that shows its own command line already: `spawn` returns when the kernel has begun to execute it,
+    /// an instant before.
+    fn sleeper(time: &str) -> Child {
+        let child = Command::new("sleep").arg(time).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let is_there = || Process::read(pid).is_some_and(|process| process.mentions(time));
+        wait_until("the command line", Duration::from_secs(30), is_there).unwrap();
+        child
+    }
+
     #[test]
     fn only_what_is_ours_is_killed() {
-        let mut ours = Command::new("sleep").arg("1000.25").spawn().unwrap();
-        let mut other = Command::new("sleep").arg("1000.75").spawn().unwrap();
+        let (mut ours, mut other) = (sleeper("1000.25"), sleeper("1000.75"));
         kill_all(|process| process.called() == "sleep" && process.mentions("1000.25"));
-        assert!(!ours.wait().unwrap().success());
+        let is_gone = || ours.try_wait().unwrap().is_some_and(|status| !status.success());
+        wait_until("the end of what is ours", Duration::from_secs(30), is_gone).unwrap();
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();
