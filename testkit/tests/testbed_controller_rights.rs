@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testkit::cluster::Cluster;
-use testkit::controlled::{Pods, Site, critical_container, terminated};
+use testkit::controlled::{APP, Pods, Site, critical_container, terminated};
 use testkit::documents::root;
 use testkit::group::Group;
 use testkit::kubeconfig::Server;
@@ -20,6 +20,13 @@ const ACCOUNT: &str = "duty";
 fn rules(cluster: &Cluster) -> Result<Vec<Value>> {
     let objects = cluster.client().objects(&root().join("examples/controller/controller.yml"))?;
     let role = objects.iter().find(|object| object["kind"] == "Role").context("no Role")?;
+    Ok(role["rules"].as_array().context("no rules")?.clone())
+}
+
+/// The rules of the manifest for a whole cluster.
+fn cluster_rules(cluster: &Cluster) -> Result<Vec<Value>> {
+    let objects = cluster.client().objects(&root().join("examples/controller/cluster.yml"))?;
+    let role = objects.iter().find(|object| object["kind"] == "ClusterRole").context("no ClusterRole")?;
     Ok(role["rules"].as_array().context("no rules")?.clone())
 }
 
@@ -78,6 +85,52 @@ fn the_role_of_the_manifest_is_enough() -> Result<()> {
     site.check()
 }
 
+/// A controller of declared groups with these rules in the whole cluster, and a group with a pod.
+fn declared(rules: &[Value]) -> Result<(Site, Member)> {
+    let site = Site::new()?;
+    let cluster = &site.cluster;
+    cluster.define()?;
+    let kubeconfig = restricted(cluster, &site.controllers.group, &site.pods.namespace, &[])?;
+    let name = format!("declared-{}", site.pods.namespace);
+    let api = "rbac.authorization.k8s.io";
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": format!("{api}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules},
+        {"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": site.pods.namespace}]},
+    ]}))?;
+    for name in ["a", "b"] {
+        site.pods.up_with(name, &[critical_container("main")])?;
+    }
+    site.pods.declare(cluster, APP, &json!({}))?;
+    let controller = site.lead_declared("c1", &["--kubeconfig", &kubeconfig.display().to_string()])?;
+    site.pods.wait_active(&["a"])?;
+    Ok((site, controller))
+}
+
+#[test]
+fn the_cluster_role_of_the_manifest_is_enough() -> Result<()> {
+    let rules = cluster_rules(&Cluster::connect()?)?;
+    let (site, controller) = declared(&rules)?;
+    site.pods.says(APP, "a to be told of", |status| status["active"][0]["pod"] == "a")?;
+    site.pods.say("a", &[("main", terminated("Error"))])?;
+    site.pods.wait_active(&["b"])?;
+    ensure!(!controller.log().contains("missing:"), "{}", controller.log());
+    site.check()
+}
+
+#[test]
+fn without_the_right_to_write_a_status_that_is_said_once_and_all_else_works() -> Result<()> {
+    let rules = without(&cluster_rules(&Cluster::connect()?)?, "activestandbys/status", None);
+    let (site, controller) = declared(&rules)?;
+    let said = || controller.log().matches("missing: the verb patch on activestandbys/status").count();
+    wait_until("the missing verb", LIMIT, || said() == 1)?;
+    let since = site.pods.delete("a")?;
+    site.pods.follows(since, &["b"])?;
+    ensure!(said() == 1 && site.pods.declared(APP)?["status"].is_null(), "{}", controller.log());
+    site.check()
+}
+
 #[test]
 fn a_verb_that_is_missing_is_named_and_waited_for() -> Result<()> {
     let cases = [
@@ -119,7 +172,7 @@ fn records_that_may_not_be_written_are_named_and_without_events_all_works() -> R
     let cluster = &site.cluster;
     let all = rules(cluster)?;
     // The pods are elsewhere than the lock, which may be written.
-    let pods = Pods::new(cluster, &cluster.namespace()?, testkit::controlled::APP)?;
+    let pods = Pods::new(cluster, &cluster.namespace()?, APP)?;
     pods.up("a")?;
     let kubeconfig =
         restricted(cluster, &site.controllers.group, &site.pods.namespace, &without(&all, "events", None))?;

@@ -51,6 +51,17 @@ struct Kept {
     tells: Pace,
 }
 
+/// How a pod came to a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It was created in this term.
+    New,
+    /// It was in the first list.
+    Listed,
+    /// It was another group's, or nobody's: what was sent for that group may still take effect on it.
+    Moved,
+}
+
 /// One group.
 #[derive(Debug)]
 pub struct GroupState {
@@ -204,8 +215,8 @@ impl GroupState {
         self.pods.values().map(|kept| &kept.shown)
     }
 
-    /// A pod is so now; `is_new` if it came after the first list. Whether anything has changed by it.
-    pub fn see(&mut self, shown: Shown, is_new: bool) -> bool {
+    /// A pod is so now; `arrival` counts where it is not one of the group yet. Whether anything has changed by it.
+    pub fn see(&mut self, shown: Shown, arrival: Arrival) -> bool {
         let group = Arc::clone(&self.group);
         match self.pods.get_mut(&shown.pod.uid) {
             // Told late, or told again.
@@ -218,7 +229,8 @@ impl GroupState {
             }
             None => {
                 let fallen = critical::fallen(None, &shown.pod, &group);
-                let (is_open, is_being_told, tells) = (false, false, Pace::default());
+                let (is_new, is_open) = (arrival == Arrival::New, arrival == Arrival::Moved);
+                let (is_being_told, tells) = (false, Pace::default());
                 let kept = Kept { fallen, is_new, is_open, is_being_told, tells, shown };
                 self.pods.insert(kept.shown.pod.uid.clone(), kept);
                 true
@@ -548,7 +560,7 @@ impl GroupState {
                 }
                 // One that was lost meanwhile does not come back by an answer that was late.
                 if let Some(shown) = shown.filter(|_| self.pods.contains_key(&uid)) {
-                    self.see(*shown, false);
+                    self.see(*shown, Arrival::Moved);
                 }
                 if let Some(kept) = self.pods.get_mut(&uid) {
                     kept.is_open = end == End::Unknown || (kept.is_open && !is_done);
@@ -609,7 +621,7 @@ mod tests {
 
     fn with_a() -> (GroupState, Write) {
         let mut state = GroupState::new(Arc::new(group()));
-        state.see(shown("a"), true);
+        state.see(shown("a"), Arrival::New);
         (state, Write::Settle { uid: "uid-a".to_owned() })
     }
 
@@ -629,6 +641,24 @@ mod tests {
         let (mut state, write) = with_a();
         state.take(vec![(write, outcome(End::Gone))], &Nodes::new(), now);
         assert_eq!(state.shown().count(), 0, "the API server does not know it any more");
+    }
+
+    #[test]
+    fn a_pod_of_another_group_is_settled_before_anybody_is_labelled() {
+        let now = Instant::from_nanos(1);
+        for (from, is_settled) in [(Arrival::New, true), (Arrival::Listed, true), (Arrival::Moved, false)] {
+            let mut state = GroupState::new(Arc::new(group()));
+            let mut own = shown("b");
+            own.pod.term = Some(7);
+            state.see(own, from);
+            state.see(shown("a"), Arrival::New);
+            state.learn(Known::Absent);
+            let nodes = Nodes::new();
+            let around = Surroundings { term: 7, has_room: true, may_report: true, nodes: &nodes, now };
+            let Next::Write(_, writes) = state.next(&around) else { panic!("nothing is written") };
+            let settles = writes.contains(&Write::Settle { uid: "uid-b".to_owned() });
+            assert_eq!(!settles, is_settled, "{from:?}");
+        }
     }
 
     #[test]

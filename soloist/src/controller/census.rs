@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::cache::GroupState;
+use super::cache::{Arrival, GroupState};
 use super::declared::{Declared, Origin};
 use super::group::{Group, Key};
 use super::node::{Node, Nodes};
@@ -62,7 +62,7 @@ impl Census {
     /// Nothing is known yet.
     pub fn new(settings: &Settings) -> Self {
         let roster = match &settings.groups {
-            Groups::Each(group) => Roster::Each(group.clone()),
+            Groups::Each(group) => Roster::Each(group.clone(), BTreeMap::new()),
             Groups::Declared { .. } => Roster::Declared(Index::default()),
         };
         let (groups, whose, strays) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -150,10 +150,16 @@ impl Census {
             return;
         };
         let key = group.key();
-        if self.whose.get(&uid).is_some_and(|before| *before != key) {
+        let was_others = self.whose.get(&uid).is_some_and(|before| *before != key);
+        if was_others {
             self.part(&uid);
         }
-        self.strays.remove(&uid);
+        let arrival = match self.strays.remove(&uid) {
+            Some(_) => Arrival::Moved,
+            None if was_others => Arrival::Moved,
+            None if is_new => Arrival::New,
+            None => Arrival::Listed,
+        };
         self.whose.insert(uid, key.clone());
         for rival in rivals {
             if let Some(rival_state) = self.groups.get_mut(&rival) {
@@ -162,7 +168,7 @@ impl Census {
             }
         }
         let state = self.groups.entry(key.clone()).or_insert_with(|| GroupState::new(group));
-        if state.see(shown, is_new) {
+        if state.see(shown, arrival) {
             self.mark(key);
         }
     }

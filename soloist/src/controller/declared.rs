@@ -23,7 +23,7 @@ const PLURAL: &str = "activestandbys";
 
 /// Where the objects of a namespace are.
 pub fn resource(namespace: &str) -> Resource {
-    let verbs = "get, list, watch; patch on activestandbys/status";
+    let verbs = "get, list, watch";
     Resource {
         group: API_GROUP,
         version: "v1alpha1",

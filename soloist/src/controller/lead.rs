@@ -233,9 +233,11 @@ impl Lead {
         let Ok((key, told)) = told else { return };
         let now = match told {
             Ok(object) => object.as_ref().and_then(Origin::read),
-            Err(Trouble::Forbidden(why)) => {
+            Err(Trouble::Forbidden(_)) => {
                 if std::mem::replace(&mut self.may_report, false) {
-                    tracing::warn!("no status is written, because that is not allowed: {why}");
+                    tracing::warn!(
+                        "no status is written; missing: the verb patch on activestandbys/status of soloist.dev"
+                    );
                 }
                 None
             }

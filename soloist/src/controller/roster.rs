@@ -10,8 +10,8 @@ use super::pod::Pod;
 /// All groups.
 #[derive(Debug)]
 pub enum Roster {
-    /// All pods of a namespace are a group like this.
-    Each(Box<Group>),
+    /// All pods of a namespace are a group like this; those that there are, by namespace.
+    Each(Box<Group>, BTreeMap<String, Arc<Group>>),
     /// Those that somebody has declared.
     Declared(Index),
 }
@@ -42,11 +42,12 @@ pub struct Owner {
 impl Roster {
     /// Whose `pod` is, if anybody's. Where several groups would have it, it is the oldest one's: two would fight over its
     /// label.
-    pub fn owner(&self, pod: &Pod) -> Option<Owner> {
+    pub fn owner(&mut self, pod: &Pod) -> Option<Owner> {
         match self {
-            Self::Each(group) => {
-                let group = Group { namespace: pod.namespace.clone(), ..(**group).clone() };
-                Some(Owner { group: Arc::new(group), rivals: Vec::new() })
+            Self::Each(like, groups) => {
+                let new = || Arc::new(Group { namespace: pod.namespace.clone(), ..(**like).clone() });
+                let group = Arc::clone(groups.entry(pod.namespace.clone()).or_insert_with(new));
+                Some(Owner { group, rivals: Vec::new() })
             }
             Self::Declared(index) => index.owner(pod),
         }
@@ -126,7 +127,7 @@ mod tests {
     use crate::controller::declared::tests::declared;
     use crate::controller::plan::tests::pod;
 
-    fn owner(roster: &Roster, labels: &[(&str, &str)]) -> Option<(String, Vec<String>)> {
+    fn owner(roster: &mut Roster, labels: &[(&str, &str)]) -> Option<(String, Vec<String>)> {
         let mut pod = pod("a");
         pod.labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let Owner { group, rivals } = roster.owner(&pod)?;
@@ -143,9 +144,9 @@ mod tests {
         assert!(again.is_some() && !is_other);
         let mut roster = Roster::Declared(index);
         let all: &[(&str, &str)] = &[("app", "x"), ("tier", "db")];
-        assert_eq!(owner(&roster, all), Some(("old".to_owned(), vec!["young".to_owned()])));
-        assert_eq!(owner(&roster, &[("tier", "db")]), Some(("young".to_owned(), vec![])));
-        assert_eq!(owner(&roster, &[("app", "x")]), None);
+        assert_eq!(owner(&mut roster, all), Some(("old".to_owned(), vec!["young".to_owned()])));
+        assert_eq!(owner(&mut roster, &[("tier", "db")]), Some(("young".to_owned(), vec![])));
+        assert_eq!(owner(&mut roster, &[("app", "x")]), None);
         let Roster::Declared(index) = &mut roster else { panic!("declared") };
         let key = |name: &str| Key { namespace: "prod".to_owned(), name: name.to_owned() };
         assert_eq!(
@@ -153,7 +154,7 @@ mod tests {
             (2, 2, 0)
         );
         assert!(index.remove(&key("old")) && !index.remove(&key("old")));
-        assert_eq!(owner(&roster, all), Some(("young".to_owned(), vec![])));
+        assert_eq!(owner(&mut roster, all), Some(("young".to_owned(), vec![])));
     }
 
     #[test]
@@ -162,12 +163,12 @@ mod tests {
         index.take(declared("duty", "2026-01-01T00:00:00Z", &json!({"app": "x"})));
         let odd = Declared { group: Err("odd".to_owned()), ..declared("duty", "2026-01-01T00:00:00Z", &json!({})) };
         assert_eq!(index.take(odd), (None, false));
-        assert_eq!(owner(&Roster::Declared(index), &[("app", "x")]), Some(("duty".to_owned(), vec![])));
+        assert_eq!(owner(&mut Roster::Declared(index), &[("app", "x")]), Some(("duty".to_owned(), vec![])));
     }
 
     #[test]
     fn without_declarations_all_pods_of_a_namespace_are_a_group() {
-        let roster = Roster::Each(Box::new(crate::controller::plan::tests::group()));
-        assert_eq!(owner(&roster, &[]), Some(("hapod".to_owned(), vec![])));
+        let mut roster = Roster::Each(Box::new(crate::controller::plan::tests::group()), BTreeMap::new());
+        assert_eq!(owner(&mut roster, &[]), Some(("hapod".to_owned(), vec![])));
     }
 }
