@@ -9,6 +9,7 @@ pub(crate) mod events;
 mod evidence;
 mod hub;
 mod instance;
+mod kubeconfig;
 pub(crate) mod kubelet;
 mod lease;
 mod object;

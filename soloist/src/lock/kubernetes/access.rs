@@ -1,11 +1,12 @@
 //! Where the API server is and who we are: in a pod, or from a kubeconfig. Read anew for every fresh connection, so that
 //! rotated tokens, certificates and authorities are noticed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::KubeConfigOptions;
 
+use super::kubeconfig;
 use crate::error::chain;
 use crate::lock::LockError;
 
@@ -52,9 +53,13 @@ impl Access {
     async fn read(&self) -> Result<Config, LockError> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let denied = |error: &dyn std::error::Error| LockError::Denied(format!("the credentials: {}", chain(error)));
+        let from_files = async |path: Option<&Path>| {
+            let file =
+                kubeconfig::read(path).map_err(|error| LockError::Denied(format!("the credentials: {error}")))?;
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| denied(&error))
+        };
         if let Some(path) = &self.kubeconfig {
-            let file = Kubeconfig::read_from(path).map_err(|error| denied(&error))?;
-            return Config::from_custom_kubeconfig(file, &options).await.map_err(|error| denied(&error));
+            return from_files(Some(path)).await;
         }
         let in_the_pod = || {
             let refuse = |error| LockError::Denied(format!("the credentials in {POD_ACCOUNT}: {}", chain(&error)));
@@ -67,7 +72,7 @@ impl Access {
         if !is_named && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
             return in_the_pod();
         }
-        Config::from_kubeconfig(&options).await.map_err(|error| denied(&error))
+        from_files(None).await
     }
 }
 
