@@ -11,6 +11,7 @@ pub mod group;
 mod lead;
 pub mod node;
 pub mod notice;
+mod pace;
 pub mod plan;
 pub mod pod;
 pub mod pods;

@@ -12,29 +12,20 @@ use super::critical;
 use super::declared::Origin;
 use super::group::{Group, PromoteAfter};
 use super::node::Nodes;
+use super::pace::{Deletions, PAUSE, Pace};
 use super::plan::{self, Part, Plan, Seen, Sight, Write};
 use super::pod::Pod;
 use super::pods::Shown;
-use super::record::{Place, Record};
-use super::status::{self, Facts, Failover};
+use super::record::Record;
 
-/// So many pods are deleted one after the other before there are pauses.
-const DELETIONS_FREE: u32 = 2;
-/// The first pause between deletions; each further one is twice as long.
-const DELETION_PAUSE: Duration = Duration::from_secs(10);
-const DELETION_PAUSE_MAX: Duration = Duration::from_secs(300);
-/// After so long without one, deletions count from the beginning.
-const DELETIONS_FORGOTTEN: Duration = Duration::from_secs(600);
-/// After a write that failed; each further failure in a row doubles it.
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+mod report;
+
+use self::report::Report;
+
 /// So many times in a row a write that met a conflict is planned anew at once: the kubelet writes in pods too.
 const CONFLICTS_FREE: u32 = 2;
-
 /// So many pods that were seen to end are remembered, besides those of the record.
 const STOPPED_MAX: usize = 64;
-/// Between two reports on one group.
-const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// One pod, and what is remembered of it.
 #[derive(Clone, Debug)]
@@ -84,81 +75,8 @@ pub struct GroupState {
     pub is_retired: bool,
 }
 
-/// What is told of a declared group.
-#[derive(Debug, Default)]
-struct Report {
-    /// Where it is told; nothing for a group that nobody has declared.
-    origin: Option<Origin>,
-    /// It is being told.
-    is_open: bool,
-    /// No more is told before this.
-    not_before: Instant,
-    /// A pod that it selects and does not have.
-    overlap: Option<String>,
-    last: Option<Failover>,
-}
-
-/// What has failed is tried again after a pause, which grows.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    failures: u32,
-    not_before: Option<Instant>,
-}
-
-impl Pace {
-    fn succeed(&mut self) {
-        *self = Self::default();
-    }
-
-    /// The first `free` failures in a row cost nothing.
-    fn fail(&mut self, free: u32, now: Instant) {
-        self.failures = self.failures.saturating_add(1);
-        let is_free = self.failures <= free;
-        self.not_before = (!is_free).then(|| now + doubled(PAUSE, self.failures - 1, PAUSE_MAX));
-    }
-
-    /// Nothing is tried before this.
-    fn pause(&self, now: Instant) -> Option<Instant> {
-        self.not_before.filter(|at| *at > now)
-    }
-}
-
-/// How often pods were deleted lately.
-#[derive(Clone, Copy, Debug, Default)]
-struct Deletions {
-    count: u32,
-    last: Option<Instant>,
-}
-
-impl Deletions {
-    fn note(&mut self, now: Instant) {
-        self.count = if self.is_forgotten(now) { 1 } else { self.count.saturating_add(1) };
-        self.last = Some(now);
-    }
-
-    fn is_forgotten(&self, now: Instant) -> bool {
-        self.last.is_none_or(|last| now.since(last) > DELETIONS_FORGOTTEN)
-    }
-
-    /// How many may be at once now.
-    fn room(&self, now: Instant) -> usize {
-        let count = if self.is_forgotten(now) { 0 } else { self.count };
-        DELETIONS_FREE.saturating_sub(count).max(1) as usize
-    }
-
-    /// When the next one may be.
-    fn next(&self) -> Instant {
-        let Some(last) = self.last.filter(|_| self.count >= DELETIONS_FREE) else { return Instant::default() };
-        last + doubled(DELETION_PAUSE, self.count - DELETIONS_FREE, DELETION_PAUSE_MAX)
-    }
-}
-
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn doubled(pause: Duration, times: u32, max: Duration) -> Duration {
-    pause.saturating_mul(1 << times.min(16)).min(max)
 }
 
 /// What is to be done for a group.
@@ -380,60 +298,6 @@ impl GroupState {
         }
     }
 
-    /// What is to be told of a declared group, or when to look again for it.
-    fn due_report(&mut self, now: Instant) -> (Option<Next>, Option<Instant>) {
-        let Some(origin) = self.report.origin.as_ref().filter(|_| !self.report.is_open) else { return (None, None) };
-        let status = status::status(&self.facts(origin.generation), &origin.status, jiff::Timestamp::now());
-        if status::says(&origin.status, &status) {
-            return (None, None);
-        }
-        if now < self.report.not_before {
-            return (None, Some(self.report.not_before));
-        }
-        let next = Next::Report(Arc::clone(&self.group), origin.clone(), status);
-        (self.report.is_open, self.report.not_before) = (true, now + REPORT_PAUSE);
-        (Some(next), None)
-    }
-
-    fn facts(&self, generation: i64) -> Facts<'_> {
-        let (version, transitions) = match &self.known {
-            Known::Is(stored) | Known::Lost(stored) => (Some(stored.version), stored.transitions),
-            Known::Absent | Known::Nothing => (None, 0),
-        };
-        let label = &self.group.label;
-        let is_labelled = |pod: &&Pod| pod.label(&label.key) == Some(&label.active);
-        let shown = |place: &Place| {
-            let pod = self.pods.get(&place.uid).map(|kept| &kept.shown.pod).filter(is_labelled)?;
-            Some((pod.name.clone(), pod.uid.clone(), place.token.or(version)?))
-        };
-        let could = |kept: &&Kept| {
-            let pod = &kept.shown.pod;
-            pod.is_ready && !pod.is_deleting && !pod.has_ended && kept.fallen.is_none()
-        };
-        Facts {
-            group: &self.group,
-            generation,
-            active: self.record().places.iter().filter_map(shown).collect(),
-            pods: self.pods.len(),
-            ready: self.pods.values().filter(could).count(),
-            transitions,
-            request: &self.record().request,
-            overlap: self.report.overlap.as_deref(),
-            waits: self.waits.as_deref(),
-            last: self.report.last.as_ref(),
-        }
-    }
-
-    /// What became of a report: the object as it is now, if that is known.
-    pub fn reported(&mut self, now: Option<Origin>) {
-        self.report.is_open = false;
-        if let (Some(now), Some(origin)) = (now, &mut self.report.origin)
-            && now.uid == origin.uid
-        {
-            *origin = now;
-        }
-    }
-
     fn plan(&self, around: &Surroundings<'_>) -> Plan {
         let Surroundings { term, nodes, now, .. } = *around;
         let seen = |kept: &'_ Kept| kept.is_new || kept.shown.pod.term == Some(term);
@@ -587,19 +451,6 @@ impl GroupState {
             }
             Write::Record(_) | Write::Settle { .. } | Write::Tell { .. } => {}
         }
-    }
-
-    /// Another one is active. Whoever had been so without a pause is only labelled anew.
-    fn note_failover(&mut self, uid: &str, why: &str, now: Instant) {
-        let (Some(since), Some(recorded)) = (self.since, self.recorded) else { return };
-        let Some(name) = self.pods.get(uid).map(|kept| kept.shown.pod.name.clone()) else { return };
-        let (recorded_ms, labelled_ms) = (millis(recorded.since(since)), millis(now.since(recorded)));
-        let (at, why) = (jiff::Timestamp::now(), why.to_owned());
-        // Several that became active by one change are told of together.
-        let before = self.report.last.take().filter(|last| last.why == why && last.recorded_ms == recorded_ms);
-        let mut pods = before.map_or_else(Vec::new, |last| last.pods);
-        pods.push(name);
-        self.report.last = Some(Failover { at, why, pods, recorded_ms, labelled_ms });
     }
 
     /// Its record could not be read.
