@@ -17,6 +17,7 @@ pub mod pod;
 pub mod pods;
 pub mod record;
 mod roster;
+pub mod service;
 mod status;
 pub mod watch;
 
@@ -40,8 +41,8 @@ pub struct Settings {
     pub groups: Groups,
     /// What is seen of a pod.
     pub eye: Eye,
-    /// Whether it looks at nodes, which takes a rule of its own.
-    pub heeds_nodes: bool,
+    /// Whether it looks at nodes and Services, which takes rules of their own.
+    pub looks_around: bool,
 }
 
 /// Which groups there are.

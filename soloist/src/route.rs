@@ -6,7 +6,7 @@ pub mod endpoint_slice;
 pub mod endpoints;
 pub mod object;
 pub mod open;
-mod owner;
+pub mod owner;
 pub mod pod_label;
 pub mod service;
 mod several;

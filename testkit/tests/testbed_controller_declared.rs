@@ -259,3 +259,51 @@ fn what_makes_no_group_is_refused_by_the_api_server_with_what_would() -> Result<
     }
     Ok(())
 }
+
+#[test]
+fn a_label_that_an_owner_selects_by_is_never_changed() -> Result<()> {
+    let site = Site::new()?;
+    let (cluster, pods) = (&site.cluster, &site.pods);
+    cluster.define()?;
+    let labels = json!({"app": APP, "role": "waiting"});
+    cluster.apply(&json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": "keeper", "namespace": pods.namespace},
+        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "none"}]},
+        }},
+    }))?;
+    let uid = cluster.kubectl(&["-n", &pods.namespace, "get", "rs", "keeper", "-o", "jsonpath={.metadata.uid}"])?;
+    pods.up("a")?;
+    let owner = json!([{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "keeper", "uid": uid, "controller": true,
+    }]);
+    pods.edit("a", &json!({"labels": {"role": "waiting"}, "ownerReferences": owner}))?;
+    pods.declare(cluster, APP, &json!({}))?;
+    let controller = site.lead_declared("c1", &[])?;
+    let status =
+        pods.says(APP, "the owner to be named", |status| condition(status, "Accepted").contains("LabelOfOwner"))?;
+    ensure!(status.to_string().contains("keeper uses the label"), "{status:#}");
+    stays(pods, &[])?;
+    ensure!(pods.get("a")?["metadata"]["labels"]["role"] == "waiting");
+    ensure!(controller.log().matches("would lose the pod").count() == 1, "{}", controller.log());
+    Ok(())
+}
+
+#[test]
+fn a_service_that_sends_traffic_to_standbys_is_named_until_it_does_not() -> Result<()> {
+    let (site, _controller) = settled(&json!({}), &["a", "b"])?;
+    let (cluster, pods) = (&site.cluster, &site.pods);
+    let service = |selector: &Value| {
+        cluster.apply(&json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "front", "namespace": pods.namespace},
+            "spec": {"selector": selector, "ports": [{"port": 80}]},
+        }))
+    };
+    service(&json!({"app": APP}))?;
+    let is_named = |status: &Value| condition(status, "Misrouted") == "True ServiceSelectsAll";
+    pods.says(APP, "the Service to be named", is_named)?;
+    service(&json!({"app": APP, "role": "active"}))?;
+    pods.says(APP, "the Service not to be named any more", |status| condition(status, "Misrouted") == "none none")?;
+    site.check()
+}

@@ -19,6 +19,7 @@ use crate::lock::kubernetes::Access;
 use crate::lock::kubernetes::recorder::event;
 use crate::patience::within;
 use crate::route::api::{self, Api, Mode, Resource, Trouble};
+use crate::route::owner::{Owner, would_lose};
 use crate::workload::task::Mandate;
 
 /// For one call. A term is never so short.
@@ -155,6 +156,21 @@ impl Hand {
                 .map(|stored| Known::Is(Box::new(stored)))
                 .map_err(|why| format!("the Lease {group} cannot be used: {why}")),
         }
+    }
+
+    /// Why the label of this group must not be changed, if any of these owners knows its pods by it.
+    ///
+    /// # Errors
+    /// An owner cannot be read.
+    pub async fn look_at(&self, owners: &[Owner], group: &Group) -> Result<Option<String>, Trouble> {
+        let key = &group.label.key;
+        for owner in owners {
+            let found = within(LIMIT, owner.selecting_by(key, &self.api, &group.namespace)).await?;
+            if let Some(called) = found {
+                return Ok(Some(format!("{}: choose another label for the group", would_lose(&called, key))));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes an Event on each of its objects; where that is not allowed, nobody is told.

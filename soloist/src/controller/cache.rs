@@ -17,7 +17,9 @@ use super::plan::{self, Part, Plan, Seen, Sight, Write};
 use super::pod::Pod;
 use super::pods::Shown;
 use super::record::Record;
+use crate::route::owner::Owner;
 
+mod concerns;
 mod report;
 
 use self::report::Report;
@@ -59,6 +61,8 @@ pub struct GroupState {
     group: Arc<Group>,
     pods: BTreeMap<String, Kept>,
     known: Known,
+    /// Owners of its pods that were looked at, before it has a record.
+    looked_at: BTreeSet<Owner>,
     seen_stopped: BTreeSet<String>,
     told: BTreeSet<(String, u64)>,
     deletions: Deletions,
@@ -70,6 +74,8 @@ pub struct GroupState {
     /// When the record of the present change was stored.
     recorded: Option<Instant>,
     waits: Option<String>,
+    /// Since when nobody could take over, and whether that was said.
+    alone: Option<(Instant, bool)>,
     report: Report,
     /// Nobody wants the group any more: nothing is begun for it.
     pub is_retired: bool,
@@ -85,6 +91,8 @@ pub enum Next {
     Wait(Option<Instant>),
     /// Its record is read first.
     Read(Arc<Group>),
+    /// These owners are looked at before anybody is labelled for the first time.
+    Look(Arc<Group>, Vec<Owner>),
     /// These are written.
     Write(Box<Ground>, Vec<Write>),
     /// These are told, beside everything else.
@@ -115,6 +123,7 @@ impl GroupState {
             group,
             pods: BTreeMap::new(),
             known: Known::Nothing,
+            looked_at: BTreeSet::new(),
             seen_stopped: BTreeSet::new(),
             told: BTreeSet::new(),
             deletions: Deletions::default(),
@@ -123,6 +132,7 @@ impl GroupState {
             since: None,
             recorded: None,
             waits: None,
+            alone: None,
             report: Report::default(),
             is_retired: false,
         }
@@ -239,10 +249,14 @@ impl GroupState {
             return Next::Wait(None);
         }
         if let Some(at) = self.writes.pause(now) {
-            return Next::Wait(Some(at));
+            return self.report_or_wait(Some(at), may_report && self.report.refusal.is_some(), now);
         }
         if self.known == Known::Nothing {
             return Next::Read(Arc::clone(&self.group));
+        }
+        let owners = self.unknown_owners();
+        if !owners.is_empty() {
+            return Next::Look(Arc::clone(&self.group), owners);
         }
         let Plan { writes, again_at, waits } = self.plan(around);
         self.say(waits);
@@ -254,9 +268,8 @@ impl GroupState {
         }
         if writes.is_empty() {
             (self.since, self.recorded) = (None, None);
-            let (report, later_still) = if may_report { self.due_report(now) } else { (None, None) };
-            let wait = || Next::Wait(again_at.into_iter().chain(later).chain(later_still).min());
-            return report.unwrap_or_else(wait);
+            let later_still = self.warn_if_alone(now);
+            return self.report_or_wait(again_at.into_iter().chain(later).chain(later_still).min(), may_report, now);
         }
         Next::Write(Box::new(self.ground(&writes)), writes)
     }
@@ -461,16 +474,16 @@ impl GroupState {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::controller::plan::tests::{group, pod};
     use crate::controller::pod::State;
 
-    fn shown(name: &str) -> Shown {
+    pub fn shown(name: &str) -> Shown {
         Shown { pod: pod(name), object: None }
     }
 
-    fn with_a() -> (GroupState, Write) {
+    pub fn with_a() -> (GroupState, Write) {
         let mut state = GroupState::new(Arc::new(group()));
         state.see(shown("a"), Arrival::New);
         (state, Write::Settle { uid: "uid-a".to_owned() })

@@ -9,6 +9,7 @@ use super::group::{Group, Key};
 use super::node::{Node, Nodes};
 use super::pods::Shown;
 use super::roster::{Index, Owner, Roster};
+use super::service::{Service, Services};
 use super::watch::News;
 use super::{Groups, Settings};
 use crate::clock;
@@ -22,6 +23,14 @@ pub enum Heard {
     Pods(News<Shown>),
     /// Of nodes.
     Nodes(News<Node>),
+    /// Of Services.
+    Services(News<Service>),
+}
+
+impl From<News<Service>> for Heard {
+    fn from(news: News<Service>) -> Self {
+        Self::Services(news)
+    }
 }
 
 impl From<News<Declared>> for Heard {
@@ -52,6 +61,7 @@ pub struct Census {
     strays: BTreeMap<String, Shown>,
     /// All nodes that were told of.
     pub nodes: Nodes,
+    services: Services,
     /// Namespaces of which there was a first list of pods, or nothing for all of them.
     listed: BTreeSet<Option<String>>,
     /// Groups of which there is something new.
@@ -66,7 +76,8 @@ impl Census {
             Groups::Declared { .. } => Roster::Declared(Index::default()),
         };
         let (groups, whose, strays) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { roster, groups, whose, strays, nodes: Nodes::new(), listed: BTreeSet::new(), due: BTreeSet::new() }
+        let (nodes, services, listed, due) = (Nodes::new(), Services::default(), BTreeSet::new(), BTreeSet::new());
+        Self { roster, groups, whose, strays, nodes, services, listed, due }
     }
 
     /// A group that is there.
@@ -108,6 +119,20 @@ impl Census {
             }
             Heard::Nodes(News::Now(node)) => self.see_node(*node),
             Heard::Nodes(News::Gone(node)) => self.forget_node(&node.name),
+            Heard::Services(News::All(of, all)) => {
+                self.services.set_all(of.as_deref(), all);
+                self.judge(of.as_deref());
+            }
+            Heard::Services(News::Now(service)) => {
+                let of = service.namespace.clone();
+                if self.services.set(*service) {
+                    self.judge(Some(&of));
+                }
+            }
+            Heard::Services(News::Gone(service)) => {
+                self.services.remove(&service);
+                self.judge(Some(&service.namespace));
+            }
         }
     }
 
@@ -168,7 +193,11 @@ impl Census {
             }
         }
         let state = self.groups.entry(key.clone()).or_insert_with(|| GroupState::new(group));
+        let is_first = state.shown().next().is_none();
         if state.see(shown, arrival) {
+            if is_first {
+                state.judge(&self.services);
+            }
             self.mark(key);
         }
     }
@@ -262,6 +291,16 @@ impl Census {
         pods.into_iter().for_each(|shown| self.see(shown, false));
     }
 
+    /// Which groups' traffic goes astray now.
+    fn judge(&mut self, of: Option<&str>) {
+        let is_of = |key: &Key| of.is_none_or(|of| of == key.namespace);
+        for (key, group) in self.groups.iter_mut().filter(|(key, _)| is_of(key)) {
+            if group.judge(&self.services) {
+                self.due.insert(key.clone());
+            }
+        }
+    }
+
     fn see_node(&mut self, node: Node) {
         if self.nodes.get(&node.name) != Some(&node) {
             self.mark_all_on(&node.name);
@@ -299,7 +338,7 @@ mod tests {
             namespaces: Vec::new(),
             groups: Groups::Declared { token_file: None },
             eye: Eye::default(),
-            heeds_nodes: true,
+            looks_around: true,
         })
     }
 

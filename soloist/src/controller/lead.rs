@@ -17,9 +17,11 @@ use super::group::{Group, Key};
 use super::node::AllNodes;
 use super::plan::Write;
 use super::pods::Pods;
+use super::service::AllServices;
 use super::{Groups, Settings, watch};
 use crate::clock;
 use crate::route::api::Trouble;
+use crate::route::owner::Owner;
 use crate::workload::task::Mandate;
 
 /// News that wait to be heard.
@@ -36,6 +38,7 @@ const REPORTS_MAX: usize = 8;
 /// What one round brought.
 enum Done {
     Read(Result<Known, String>),
+    Looked(Vec<Owner>, Result<Option<String>, Trouble>),
     Written(Vec<(Write, Outcome)>),
 }
 
@@ -73,16 +76,20 @@ pub async fn lead(settings: &Settings, mut mandate: Mandate) {
 
 /// Everything that is watched.
 fn watches(settings: &Settings, sender: &mpsc::Sender<Heard>) -> JoinSet<()> {
-    let Settings { access, namespaces, groups, eye, heeds_nodes } = settings;
+    let Settings { access, namespaces, groups, eye, looks_around } = settings;
     let mut watches = JoinSet::new();
     let places: Vec<Option<String>> = match namespaces.is_empty() {
         true => vec![None],
         false => namespaces.iter().cloned().map(Some).collect(),
     };
-    if *heeds_nodes {
+    if *looks_around {
         watches.spawn(watch::run(access.clone(), AllNodes, sender.clone()));
     }
     for namespace in places {
+        if *looks_around {
+            let all = AllServices { namespace: namespace.clone() };
+            watches.spawn(watch::run(access.clone(), all, sender.clone()));
+        }
         let selector = match groups {
             Groups::Each(group) => group.selector.to_string(),
             Groups::Declared { token_file } => {
@@ -110,6 +117,7 @@ struct Lead {
     /// Events that are being written.
     notes: JoinSet<Result<(), String>>,
     may_tell: bool,
+    may_look: bool,
     /// What is being written of declared groups: whoever leads next writes it anew.
     reports: JoinSet<(Key, Result<Option<Value>, Trouble>)>,
     may_report: bool,
@@ -127,6 +135,7 @@ impl Lead {
             tells: JoinSet::new(),
             notes: JoinSet::new(),
             may_tell: true,
+            may_look: true,
             reports: JoinSet::new(),
             may_report: true,
         }
@@ -160,7 +169,7 @@ impl Lead {
         let may_report = self.may_report && self.reports.len() < REPORTS_MAX;
         let Some((group, nodes)) = self.census.group(&key) else { return };
         let next = group.next(&Surroundings { term, has_room, may_report, nodes, now: clock::now() });
-        group.is_busy |= matches!(next, Next::Read(_) | Next::Write(..));
+        group.is_busy |= matches!(next, Next::Read(_) | Next::Look(..) | Next::Write(..));
         let hand = self.hand.clone();
         match next {
             Next::Wait(None) => {}
@@ -169,6 +178,12 @@ impl Lead {
             }
             Next::Read(group) => {
                 self.rounds.spawn(async move { (key, Done::Read(hand.read_record(&group).await)) });
+            }
+            Next::Look(group, owners) => {
+                self.rounds.spawn(async move {
+                    let found = hand.look_at(&owners, &group).await;
+                    (key, Done::Looked(owners, found))
+                });
             }
             Next::Tell(ground, tells) => {
                 self.due.insert(key.clone());
@@ -192,6 +207,14 @@ impl Lead {
         match done {
             Done::Read(Ok(known)) => group.learn(known),
             Done::Read(Err(why)) => group.fail_to_read(&why, now),
+            Done::Looked(owners, Ok(refusal)) => group.learn_of(owners, refusal, now),
+            Done::Looked(owners, Err(Trouble::Forbidden(why))) => {
+                if std::mem::replace(&mut self.may_look, false) {
+                    tracing::warn!("whether owners of pods select by the role label is not looked at: {why}");
+                }
+                group.learn_of(owners, None, now);
+            }
+            Done::Looked(_, Err(trouble)) => group.fail_to_read(&trouble.to_string(), now),
             Done::Written(outcomes) => {
                 let (notes, group) = (group.take(outcomes, nodes, now), Arc::clone(group.group()));
                 self.tell(&group, notes);

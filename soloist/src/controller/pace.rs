@@ -35,6 +35,11 @@ impl Pace {
         self.not_before = (!is_free).then(|| now + doubled(PAUSE, self.failures - 1, PAUSE_MAX));
     }
 
+    /// Nothing is tried before `at`.
+    pub fn hold(&mut self, at: Instant) {
+        self.not_before = Some(at);
+    }
+
     /// Nothing is tried before this.
     pub fn pause(&self, now: Instant) -> Option<Instant> {
         self.not_before.filter(|at| *at > now)

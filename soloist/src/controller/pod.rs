@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::critical::Mark;
+use crate::route::owner::Owner;
 
 /// The annotation with the term of the controller that wrote this pod last.
 pub const TERM: &str = "soloist.dev/controller";
@@ -78,6 +79,8 @@ pub struct Pod {
     pub ip: Option<IpAddr>,
     /// The node that it is on.
     pub node: Option<String>,
+    /// What keeps it in existence.
+    pub owner: Option<Box<Owner>>,
     /// Its containers, without those that only prepare it.
     pub containers: Vec<Container>,
 }
@@ -138,6 +141,7 @@ impl Pod {
             is_ready,
             ip: status.pod_ip.and_then(|text| text.parse().ok()),
             node: spec.node_name.filter(|name| !name.is_empty()),
+            owner: Owner::among(metadata.owner_references).map(Box::new),
             containers,
         })
     }
@@ -180,6 +184,7 @@ struct RawMetadata {
     deletion_timestamp: Option<String>,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
+    owner_references: Vec<Owner>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -36,8 +36,10 @@ pub struct Facts<'a> {
     pub transitions: u64,
     /// The last request that was met.
     pub request: &'a str,
-    /// Why the group does not have all the pods that it selects.
-    pub overlap: Option<&'a str>,
+    /// Why the group does not have the pods that it selects, in one word and in one sentence.
+    pub unaccepted: Option<(&'static str, &'a str)>,
+    /// Which Services send traffic to standbys too.
+    pub misrouted: Option<&'a str>,
     /// What is waited for.
     pub waits: Option<&'a str>,
     /// The last failover of this term.
@@ -48,8 +50,14 @@ pub struct Facts<'a> {
 pub fn status(facts: &Facts<'_>, before: &Value, now: jiff::Timestamp) -> Value {
     let Facts { generation, active, pods, ready, transitions, request, last, .. } = facts;
     let shown = |(pod, uid, token): &(String, String, u64)| json!({"pod": pod, "uid": uid, "token": token.to_string()});
-    let conditions =
-        [available(facts), redundant(facts), accepted(facts)].map(|one| one.since(before, *generation, now));
+    let misrouted = facts.misrouted.map(|why| Condition {
+        kind: "Misrouted",
+        is_so: true,
+        reason: "ServiceSelectsAll",
+        message: why.to_owned(),
+    });
+    let conditions = [available(facts), redundant(facts), accepted(facts)].into_iter().chain(misrouted);
+    let conditions: Vec<Value> = conditions.map(|one| one.since(before, *generation, now)).collect();
     let mut status = json!({
         "observedGeneration": generation,
         "active": active.iter().map(shown).collect::<Vec<_>>(),
@@ -131,11 +139,9 @@ fn redundant(facts: &Facts<'_>) -> Condition {
 }
 
 fn accepted(facts: &Facts<'_>) -> Condition {
-    let (is_so, reason, message) = match facts.overlap {
-        None => (true, "Understood", "all pods that the selector fits are its own".to_owned()),
-        Some(why) => (false, "OverlappingSelector", why.to_owned()),
-    };
-    Condition { kind: "Accepted", is_so, reason, message }
+    let fine = ("Understood", "all pods that the selector fits are its own");
+    let (reason, message) = facts.unaccepted.unwrap_or(fine);
+    Condition { kind: "Accepted", is_so: facts.unaccepted.is_none(), reason, message: message.to_owned() }
 }
 
 #[cfg(test)]
@@ -166,7 +172,8 @@ mod tests {
             ready: 2,
             transitions: 5,
             request: "",
-            overlap: None,
+            unaccepted: None,
+            misrouted: None,
             waits: None,
             last: Some(&last),
         };
@@ -183,7 +190,8 @@ mod tests {
         let lost = Facts {
             active: Vec::new(),
             ready: 1,
-            overlap: Some("x is a pod of the group y"),
+            unaccepted: Some(("OverlappingSelector", "x is a pod of the group y")),
+            misrouted: Some("the Service s sends to all"),
             waits: Some("b is being deleted: waiting"),
             ..facts
         };
@@ -194,6 +202,7 @@ mod tests {
         assert_eq!(message, "b is being deleted: waiting");
         assert_eq!(condition(&lost, "Redundant").0, "False TooFewPods 1970-01-01T00:02:00Z");
         assert_eq!(condition(&lost, "Accepted").0, "False OverlappingSelector 1970-01-01T00:02:00Z");
+        assert_eq!(condition(&lost, "Misrouted").0, "True ServiceSelectsAll 1970-01-01T00:02:00Z");
     }
 
     #[test]

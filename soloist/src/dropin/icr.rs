@@ -186,9 +186,9 @@ fn duties(access: Access) -> controller::Settings {
     };
     // Its ClusterRole has no patch.
     let eye = Eye { keeps_objects: true };
-    // Nor a rule for nodes.
+    // Nor rules for nodes and Services.
     let groups = Groups::Each(Box::new(group));
-    controller::Settings { access, namespaces: Vec::new(), groups, eye, heeds_nodes: false }
+    controller::Settings { access, namespaces: Vec::new(), groups, eye, looks_around: false }
 }
 
 #[cfg(test)]

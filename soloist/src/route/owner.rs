@@ -1,41 +1,72 @@
 //! Who owns the pod: a label that its selector uses must not be changed, or the pod is no longer its own and gets a
 //! sibling.
 
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::api::{Api, Resource};
+use super::api::{Api, Resource, Trouble};
 use super::open::Obstacle;
 use crate::error::{Code, Failure};
 
-/// Refuses a label key that the controller of `pod` selects its pods by.
-pub async fn check(api: &Api, pod: &Value, namespace: &str, key: &str) -> Result<(), Obstacle> {
-    let owners = pod["metadata"]["ownerReferences"].as_array();
-    let controller = owners.into_iter().flatten().find(|owner| owner["controller"] == true);
-    let Some(controller) = controller else { return Ok(()) };
-    let name = controller["name"].as_str().unwrap_or_default();
-    let Some(resource) = resource(controller, namespace) else {
-        tracing::info!("the pod is owned by the {} {name:?}, whose selector is not known", controller["kind"]);
-        return Ok(());
-    };
-    // One that is gone selects nothing any more.
-    let Some(owner) = api.get(&resource, name).await? else { return Ok(()) };
-    if !selects_by(&owner["spec"]["selector"], key) {
-        return Ok(());
-    }
-    let what = format!("the selector of {} uses the label {key:?}, and would lose the pod", resource.called(name));
-    Err(Failure::new(Code::Configuration, what).hint("choose another key for --route pod-label:KEY").into())
+/// What keeps pods in existence and knows them by their labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Owner {
+    api_version: String,
+    kind: String,
+    name: String,
+    controller: bool,
 }
 
-fn resource(owner: &Value, namespace: &str) -> Option<Resource> {
-    let (group, kind, plural) = match (owner["apiVersion"].as_str()?, owner["kind"].as_str()?) {
-        ("apps/v1", "ReplicaSet") => ("apps", "ReplicaSet", "replicasets"),
-        ("apps/v1", "StatefulSet") => ("apps", "StatefulSet", "statefulsets"),
-        ("apps/v1", "DaemonSet") => ("apps", "DaemonSet", "daemonsets"),
-        ("batch/v1", "Job") => ("batch", "Job", "jobs"),
-        ("v1", "ReplicationController") => ("", "ReplicationController", "replicationcontrollers"),
-        _ => return None,
-    };
-    Some(Resource { group, version: "v1", kind, plural, verbs: "get", namespace: namespace.to_owned() })
+impl Owner {
+    /// The one of these references that is the owner, if there is one.
+    pub fn among(references: Vec<Self>) -> Option<Self> {
+        references.into_iter().find(|one| one.controller)
+    }
+
+    /// How the owner is called, if its selector uses the label `key`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn selecting_by(&self, key: &str, api: &Api, namespace: &str) -> Result<Option<String>, Trouble> {
+        let Some(resource) = self.resource(namespace) else {
+            tracing::info!("the pod is owned by the {} {:?}, whose selector is not known", self.kind, self.name);
+            return Ok(None);
+        };
+        // One that is gone selects nothing any more.
+        let owner = api.get(&resource, &self.name).await?;
+        let uses = owner.is_some_and(|owner| selects_by(&owner["spec"]["selector"], key));
+        Ok(uses.then(|| resource.called(&self.name)))
+    }
+
+    fn resource(&self, namespace: &str) -> Option<Resource> {
+        let (group, kind, plural) = match (self.api_version.as_str(), self.kind.as_str()) {
+            ("apps/v1", "ReplicaSet") => ("apps", "ReplicaSet", "replicasets"),
+            ("apps/v1", "StatefulSet") => ("apps", "StatefulSet", "statefulsets"),
+            ("apps/v1", "DaemonSet") => ("apps", "DaemonSet", "daemonsets"),
+            ("batch/v1", "Job") => ("batch", "Job", "jobs"),
+            ("v1", "ReplicationController") => ("", "ReplicationController", "replicationcontrollers"),
+            _ => return None,
+        };
+        Some(Resource { group, version: "v1", kind, plural, verbs: "get", namespace: namespace.to_owned() })
+    }
+}
+
+/// Refuses a label key that the owner of `pod` selects its pods by.
+pub async fn check(api: &Api, pod: &Value, namespace: &str, key: &str) -> Result<(), Obstacle> {
+    let references = serde_json::from_value(pod["metadata"]["ownerReferences"].clone()).unwrap_or_default();
+    let Some(owner) = Owner::among(references) else { return Ok(()) };
+    match owner.selecting_by(key, api, namespace).await? {
+        None => Ok(()),
+        Some(called) => Err(Failure::new(Code::Configuration, would_lose(&called, key))
+            .hint("choose another key for --route pod-label:KEY")
+            .into()),
+    }
+}
+
+/// Why a label must not be changed.
+pub fn would_lose(called: &str, key: &str) -> String {
+    format!("the selector of {called} uses the label {key:?}, and would lose the pod")
 }
 
 fn selects_by(selector: &Value, key: &str) -> bool {

@@ -260,6 +260,7 @@ impl World {
         self.history.note(|| format!("{fresh} is created as {name}"));
         let count = 1 + self.random.index(2);
         self.api.put(Pod {
+            owner: None,
             namespace: self.group.namespace.clone(),
             name,
             uid: fresh,

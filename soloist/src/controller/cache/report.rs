@@ -24,14 +24,24 @@ pub(super) struct Report {
     is_open: bool,
     /// No more is told before this.
     not_before: Instant,
+    /// Why none of its pods may be labelled.
+    pub refusal: Option<String>,
     /// A pod that it selects and does not have.
     pub overlap: Option<String>,
+    /// Services that send traffic to standbys too.
+    pub misrouted: Option<String>,
     last: Option<Failover>,
 }
 
 impl GroupState {
+    /// Waits until `at`, or longer, unless something is to be told, and may be.
+    pub(super) fn report_or_wait(&mut self, at: Option<Instant>, may_report: bool, now: Instant) -> Next {
+        let (report, later) = if may_report { self.due_report(now) } else { (None, None) };
+        report.unwrap_or_else(|| Next::Wait(at.into_iter().chain(later).min()))
+    }
+
     /// What is to be told of a declared group, or when to look again for it.
-    pub(super) fn due_report(&mut self, now: Instant) -> (Option<Next>, Option<Instant>) {
+    fn due_report(&mut self, now: Instant) -> (Option<Next>, Option<Instant>) {
         let Some(origin) = self.report.origin.as_ref().filter(|_| !self.report.is_open) else { return (None, None) };
         let status = status::status(&self.facts(origin.generation), &origin.status, jiff::Timestamp::now());
         if status::says(&origin.status, &status) {
@@ -43,6 +53,11 @@ impl GroupState {
         let next = Next::Report(Arc::clone(&self.group), origin.clone(), status);
         (self.report.is_open, self.report.not_before) = (true, now + REPORT_PAUSE);
         (Some(next), None)
+    }
+
+    fn unaccepted(&self) -> Option<(&'static str, &str)> {
+        let refusal = self.report.refusal.as_deref().map(|why| ("LabelOfOwner", why));
+        refusal.or(self.report.overlap.as_deref().map(|why| ("OverlappingSelector", why)))
     }
 
     fn facts(&self, generation: i64) -> Facts<'_> {
@@ -68,7 +83,8 @@ impl GroupState {
             ready: self.pods.values().filter(could).count(),
             transitions,
             request: &self.record().request,
-            overlap: self.report.overlap.as_deref(),
+            unaccepted: self.unaccepted(),
+            misrouted: self.report.misrouted.as_deref(),
             waits: self.waits.as_deref(),
             last: self.report.last.as_ref(),
         }

@@ -33,6 +33,7 @@ pub fn group() -> Group {
 /// A pod that is ready and stands by.
 pub fn pod(name: &str) -> Pod {
     Pod {
+        owner: None,
         namespace: "prod".to_owned(),
         name: name.to_owned(),
         uid: format!("uid-{name}"),
