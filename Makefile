@@ -148,10 +148,10 @@ bench-sidecar: testbed ## Elections beside an application: who is named, killed 
 	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-sidecar.json sidecar
 
 .PHONY: bench-controller
-bench-controller: testbed ## Failovers by label, own handovers, and 10,000 groups of two pods; needs root
+bench-controller: testbed ## Failovers by label, own handovers, 10,000 groups of two pods; PEERS="--peer icr=PATH" adds a program
 	cargo build --locked --release -p soloist -p bench
 	testbed/run control-plane -- \
-		target/release/bench --rounds $${ROUNDS:-100} --json out/bench-controller.json controller --groups $${GROUPS:-10000}
+		target/release/bench --rounds $${ROUNDS:-100} --json out/bench-controller.json controller --groups $${GROUPS:-10000} $${PEERS:-}
 
 .PHONY: growth
 growth: testbed ## 1 to 200 groups on one API server: requests a second and handovers; needs root

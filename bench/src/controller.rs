@@ -2,6 +2,7 @@
 //! labels, from the end of the leading controller to the next one, and what tens of thousands of pods cost.
 
 mod scale;
+mod traffic;
 mod world;
 
 use std::fmt;
@@ -20,13 +21,17 @@ use testkit::stamp;
 use testkit::wait::{wait_for, wait_until};
 
 use self::scale::Scale;
+use self::traffic::Traffic;
 use self::world::{World, delete_pod, is_active, make_namespace, make_pod, two_writes};
+use crate::peer::Peer;
 use crate::report::{Host, P50_RATIO_MAX, Row, Target, heads, ratio};
 use crate::steps::LIMIT;
 use crate::{lease, register};
 
 const NAMESPACE: &str = "bench-controller";
 const P99_RATIO_MAX: f64 = 3.0;
+/// From the call that deletes the active pod to the slice that has the next one.
+const SLICE_MAX_MS: f64 = 50.0;
 /// What the leading controller may take with 20,000 pods.
 const RESIDENT_MAX_KB: u64 = 120_000;
 /// From its start to its first write for a group that needs one, with as many.
@@ -38,6 +43,7 @@ pub struct Report {
     host: Host,
     rows: Vec<Row>,
     raw: Vec<Row>,
+    traffic: Vec<Row>,
     scale: Scale,
     violations: Vec<String>,
     targets: Vec<Target>,
@@ -107,8 +113,8 @@ impl Drop for Controller {
 }
 
 impl Report {
-    /// Measures `rounds` of each kind, and so many groups of two pods at once.
-    pub fn measure(rounds: usize, groups: usize) -> Result<Self> {
+    /// Measures `rounds` of each kind, `peers` as far as they can do the same, and so many groups of two pods at once.
+    pub fn measure(rounds: usize, groups: usize, peers: &[Peer]) -> Result<Self> {
         let (cluster, before) = (Cluster::connect()?, Host::load_now());
         cluster.initial_lease("default", "bench-controller")?;
         let folder = TempDir::new().context("failed to make a folder")?;
@@ -117,10 +123,12 @@ impl Report {
         let handovers = handovers(&folder, rounds)?;
         let (mut rows, mut violations) = runtime.block_on(failovers(&folder, rounds))?;
         rows.push(Row::of_times("SIGTERM of the leader to the next term", handovers));
+        let Traffic { rows: traffic, violations: more } = Traffic::measure(&cluster, &folder, rounds, peers)?;
+        violations.extend(more);
         let (scale, more) = runtime.block_on(Scale::measure(&folder, groups))?;
         violations.extend(more);
-        let targets = targets(&rows, &raw, &scale, violations.len());
-        Ok(Self { host: Host::here("a Lease".to_owned(), before), rows, raw, scale, violations, targets })
+        let targets = targets(&rows, &raw, &traffic, &scale, violations.len());
+        Ok(Self { host: Host::here("a Lease".to_owned(), before), rows, raw, traffic, scale, violations, targets })
     }
 
     /// Whether everything was reached.
@@ -187,6 +195,7 @@ async fn failovers(folder: &TempDir, rounds: usize) -> Result<(Vec<Row>, Vec<Str
         active = next;
     }
     delete_pod(&api, NAMESPACE, &active, true).await?;
+    controller.leave()?;
     let rows = vec![
         Row::of_times("deletion told to both labels told", by_deletion),
         Row::of_times("forced delete called to label told", by_force),
@@ -195,7 +204,7 @@ async fn failovers(folder: &TempDir, rounds: usize) -> Result<(Vec<Row>, Vec<Str
     Ok((rows, std::mem::take(&mut world.violations)))
 }
 
-fn targets(rows: &[Row], raw: &[Row], scale: &Scale, violations: usize) -> Vec<Target> {
+fn targets(rows: &[Row], raw: &[Row], traffic: &[Row], scale: &Scale, violations: usize) -> Vec<Target> {
     let mut targets = Vec::new();
     if let [deletion, _, writes, handover] = rows {
         let limit = register::limit(raw);
@@ -204,6 +213,10 @@ fn targets(rows: &[Row], raw: &[Row], scale: &Scale, violations: usize) -> Vec<T
             Target::new("both labels: p99 / two PUTs", ratio(deletion.gap.p99_us, writes.gap.p99_us), P99_RATIO_MAX),
             Target::new("own handover: p50 / raw p50", ratio(handover.gap.p50_us, limit.p50_us), P50_RATIO_MAX),
         ]);
+    }
+    if let [slice, ..] = traffic {
+        let ms = slice.gap.p50_us as f64 / 1000.0;
+        targets.push(Target::new("slice moved after the delete call, p50 in ms", ms, SLICE_MAX_MS));
     }
     let counts = [
         ("resident memory of the leader, kB", scale.resident_kb, RESIDENT_MAX_KB),
@@ -217,7 +230,7 @@ fn targets(rows: &[Row], raw: &[Row], scale: &Scale, violations: usize) -> Vec<T
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n\n{}", self.host, heads())?;
-        for row in self.rows.iter().chain(&self.raw) {
+        for row in self.rows.iter().chain(&self.raw).chain(&self.traffic) {
             writeln!(f, "{}", row.to_string().trim_end())?;
         }
         writeln!(f, "\n{}\n", self.scale)?;

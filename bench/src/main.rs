@@ -14,6 +14,7 @@ mod handover;
 mod http;
 mod lease;
 mod notices;
+mod peer;
 mod raw;
 mod register;
 mod report;
@@ -65,7 +66,7 @@ enum Role {
     Duel {
         /// Another program that takes what k8s-await-election takes, as NAME=PATH; may be given again.
         #[arg(long = "peer")]
-        peers: Vec<duel::kubernetes::Peer>,
+        peers: Vec<peer::Peer>,
     },
     /// With the election in a container of its own: inside `testbed/run control-plane`
     Sidecar,
@@ -74,6 +75,9 @@ enum Role {
         /// How many groups of two pods there are at once.
         #[arg(long, default_value_t = 10_000)]
         groups: usize,
+        /// Another program that takes what icr takes, as NAME=PATH; may be given again.
+        #[arg(long = "peer")]
+        peers: Vec<peer::Peer>,
     },
     /// Beside the real `consul lock`, on one Consul: inside `testbed/run consul`
     Consul,
@@ -99,6 +103,7 @@ enum Role {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    let all_rounds = arguments.rounds();
     match arguments.role {
         Some(Role::Queue { lock, page }) => raw::queue(&lock, &page).map(|()| ExitCode::SUCCESS),
         Some(Role::Contain(contained)) => contained.execute(),
@@ -112,15 +117,15 @@ fn main() -> Result<ExitCode> {
             tell(&table, arguments.json.as_deref(), table.is_met())
         }
         Some(Role::Notices) => {
-            let notices = notices::Notices::measure(arguments.rounds())?;
+            let notices = notices::Notices::measure(all_rounds)?;
             tell(&notices, arguments.json.as_deref(), notices.is_met())
         }
         Some(Role::Sidecar) => {
-            let report = sidecar::Report::measure(arguments.rounds())?;
+            let report = sidecar::Report::measure(all_rounds)?;
             tell(&report, arguments.json.as_deref(), report.is_met())
         }
-        Some(Role::Controller { groups }) => {
-            let report = controller::Report::measure(arguments.rounds(), groups)?;
+        Some(Role::Controller { groups, peers }) => {
+            let report = controller::Report::measure(all_rounds, groups, &peers)?;
             tell(&report, arguments.json.as_deref(), report.is_met())
         }
         Some(Role::Growth) => {
@@ -128,11 +133,11 @@ fn main() -> Result<ExitCode> {
             tell(&growth, arguments.json.as_deref(), growth.is_met())
         }
         Some(Role::Lease) => {
-            let report = lease::Report::measure(arguments.rounds(), arguments.quick)?;
+            let report = lease::Report::measure(all_rounds, arguments.quick)?;
             tell(&report, arguments.json.as_deref(), report.is_met())
         }
         None => {
-            let report = report::Report::measure(arguments.rounds(), arguments.quick)?;
+            let report = report::Report::measure(all_rounds, arguments.quick)?;
             tell(&report, arguments.json.as_deref(), report.is_met())
         }
     }

@@ -116,26 +116,56 @@ fn resource(group: &'static str, kind: &'static str, plural: &'static str, names
     Resource { group, version: "v1", kind, plural, verbs: "all", namespace: namespace.to_owned() }
 }
 
-fn pods(namespace: &str) -> Resource {
+/// Pods of a namespace.
+pub fn pods(namespace: &str) -> Resource {
     resource("", "Pod", "pods", namespace)
 }
 
-/// A pod that is ready since `since`, a second of an hour long ago.
+/// A pod that nobody runs.
+pub struct Made<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its labels.
+    pub labels: Value,
+    /// The node that it is said to be on.
+    pub node: &'a str,
+    /// Its address.
+    pub ip: &'a str,
+    /// It is ready since this second of a day long ago.
+    pub since: usize,
+    /// Whether its container is marked as critical.
+    pub is_critical: bool,
+}
+
+/// A pod of the controller that [`SELECTOR`] is given to.
 pub async fn make_pod(api: &Api, namespace: &str, name: &str, since: usize) -> Result<()> {
+    let labels = json!({"app": "bench", "role": "standby"});
+    make(api, namespace, &Made { name, labels, node: "none", ip: "127.0.0.1", since, is_critical: false }).await
+}
+
+/// Makes a pod and says that it is ready.
+pub async fn make(api: &Api, namespace: &str, made: &Made<'_>) -> Result<()> {
+    let Made { name, labels, node, ip, since, is_critical } = made;
+    let environment = if *is_critical { json!([{"name": "pwcriticality", "value": "critical"}]) } else { json!([]) };
     let object = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": {"app": "bench", "role": "standby"}},
-        "spec": {"nodeName": "none", "automountServiceAccountToken": false, "containers": [{"name": "main", "image": "none"}]},
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"nodeName": node, "automountServiceAccountToken": false,
+            "containers": [{"name": "main", "image": "none", "env": environment}]},
     });
     ensure!(matches!(api.post(&pods(namespace), name, &object).await?, Stored::As(_)), "{name} exists");
     let since = format!("2026-01-01T{:02}:{:02}:{:02}Z", since / 3600 % 24, since / 60 % 60, since % 60);
     let status = json!({"status": {
-        "phase": "Running", "startTime": since, "podIP": "127.0.0.1",
+        "phase": "Running", "startTime": since, "podIP": ip, "podIPs": [{"ip": ip}],
         "conditions": [{"type": "Ready", "status": "True"}],
-        "containerStatuses": [{"name": "main", "image": "none", "imageID": "none", "ready": true, "restartCount": 0,
-            "state": {"running": {"startedAt": since}}}],
+        "containerStatuses": [container_status(&json!({"running": {"startedAt": since}}))],
     }});
     api.patch(&pods(namespace), &format!("{name}/status"), &status).await.map(drop).context("no status")
+}
+
+/// What a kubelet says of the one container.
+pub fn container_status(state: &Value) -> Value {
+    let is_ready = state["running"].is_object();
+    json!({"name": "main", "image": "none", "imageID": "none", "ready": is_ready, "restartCount": 0, "state": state})
 }
 
 /// Deletes a pod, at once or as everybody does.

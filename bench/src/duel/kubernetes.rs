@@ -21,9 +21,8 @@ use super::{fresh_name, play};
 use crate::beat;
 use crate::lease::visible::Visible;
 use crate::lease::{QUIET, raw_limit, route_target};
+use crate::peer::Peer;
 use crate::report::{Host, Target};
-
-pub use self::contender::Peer;
 
 /// Where programs that run in a cluster look for their credentials.
 const CREDENTIALS: &str = "/run/secrets/kubernetes.io/serviceaccount";

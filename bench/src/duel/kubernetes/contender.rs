@@ -1,8 +1,7 @@
 //! Who is compared, and how each is started.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -10,6 +9,7 @@ use testkit::group::binary;
 
 use super::access::Access;
 use crate::duel::arena::{self, Start};
+use crate::peer::Peer;
 
 /// A program that runs a command while it leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,27 +25,6 @@ pub enum Contender {
     Deaf,
     /// Any program that takes what k8s-await-election takes.
     Peer(Peer),
-}
-
-/// A program that somebody brought along.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    name: String,
-    path: PathBuf,
-}
-
-impl FromStr for Peer {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((name, path)) if !name.is_empty() && Path::new(path).is_file() => {
-                Ok(Self { name: name.to_owned(), path: path.into() })
-            }
-            Some((_, path)) => Err(format!("there is no file {path:?}")),
-            None => Err("expected NAME=PATH".to_owned()),
-        }
-    }
 }
 
 impl std::fmt::Display for Contender {
