@@ -41,7 +41,7 @@ unit: ## Unit tests
 
 .PHONY: process
 process: ## Tests with real processes, without root
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --bins --examples
 	cargo test --locked --workspace $(call names,$(PLAIN_FILES))
 
 .PHONY: root
@@ -51,8 +51,9 @@ root: ## Tests that need root: mounts, namespaces, cgroups, other users
 	cargo test --locked --workspace $(call names,$(ROOT_FILES))
 
 .PHONY: docs
-docs: ## The API documentation builds without a warning
+docs: ## The API documentation builds without a warning, and its examples run
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	cargo test --locked --doc --package election --package soloist
 
 .PHONY: dashboard
 dashboard: ## The page of --http in a real Chromium; its pictures are in out/dashboard
