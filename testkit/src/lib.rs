@@ -14,6 +14,7 @@ pub mod controlled;
 pub mod documents;
 pub mod ends;
 pub mod group;
+pub mod helm;
 pub mod history;
 pub mod http;
 pub mod kubeconfig;
