@@ -79,6 +79,10 @@ small-demo: ## The demo, a round of each kind
 deny: ## Licences, sources and bans of all dependencies
 	cargo deny --offline --locked check bans licenses sources
 
+.PHONY: advisories
+advisories: tools ## Known weaknesses of all dependencies; asks for the database of advisories on the network
+	cargo deny --locked check advisories
+
 .PHONY: model
 model: ## The model, small and deep instances: every schedule, some minutes
 	cargo run --locked --profile fast -p model
