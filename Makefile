@@ -198,7 +198,7 @@ tools: ## Install what the tests need
 	scripts/install-tools
 
 .PHONY: testbed
-testbed: ## Build the real etcd, Kubernetes, Consul and promtool, once; 45 minutes on two busy cores
+testbed: ## Build the real etcd, Kubernetes, Consul, promtool and helm, once; 45 minutes on two busy cores
 	@testbed/packages
 	@testbed/build
 

@@ -41,6 +41,7 @@ pub mod steps;
 pub mod terminal;
 pub mod told;
 pub mod traffic;
+pub mod unit;
 pub mod virtual_group;
 pub mod wait;
 pub mod warm;

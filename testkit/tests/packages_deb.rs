@@ -4,12 +4,13 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use testkit::documents::root as repository;
+use testkit::unit::Unit;
 
 /// Whom the unit says, in the files of the root.
 const UID: u32 = 999;
@@ -63,26 +64,9 @@ impl Host {
         Ok(String::from_utf8(run(&mut command)?.stdout)?)
     }
 
-    fn unit(&self) -> Result<String> {
-        fs::read_to_string(self.path("usr/lib/systemd/system/soloist@.service")).context("failed to read the unit")
+    fn unit(&self) -> Result<Unit> {
+        Unit::read(&self.path("usr/lib/systemd/system/soloist@.service"))
     }
-}
-
-/// The value of a setting of the unit, for this instance.
-fn setting(unit: &str, name: &str, instance: &str) -> Result<String> {
-    let line = unit.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).context(name.to_owned())?;
-    Ok(line.replace("%i", instance))
-}
-
-/// A shell's assignments of what the unit and the instance's file say, which goes before.
-fn assignments(unit: &str, instance: &str, file: &Path) -> Result<String> {
-    let settings = fs::read_to_string(file).with_context(|| format!("failed to read {file:?}"))?;
-    let lines = [setting(unit, "Environment", instance)?]
-        .into_iter()
-        .chain(settings.lines().filter(|line| line.contains('=') && !line.starts_with('#')).map(str::to_owned));
-    Ok(lines
-        .filter_map(|line| line.split_once('=').map(|(name, value)| format!("export {name}='{value}'\n")))
-        .collect())
 }
 
 #[test]
@@ -100,17 +84,16 @@ fn an_installed_package_runs_two_services_of_one_host_as_the_unit_says() -> Resu
         "#!/bin/sh\necho \"$SOLOIST_MEMBER $SOLOIST_FENCING_TOKEN $*\" >/events\nexec sleep 1000\n",
     )?;
     fs::set_permissions(host.path("usr/local/bin/web"), fs::Permissions::from_mode(0o755))?;
-    let state = host.path("var/lib").join(setting(&unit, "StateDirectory", "")?);
+    let state = host.path("var/lib").join(unit.setting("StateDirectory", "")?);
     fs::create_dir(&state)?;
     fs::set_permissions(&state, fs::Permissions::from_mode(0o750))?;
     chown(&state, Some(UID), Some(UID))?;
 
-    let (user, line) = (setting(&unit, "User", "")?, setting(&unit, "ExecStart", "")?);
+    let user = unit.setting("User", "")?;
     let mut script = "mkfifo -m 666 /events\n".to_owned();
     for instance in ["web-a", "web-b"] {
         let installed = host.path("usr/share/doc/soloist/examples").join(format!("{instance}.env"));
-        let environment = assignments(&unit, instance, &installed)?;
-        fs::write(host.path(&format!("{instance}.sh")), format!("{environment}exec {line}\n"))?;
+        fs::write(host.path(&format!("{instance}.sh")), unit.script(instance, &installed)?)?;
     }
     script += &format!(
         "su {user} -c 'exec sh /web-a.sh' 2>/a.log & first=$!\n\
@@ -125,7 +108,9 @@ fn an_installed_package_runs_two_services_of_one_host_as_the_unit_says() -> Resu
     ensure!(lines[0] == "web-a 1 --listen 0.0.0.0:8080", "{told}");
     ensure!(lines[1].starts_with("web-b ") && lines[1].ends_with(" --listen 0.0.0.0:8080"), "{told}");
     // Each left with its workload's end by SIGTERM, and not by a kill.
-    ensure!(told.contains("first 143") && told.contains("second 143") && told.contains("active"), "{told}");
+    let ended = unit.setting("SuccessExitStatus", "")?;
+    let both = [format!("first {ended}"), format!("second {ended}")];
+    ensure!(both.iter().all(|line| told.contains(line)) && told.contains("active"), "{told}");
     Ok(())
 }
 
@@ -149,10 +134,10 @@ fn the_unit_is_understood_by_systemd() -> Result<()> {
 
 #[test]
 fn the_unit_leaves_time_for_the_stop_and_the_cgroup_to_the_guard() -> Result<()> {
-    let unit = fs::read_to_string(repository().join("packaging/soloist@.service"))?;
+    let unit = Unit::read(&repository().join("packaging/soloist@.service"))?;
     // SIGTERM is for soloist alone, and SIGKILL comes after the grace of ten seconds, proof and release.
-    ensure!(setting(&unit, "KillMode", "")? == "mixed" && setting(&unit, "TimeoutStopSec", "")? == "30s");
-    ensure!(setting(&unit, "Delegate", "")? == "yes" && !unit.contains("\nProtectControlGroups"));
+    ensure!(unit.setting("KillMode", "")? == "mixed" && unit.setting("TimeoutStopSec", "")? == "30s");
+    ensure!(unit.setting("Delegate", "")? == "yes" && !unit.has("ProtectControlGroups"));
     Ok(())
 }
 
