@@ -12,7 +12,9 @@ NODES_FILES := $(filter testkit/tests/nodes_%.rs,$(ALL_TESTS))
 CONSUL_FILES := $(filter testkit/tests/consul_%.rs,$(ALL_TESTS))
 # Files called promtool_*.rs need the program of that name, which the testbed builds.
 PROMTOOL_FILES := $(filter testkit/tests/promtool_%.rs,$(ALL_TESTS))
-PLAIN_FILES := $(filter-out $(ROOT_FILES) $(CLUSTER_FILES) $(NODES_FILES) $(CONSUL_FILES) $(PROMTOOL_FILES),$(ALL_TESTS))
+# Files called packages_*.rs need what is released, made of an unoptimised build.
+PACKAGES_FILES := $(filter testkit/tests/packages_%.rs,$(ALL_TESTS))
+PLAIN_FILES := $(filter-out $(ROOT_FILES) $(PACKAGES_FILES) $(CLUSTER_FILES) $(NODES_FILES) $(CONSUL_FILES) $(PROMTOOL_FILES),$(ALL_TESTS))
 names = $(foreach file,$(1),--test $(basename $(notdir $(file))))
 
 .PHONY: help
@@ -27,7 +29,7 @@ demo: ## See it work: three members, and everything that can happen to the activ
 check: lint unit process ## All tests that need neither root nor other tools
 
 .PHONY: test
-test: tools check dashboard alerts root cluster consul nodes docs deny small-demo ## All tests; installs what it needs, needs root
+test: tools check dashboard alerts root cluster consul nodes packages docs deny small-demo ## All tests; installs what it needs, needs root
 	@echo "all tests passed"
 
 .PHONY: lint
@@ -41,7 +43,7 @@ unit: ## Unit tests
 
 .PHONY: process
 process: ## Tests with real processes, without root
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --bins --examples
 	cargo test --locked --workspace $(call names,$(PLAIN_FILES))
 
 .PHONY: root
@@ -51,8 +53,9 @@ root: ## Tests that need root: mounts, namespaces, cgroups, other users
 	cargo test --locked --workspace $(call names,$(ROOT_FILES))
 
 .PHONY: docs
-docs: ## The API documentation builds without a warning
+docs: ## The API documentation builds without a warning, and its examples run
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	cargo test --locked --doc --package election --package soloist
 
 .PHONY: dashboard
 dashboard: ## The page of --http in a real Chromium; its pictures are in out/dashboard
@@ -75,6 +78,10 @@ small-demo: ## The demo, a round of each kind
 .PHONY: deny
 deny: ## Licences, sources and bans of all dependencies
 	cargo deny --offline --locked check bans licenses sources
+
+.PHONY: advisories
+advisories: tools ## Known weaknesses of all dependencies; asks for the database of advisories on the network
+	cargo deny --locked check advisories
 
 .PHONY: model
 model: ## The model, small and deep instances: every schedule, some minutes
@@ -171,12 +178,27 @@ size: ## Size of the release binary; fails above 8 MB
 	cargo build --locked --release -p soloist
 	@bytes=$$(stat -c %s target/release/soloist); echo "soloist: $$bytes bytes"; [ "$$bytes" -le 8000000 ]
 
+.PHONY: packages
+packages: ## Image, Debian package and list of parts, made of an unoptimised build and used; needs root
+	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make packages" >&2; exit 1; }
+	@testbed/packages
+	scripts/pack "$$(testbed/test-binaries)" out/packages
+	SOLOIST_PACKAGES=$(CURDIR)/out/packages cargo test --locked -p testkit $(call names,$(PACKAGES_FILES))
+
+.PHONY: release
+release: tools ## Static binary, image, Debian package, list of parts and checksums in out/release; fails above their sizes
+	scripts/release
+
+.PHONY: reproducible
+reproducible: tools ## A release of the last commit, twice, in clones in different folders, compared bit by bit
+	scripts/reproducible
+
 .PHONY: tools
 tools: ## Install what the tests need
 	scripts/install-tools
 
 .PHONY: testbed
-testbed: ## Build the real etcd, Kubernetes, Consul and promtool, once; 45 minutes on two busy cores
+testbed: ## Build the real etcd, Kubernetes, Consul, promtool and helm, once; 45 minutes on two busy cores
 	@testbed/packages
 	@testbed/build
 

@@ -7,6 +7,7 @@ mod doctor;
 mod explain;
 mod failover;
 mod history;
+mod install;
 pub mod kubectl;
 mod list;
 mod membership;
@@ -79,6 +80,8 @@ enum Verb {
     Doctor(doctor::Arguments),
     /// Show what follows from a lease: how long nobody is active after each kind of failure, and why
     Explain(explain::Arguments),
+    /// Put this binary into a folder, for a container whose image has none
+    Install(install::Arguments),
     /// See it work: three members, and everything that can happen to the active one
     Demo(demo::Arguments),
     #[command(hide = true, about = "The workload of the demo")]
@@ -147,6 +150,7 @@ fn run(verb: Verb) -> Result<i32, Failure> {
         Verb::Failover(arguments) => failover::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),
         Verb::Explain(arguments) => explain::main(arguments),
+        Verb::Install(arguments) => install::main(&arguments),
         Verb::Demo(arguments) => demo::main(&arguments),
         Verb::DemoServer(arguments) => demo::serve(&arguments),
         Verb::K8sAwaitElection { command } => Ok(k8s_await_election::main(command)),

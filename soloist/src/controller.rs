@@ -65,7 +65,7 @@ pub fn deed(settings: Settings) -> Deed {
 async fn lead_whenever(settings: Settings, mut terms: Terms) -> anyhow::Result<()> {
     while let Some(mandate) = terms.next().await {
         lead::lead(&settings, mandate.clone()).await;
-        terms.finish(&mandate);
+        mandate.finish();
     }
     // The elector has ended, and ends everything around it.
     std::future::pending().await

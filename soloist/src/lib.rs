@@ -1,7 +1,12 @@
 //! The library behind the `soloist` binary.
+//!
+//! Programs that have an election in themselves need [`candidate`] and nothing else. The other modules are what the binary is
+//! made of: [`elector`] drives [`election::Machine`] over a [`lock::Lock`], and [`member`] is what is around it. They
+//! change with the binary.
 
 pub mod ask;
 pub mod attend;
+pub mod candidate;
 pub mod chronicle;
 pub mod cli;
 pub mod clock;

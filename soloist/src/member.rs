@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use election::{Absence, Exit, OnExit, Role, Slots};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::{BootClock, unix_us};
@@ -19,7 +19,7 @@ use crate::commands::Commands;
 use crate::elector::{Command, Elector, KernelEntropy, Order, fitness, let_others_go_first};
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
-use crate::lock::consul::{ConsulLock, Keys};
+use crate::lock::consul::{ConsulBoard, ConsulLock, Keys};
 use crate::lock::file::{self, Category, FileBoard, FileLock, JointAnnounce, Keepers};
 use crate::lock::kubernetes::{KubernetesLock, ObjectName, Witnesses};
 use crate::lock::{Lock, LockError};
@@ -64,6 +64,18 @@ pub fn check(settings: &Settings) -> Result<(), Failure> {
 /// # Errors
 /// As [`take_part`].
 pub fn run(settings: Settings, front: Front) -> Result<Exit, Failure> {
+    on_a_runtime(take_part(settings, front))
+}
+
+/// The same as a part of this process, on this thread.
+///
+/// # Errors
+/// As [`take_part`].
+pub fn run_within(settings: Settings, front: Front, deed: Deed) -> Result<Exit, Failure> {
+    on_a_runtime(take_part_within(settings, front, deed))
+}
+
+fn on_a_runtime(member: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     // One thread: small, and the guard's parent-death signal is bound to the thread that starts it.
     // After each task the elector has its turn: what others make of a notice must not keep it waiting.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -71,7 +83,7 @@ pub fn run(settings: Settings, front: Front) -> Result<Exit, Failure> {
         .event_interval(1)
         .build()
         .map_err(|error| Failure::new(Code::Internal, format!("failed to start the runtime: {error}")))?;
-    let exit = runtime.block_on(take_part(settings, front));
+    let exit = runtime.block_on(member);
     // Threads that wait for a disk or a lock must not keep the process.
     runtime.shutdown_background();
     exit
@@ -98,6 +110,8 @@ pub struct Front {
     pub patience: Option<Duration>,
     /// What this process does itself while the member is active, where it runs nothing.
     pub task: Option<Deed>,
+    /// What sends it away, in a process whose signals are none of its business. It listens to signals where there is none.
+    pub dismissal: Option<oneshot::Receiver<()>>,
     /// What reads snapshots, with its name. None of them ends before the elector.
     pub readers: Vec<(&'static str, Reader)>,
 }
@@ -123,15 +137,9 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
         cgroup: member.charge.base.clone().filter(|_| member.mark().is_none()),
         tree: member.mark().map(|mark| file::Tree { mark, cgroup: member.charge.base.clone() }),
     };
-    let allow_remote_fs = member.listening.settings.allow_remote_fs;
     let announce = Arc::new(JointAnnounce::of(member.charge.workload.keeper.announcer()));
-    let open = |place: FilePlace| {
-        let settings = file::Settings { path: place.path, allow_remote_fs, keepers: keepers.clone() };
-        let lock = FileLock::open(settings).map_err(refused)?;
-        lock.set_announce(announce.clone());
-        Ok(lock)
-    };
-    let locks: Vec<FileLock> = member.slots().map(|slot| open(place.of_slot(slot))).collect::<Result<_, Failure>>()?;
+    let locks = open_files(&member.listening.settings, &place, &keepers)?;
+    locks.iter().for_each(|lock| lock.set_announce(announce.clone()));
     let (locks_know, commands_know) =
         (locks.iter().map(FileLock::guard_setter).collect::<Vec<_>>(), member.charge.commands.clone());
     member.charge.workload.keeper.on_replaced(move |guard| {
@@ -139,19 +147,31 @@ async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result
         commands_know.set_guard(guard);
     });
     let local_locks: Vec<PathBuf> = locks.iter().map(|lock| lock.path().to_owned()).collect();
-    let board = FileBoard::open(&local_locks[0]).map_err(unavailable)?;
     member.keep_warm();
-    let around_the_lock = AroundTheLock {
-        board,
+    let around_the_lock = AroundTheLock { local_locks, ..around_files(&member.listening.settings, &locks[0])? };
+    member.elect(locks, around_the_lock).await
+}
+
+fn open_files(settings: &Settings, place: &FilePlace, keepers: &Keepers) -> Result<Vec<FileLock>, Failure> {
+    let allow_remote_fs = settings.allow_remote_fs;
+    let open = |slot| {
+        let path = place.of_slot(slot).path;
+        FileLock::open(file::Settings { path, allow_remote_fs, keepers: keepers.clone() }).map_err(refused)
+    };
+    settings.slots().map(open).collect()
+}
+
+fn around_files(settings: &Settings, first: &FileLock) -> Result<AroundTheLock<FileBoard>, Failure> {
+    Ok(AroundTheLock {
+        board: FileBoard::open(first.path()).map_err(unavailable)?,
         // Members may find the file by different paths.
-        name: member.listening.settings.group.clone(),
+        name: settings.group.clone(),
         // Whoever holds the flock and finds no record is the first ever.
         absence: Absence::Free,
         can_pause: true,
-        local_locks,
+        local_locks: Vec::new(),
         lingering: Vec::new(),
-    };
-    member.elect(locks, around_the_lock).await
+    })
 }
 
 async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Result<Exit, Failure> {
@@ -170,7 +190,7 @@ async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Resu
     match listening.settings.duty.clone() {
         Duty::Tell => {
             let workload = match listening.front.task.take() {
-                Some(deed) => AnyWorkload::Task(Box::new(listening.begin(deed))),
+                Some(deed) => AnyWorkload::Task(Box::new(listening.begin(deed, Task::new()))),
                 None => AnyWorkload::Nothing(Nothing::default()),
             };
             at_the_lease(Member::of(listening, || Ok(unguarded(workload)))?, locks).await
@@ -189,7 +209,7 @@ async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Resu
     }
 }
 
-async fn at_the_lease(member: Member<AnyWorkload>, locks: Vec<KubernetesLock>) -> Result<Exit, Failure> {
+async fn at_the_lease<W: Workload>(member: Member<W>, locks: Vec<KubernetesLock>) -> Result<Exit, Failure> {
     let lock = &locks[0];
     // A shorter deadline might not be seen in time by a guard that hangs together with its wrapper.
     let can_pause = !matches!(member.listening.settings.duty, Duty::Via(_));
@@ -209,20 +229,24 @@ async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Resu
     let mut member = Member::start(settings, front, guarded)?;
     member.watch_the_guard();
     member.keep_warm();
+    let (locks, around_the_lock) = open_keys(&member.listening.settings, place);
+    member.elect(locks, around_the_lock).await
+}
+
+fn open_keys(settings: &Settings, place: ConsulPlace) -> (Vec<ConsulLock>, AroundTheLock<ConsulBoard>) {
     let ConsulPlace { access, prefix, consul_lock_session, .. } = place;
     let mimics_consul_lock = consul_lock_session.is_some();
     if access.is_plaintext() {
         let address = &access.address;
         tracing::warn!("Consul at {address} is asked without TLS: whoever is on the way can change the lock");
     }
-    let timing = member.listening.settings.timing;
-    let name = &member.listening.settings.name;
+    let Settings { timing, name, .. } = settings;
     let open = |slot: u32| {
         let prefix = of_slot(&prefix, slot);
         let session = consul_lock_session.clone().unwrap_or_else(|| format!("soloist {name} at '{prefix}'"));
         ConsulLock::new(access.clone(), Keys::of(&prefix), session, timing.lease(), timing.period())
     };
-    let locks: Vec<ConsulLock> = member.slots().map(open).collect();
+    let locks: Vec<ConsulLock> = settings.slots().map(open).collect();
     let keep = |lock: &ConsulLock| -> (&'static str, Lingering) {
         let session = lock.session_keeper();
         ("the session", Box::new(move |snapshots| Box::pin(session.run(until_the_end(snapshots)))))
@@ -235,7 +259,49 @@ async fn on_consul(settings: Settings, front: Front, place: ConsulPlace) -> Resu
         can_pause: false,
         local_locks: Vec::new(),
     };
-    member.elect(locks, around_the_lock).await
+    (locks, around_the_lock)
+}
+
+/// Takes part as a part of this process: `deed` is what it does with its terms, and it alone says when it is done with
+/// one. There is no guard.
+///
+/// # Errors
+/// As [`take_part`].
+async fn take_part_within(settings: Settings, front: Front, deed: Deed) -> Result<Exit, Failure> {
+    let (place, reserve) = (settings.lock.clone(), settings.timing.grace());
+    let mut listening = Listening::start(settings, front)?;
+    let task = listening.begin(deed, Task::trusted(reserve));
+    let member = Member::of(listening, || Ok(unguarded(task)))?;
+    let settings = &member.listening.settings;
+    match place {
+        Place::File(place) => {
+            let own = ProcessId::own().map_err(internal("read the own start time"))?;
+            let boot_id = boot_id().map_err(internal("read the boot id"))?;
+            // It ends with all that it does: nobody else would have to be ended.
+            let keepers = Keepers { elector: own, guard: own, boot_id, cgroup: None, tree: None };
+            let locks = open_files(settings, &place, &keepers)?;
+            let around_the_lock = around_files(settings, &locks[0])?;
+            member.elect(locks, around_the_lock).await
+        }
+        Place::Kubernetes(place) => {
+            let witnesses = Witnesses { kubelet: settings.asks_kubelet, own_container: true };
+            let opened = KubernetesLock::open(settings.access.clone(), place, settings.timing.period(), witnesses);
+            let lock = opened.await.map_err(misconfigured)?;
+            at_the_lease(member, vec![lock]).await
+        }
+        Place::Consul(place) => {
+            let (locks, around_the_lock) = open_keys(settings, *place);
+            member.elect(locks, around_the_lock).await
+        }
+    }
+}
+
+/// An order to leave when somebody says so, or is gone.
+async fn leave_when_dismissed(dismissal: oneshot::Receiver<()>, orders: mpsc::Sender<Order>) -> anyhow::Result<()> {
+    let _ = dismissal.await;
+    // Fails only if the elector is gone already.
+    let _ = orders.send(Order::Leave).await;
+    std::future::pending().await
 }
 
 /// One order to leave after `patience`, unless the member has become active or is about to.
@@ -344,28 +410,25 @@ struct Listening {
 
 impl Listening {
     /// An address that is in use is refused before anything is started.
-    fn start(settings: Settings, front: Front) -> Result<Self, Failure> {
+    fn start(settings: Settings, mut front: Front) -> Result<Self, Failure> {
         let http = settings.http.as_ref().map(serve::bind).transpose()?;
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         let mut around = Around::default();
-        around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?);
+        match front.dismissal.take() {
+            Some(dismissal) => around.add("who sends it away", leave_when_dismissed(dismissal, sender.clone())),
+            None => around.add("signals", signals::listen(sender.clone()).map_err(internal("handle signals"))?),
+        }
         Ok(Self { settings, front, http, around, sender, orders })
     }
 
     /// Begins what the member does while it has a term.
-    fn begin(&mut self, deed: Deed) -> Task {
-        let (task, terms) = Task::new();
+    fn begin(&mut self, deed: Deed, (task, terms): (Task, Terms)) -> Task {
         self.around.add("what the member is active for", deed(terms));
         task
     }
 }
 
 impl<W: Workload> Member<W> {
-    /// The numbers of all slots.
-    fn slots(&self) -> impl Iterator<Item = u32> + use<W> {
-        self.listening.settings.slots()
-    }
-
     /// Starts what listens, and what `charge` needs. Nothing has asked the lock yet.
     fn start(
         settings: Settings,

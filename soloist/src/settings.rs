@@ -78,6 +78,8 @@ pub struct Raw {
     pub command: Option<Vec<OsString>>,
     /// `--via` of a sidecar.
     pub via: Option<PathBuf>,
+    /// What the member is active for is done by a task of this process, which holds the lock itself.
+    pub has_task: bool,
     /// `--health-...`
     pub health: health::Raw,
     /// `--on-active` and so on.
@@ -179,7 +181,7 @@ impl Settings {
                 .hint("it is for --lock kubernetes://NAMESPACE/NAME"));
         }
         let name = name::member(raw.name.as_deref(), matches!(place, Place::File(_)))?;
-        let duty = duty(raw.command, raw.via, &place)?;
+        let duty = duty(raw.command, raw.via, raw.has_task, &place)?;
         let subject = match &duty {
             Duty::Tell => health::Subject::Beside,
             Duty::Command(_) if raw.is_warm => health::Subject::Warm,
@@ -232,12 +234,12 @@ impl Settings {
 }
 
 /// A lock file is held by the workload itself, and so far nobody takes part on Consul without one.
-fn duty(command: Option<Vec<OsString>>, via: Option<PathBuf>, place: &Place) -> Result<Duty, Failure> {
+fn duty(command: Option<Vec<OsString>>, via: Option<PathBuf>, has_task: bool, place: &Place) -> Result<Duty, Failure> {
     if let Some(command) = command {
         command::check(&command)?;
         return Ok(Duty::Command(command));
     }
-    if !matches!(place, Place::Kubernetes(_)) {
+    if !has_task && !matches!(place, Place::Kubernetes(_)) {
         let what = format!("a member without a workload of its own cannot use the lock {place}");
         return Err(Failure::new(Code::Configuration, what).hint("kubernetes://NAMESPACE/NAME"));
     }

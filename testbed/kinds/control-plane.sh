@@ -62,6 +62,7 @@ wait_for 10 kube-apiserver ask_api /api/v1/namespaces/default
 set_env KUBECONFIG "$DIR/admin.kubeconfig"
 set_env KUBECTL "$BIN/kubectl"
 set_env ETCDCTL "$BIN/etcdctl"
+set_env HELM "$BIN/helm"
 set_env ETCDCTL_ENDPOINTS http://127.0.0.1:2379
 set_env TESTBED_API https://127.0.0.1:6443
 set_env TESTBED_API_FROM_PODS "https://$API:6443"

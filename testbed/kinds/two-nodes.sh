@@ -13,7 +13,7 @@ for folder in /run/netns /run/containerd /var/lib/cni /var/lib/kubelet /var/log/
     mount -t tmpfs testbed "$folder"
 done
 [ -f "$IMAGES/pause.tar" ] ||
-    "$here/archive" "$IMAGES/pause.tar" localhost/pause:testbed '["/bin/busybox","sleep","2147483647"]' /bin/busybox=/bin/busybox
+    "$here/../scripts/oci" "$IMAGES/pause.tar" localhost/pause:testbed=/bin/busybox,sleep,2147483647 -- /bin/busybox=/bin/busybox
 echo 1 >/proc/sys/net/ipv4/ip_forward
 certificate kube-proxy /CN=system:kube-proxy DNS:kube-proxy
 kubeconfig kube-proxy "https://$API:6443"

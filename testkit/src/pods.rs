@@ -70,6 +70,11 @@ impl Pods {
         self.kubectl.run(arguments)
     }
 
+    /// The folder of this machine that pods stamp into.
+    pub fn stamps(&self) -> &Path {
+        self.stamps.path()
+    }
+
     /// For what runs kubectl itself.
     pub fn client(&self) -> &Kubectl {
         &self.kubectl

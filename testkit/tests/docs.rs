@@ -248,6 +248,7 @@ fn no_document_shows_a_command_that_nothing_tests() {
         "make ",
         "cargo run --release -- demo",
         "cargo build --release",
+        "cargo run --example leader",
         "cargo deny check",
         "lslocks ",
         "rm -rf app.lock",

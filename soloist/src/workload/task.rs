@@ -8,7 +8,7 @@ use std::time::Duration;
 use election::{Instant, Proof};
 use tokio::sync::watch;
 
-use super::{Event, Launch, Workload};
+use super::{Ending, Event, Launch, Workload};
 use crate::clock;
 
 /// One time of being active, as the task sees it.
@@ -25,6 +25,7 @@ pub struct Term {
 pub struct Terms {
     present: watch::Receiver<Option<Term>>,
     done_with: watch::Sender<u64>,
+    reserve: Duration,
 }
 
 /// A term that can be asked whether it still lasts.
@@ -32,18 +33,17 @@ pub struct Terms {
 pub struct Mandate {
     token: u64,
     present: watch::Receiver<Option<Term>>,
+    done_with: watch::Sender<u64>,
+    /// It is said to be over so long before it is.
+    reserve: Duration,
 }
 
 impl Terms {
     /// Waits for the next term; nothing if there will be none. Cancel safe.
     pub async fn next(&mut self) -> Option<Mandate> {
         let term = self.present.wait_for(Option::is_some).await.ok()?.as_ref()?.token;
-        Some(Mandate { token: term, present: self.present.clone() })
-    }
-
-    /// Nothing of this term is under way any more, and nothing will be.
-    pub fn finish(&self, mandate: &Mandate) {
-        self.done_with.send_replace(mandate.token);
+        let (present, done_with) = (self.present.clone(), self.done_with.clone());
+        Some(Mandate { token: term, present, done_with, reserve: self.reserve })
     }
 }
 
@@ -53,10 +53,20 @@ impl Mandate {
         self.token
     }
 
+    /// Nothing of this term is under way any more, and nothing will be.
+    pub fn finish(&self) {
+        self.done_with.send_replace(self.token);
+    }
+
     /// Whether something may be begun now.
     pub fn lasts(&self) -> bool {
-        let term = *self.present.borrow();
-        term.is_some_and(|term| term.token == self.token && clock::now() < term.until)
+        !self.rest().is_zero()
+    }
+
+    /// How long it lasts, unless it is prolonged.
+    pub fn rest(&self) -> Duration {
+        let term = self.present.borrow().filter(|term| term.token == self.token);
+        term.map_or(Duration::ZERO, |term| term.until.since(clock::now()).saturating_sub(self.reserve))
     }
 
     /// Waits until the term is over, or was not prolonged in time. Cancel safe.
@@ -64,16 +74,16 @@ impl Mandate {
         let token = self.token;
         let is_over = |term: &Option<Term>| term.is_none_or(|term| term.token != token);
         loop {
-            if !self.lasts() {
+            let rest = self.rest();
+            if rest.is_zero() {
                 return;
             }
-            let until = self.present.borrow().map_or(Instant::default(), |term| term.until);
             tokio::select! {
                 ended = self.present.wait_for(is_over) => {
                     let _ = ended;
                     return;
                 }
-                () = tokio::time::sleep(until.since(clock::now())) => {}
+                () = tokio::time::sleep(rest) => {}
             }
         }
     }
@@ -87,28 +97,54 @@ pub struct Task {
     /// The token of the term that is under way, or is coming to its end.
     token: Option<u64>,
     is_ending: bool,
+    /// Only its own word ends a term, and may do so at any time.
+    is_trusted: bool,
+    /// What this process holds while it has a term, and the kernel lets go of with it.
+    held: Option<OwnedFd>,
     events: VecDeque<Event>,
 }
 
 impl Task {
-    /// A task that has no term yet, and what it is to hold.
+    /// A task that has no term yet, and what it is to hold. At the deadline a term is over whatever the task says: all
+    /// that it does quotes versions, and meets a conflict wherever another one has written since.
     pub fn new() -> (Self, Terms) {
+        Self::of(false, Duration::ZERO)
+    }
+
+    /// The same for one that does anything: nothing but its own word says that nothing is under way any more. It hears
+    /// that a term is over so long before the deadline, and may give one up.
+    pub fn trusted(reserve: Duration) -> (Self, Terms) {
+        Self::of(true, reserve)
+    }
+
+    fn of(is_trusted: bool, reserve: Duration) -> (Self, Terms) {
         let (terms, present) = watch::channel(None);
         let (done_with, done) = watch::channel(0);
-        let task = Self { terms, done_with: done, token: None, is_ending: false, events: VecDeque::new() };
-        (task, Terms { present, done_with })
+        let events = VecDeque::new();
+        let task = Self { terms, done_with: done, token: None, is_ending: false, is_trusted, held: None, events };
+        (task, Terms { present, done_with, reserve })
     }
 
     fn gone(&mut self) {
         if self.token.take().is_some() {
             self.is_ending = false;
+            self.held = None;
             self.terms.send_replace(None);
             self.events.push_back(Event::Gone { proof: Proof::NeverStarted, released: None });
         }
     }
 
-    fn is_done(&self) -> bool {
-        self.is_ending && self.token.is_some_and(|token| *self.done_with.borrow() == token)
+    /// Takes in that the task is done with its term.
+    fn note_done(&mut self) {
+        if self.token != Some(*self.done_with.borrow()) {
+            return;
+        }
+        if self.is_trusted && !self.is_ending {
+            self.events.push_back(Event::Exited(Ending::Code(0)));
+        } else if !self.is_ending {
+            return;
+        }
+        self.gone();
     }
 }
 
@@ -117,9 +153,9 @@ impl Workload for Task {
         false
     }
 
-    fn start(&mut self, launch: Launch, _descriptor: Option<OwnedFd>) {
+    fn start(&mut self, launch: Launch, descriptor: Option<OwnedFd>) {
         let term = Term { token: launch.token.0, until: launch.kill_at };
-        (self.token, self.is_ending) = (Some(term.token), false);
+        (self.token, self.is_ending, self.held) = (Some(term.token), false, descriptor);
         self.terms.send_replace(Some(term));
     }
 
@@ -139,8 +175,11 @@ impl Workload for Task {
     }
 
     fn kill(&mut self) {
-        // What it has sent quotes versions, and meets a conflict wherever another one has written since.
-        self.gone();
+        if self.is_trusted {
+            self.stop(Duration::ZERO, None, "");
+        } else {
+            self.gone();
+        }
     }
 
     fn signal(&mut self, _signal: i32) {}
@@ -150,9 +189,7 @@ impl Workload for Task {
     }
 
     fn try_next(&mut self) -> Option<Event> {
-        if self.is_done() {
-            self.gone();
-        }
+        self.note_done();
         self.events.pop_front()
     }
 
@@ -206,7 +243,7 @@ mod tests {
         mandate.over().await;
         assert!(!mandate.lasts());
         assert_eq!(task.try_next(), None);
-        terms.finish(&mandate);
+        mandate.finish();
         assert_eq!((task.next().await, task.try_next()), (GONE, None));
         task.start(launch(8), None);
         assert!(!mandate.lasts() && terms.next().await.unwrap().token() == 8);
@@ -225,10 +262,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_trusted_task_hears_early_that_its_term_is_over_and_only_its_own_word_ends_it() {
+        let (mut task, mut terms) = Task::trusted(Duration::from_secs(59));
+        let (reader, writer) = std::io::pipe().unwrap();
+        task.start(launch(7), Some(writer.into()));
+        let mandate = terms.next().await.unwrap();
+        assert!(mandate.lasts() && mandate.rest() <= Duration::from_secs(1));
+        task.extend(clock::now() + Duration::from_secs(58));
+        assert!(!mandate.lasts());
+        task.kill();
+        assert_eq!(task.try_next(), None);
+        mandate.finish();
+        assert_eq!((task.try_next(), task.try_next()), (Some(GONE), None));
+        assert_eq!(std::io::read_to_string(reader).unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_trusted_task_may_give_its_term_up() {
+        let (mut task, mut terms) = Task::trusted(Duration::ZERO);
+        task.start(launch(7), None);
+        terms.next().await.unwrap().finish();
+        assert_eq!(task.next().await, Event::Exited(Ending::Code(0)));
+        assert_eq!((task.next().await, task.try_next()), (GONE, None));
+    }
+
+    #[tokio::test]
     async fn a_task_that_has_ended_is_done_with_its_term() {
         let (mut task, mut terms) = Task::new();
         task.start(launch(7), None);
-        terms.next().await.unwrap();
+        drop(terms.next().await.unwrap());
         drop(terms);
         assert_eq!(task.next().await, GONE);
     }
