@@ -58,7 +58,7 @@ fn exactly_one_says_that_it_is_active() -> Result<()> {
 fn a_switchover_by_request_moves_the_role_and_back() -> Result<()> {
     let group = Group::new()?;
     let (_members, [a, b], active) = two(&group)?;
-    let mut events = b.listen()?;
+    let [mut own, mut events] = [a.listen()?, b.listen()?];
     let body = format!("{{\"to\":\"b\",\"fencing_token\":{}}}", active.token);
     assert_eq!(a.post("/switchover", None, &body)?.status, 401);
     assert_eq!(a.post("/switchover", Some("wrong"), &body)?.status, 401);
@@ -78,6 +78,15 @@ fn a_switchover_by_request_moves_the_role_and_back() -> Result<()> {
             break;
         }
     }
+    // And whoever has let go of the role is never shown as its holder once more.
+    let mut holders = Vec::new();
+    while holders.last() != Some(&Value::from("b")) {
+        let holder = own.event()?["holder"].take();
+        if holders.last() != Some(&holder) {
+            holders.push(holder);
+        }
+    }
+    assert!(holders.len() <= 3 && holders[0] == "a", "{holders:?}");
     is(&a, "/readyz", 200)?;
     let back = || b.post("/switchover", None, "").is_ok_and(|answer| answer.status == 202);
     wait_until("the way back to be granted", LIMIT, back)?;

@@ -136,6 +136,9 @@ impl Client {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
+        // What this client is not told of does not put its sign of life off.
+        let silence = sleep(KEEP_ALIVE);
+        tokio::pin!(silence);
         loop {
             let frame = tokio::select! {
                 biased;
@@ -144,7 +147,7 @@ impl Client {
                     self.news()
                 }
                 newest = changed(&mut self.extras) => self.besides(newest),
-                () = sleep(KEEP_ALIVE) => Some(self.sign_of_life()),
+                () = &mut silence => Some(self.sign_of_life()),
             };
             if frame.is_some() {
                 return frame;
@@ -182,4 +185,53 @@ async fn changed(extras: &mut Option<watch::Receiver<Extras>>) -> Extras {
         return extras.borrow_and_update().clone();
     }
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use tokio::sync::mpsc;
+    use tokio::time::{Instant, timeout};
+
+    use super::super::connections::Limits;
+    use super::super::view::View;
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::snapshot::Health;
+
+    #[tokio::test(start_paused = true)]
+    async fn news_that_a_client_does_not_hear_of_do_not_put_off_its_sign_of_life() {
+        let health = Health { healthy: true, why: String::new() };
+        let snapshot = Snapshot::new("g", "a", Duration::from_secs(15), health, 0);
+        let snapshots = watch::Sender::new(snapshot.clone());
+        let told = watch::Sender::new(Event::of(&snapshot));
+        let extras = Arc::new(watch::Sender::new(Extras::default()));
+        let site = Site {
+            view: View::new(snapshots.subscribe()),
+            orders: mpsc::channel(1).0,
+            metrics: Metrics::default(),
+            token_file: None,
+            events: told.subscribe(),
+            extras: Arc::clone(&extras),
+            lock: "x.lock".into(),
+            connections: Arc::new(Connections::new(Limits::of(8))),
+        };
+        let query = Query(EventsQuery { with: Some("history".to_owned()) });
+        let Ok(response) = events(State(Arc::new(site)), Ok(query)).await else { panic!("refused") };
+        let mut frames = response.into_body().into_data_stream();
+        let first = frames.next().await.unwrap().unwrap();
+        assert!(first.starts_with(b"id: 0\nevent: status\n"), "{first:?}");
+        let renewals = async {
+            loop {
+                sleep(Duration::from_secs(2)).await;
+                extras.send_replace(Extras::of(&snapshot, "x.lock"));
+            }
+        };
+        let begun = Instant::now();
+        let next = tokio::select! {
+            next = timeout(KEEP_ALIVE * 10, frames.next()) => next.unwrap().unwrap().unwrap(),
+            () = renewals => unreachable!(),
+        };
+        assert_eq!((next, begun.elapsed()), (COMMENT, KEEP_ALIVE));
+    }
 }

@@ -338,7 +338,7 @@ function showLanes() {
 
 // === what was said ===
 
-let told = { reason: null, head: null };
+let told = { reason: null, head: null, who: "" };
 
 function log(text, role, which) {
   const list = $("said");
@@ -348,21 +348,23 @@ function log(text, role, which) {
 }
 
 function tellNews(status) {
+  const who = actives(status).map((one) => one.holder).join();
   const head = headline(status) + (status.slots ? "" : status.holder ? " with token " + token(status.fencing_token) : "");
   if (told.reason !== status.role + status.reason) log(status.reason, status.role, status.role === "active" ? "good" : status.role === "standby" ? "none" : "warn");
-  if (told.head !== null && told.head !== head) {
+  if (told.head !== null && (told.head !== head || told.who !== who)) {
     say($("news"), head);
-    if (asked.switchover && actives(status).some((one) => one.holder !== asked.from)) {
+    // Where several may be active, others are all the time: the slot that was handed over counts.
+    if (asked.switchover && actives(status).some((one) => one.slot === asked.slot && one.holder !== asked.from)) {
       outcome("good", "Done: " + head + ".");
       asked.switchover = false;
     }
   }
-  told = { reason: status.role + status.reason, head };
+  told = { reason: status.role + status.reason, head, who };
 }
 
 // === requests ===
 
-const asked = { switchover: false, from: "" };
+const asked = { switchover: false, from: "", slot: 1 };
 
 function outcome(which, text) {
   $("outcome").hidden = false;
@@ -415,6 +417,7 @@ async function switchOver() {
   if ($("to").value) body.to = $("to").value;
   asked.switchover = true;
   asked.from = status.name;
+  asked.slot = status.slot || 1;
   if (await ask("/switchover", body)) {
     if (asked.switchover) outcome("none", "Accepted: " + status.name + " stops its workload ...");
   } else {
