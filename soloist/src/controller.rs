@@ -7,6 +7,7 @@ mod cache;
 mod census;
 pub mod critical;
 pub mod declared;
+pub mod gallery;
 pub mod group;
 mod lead;
 pub mod node;
@@ -20,11 +21,13 @@ mod status;
 pub mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::lock::kubernetes::Access;
 use crate::member::Deed;
 use crate::workload::task::Terms;
 
+use self::gallery::Gallery;
 use self::group::Group;
 use self::pods::Eye;
 
@@ -41,6 +44,8 @@ pub struct Settings {
     pub eye: Eye,
     /// Whether it looks at nodes, which takes a rule of its own.
     pub heeds_nodes: bool,
+    /// Where groups are shown, if somebody may look.
+    pub gallery: Option<Arc<Gallery>>,
 }
 
 /// Which groups there are.

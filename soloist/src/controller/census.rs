@@ -238,6 +238,7 @@ impl Census {
             }
         }
         self.release(key);
+        self.due.insert(key.clone());
         self.give_out(&key.namespace);
     }
 
@@ -294,6 +295,7 @@ mod tests {
             groups: Groups::Declared { token_file: None },
             eye: Eye::default(),
             heeds_nodes: true,
+            gallery: None,
         })
     }
 

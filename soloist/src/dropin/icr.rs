@@ -188,7 +188,7 @@ fn duties(access: Access) -> controller::Settings {
     let eye = Eye { keeps_objects: true };
     // Nor a rule for nodes.
     let groups = Groups::Each(Box::new(group));
-    controller::Settings { access, namespaces: Vec::new(), groups, eye, heeds_nodes: false }
+    controller::Settings { access, namespaces: Vec::new(), groups, eye, heeds_nodes: false, gallery: None }
 }
 
 #[cfg(test)]
