@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
 const ROOT = resolve(import.meta.dirname, "../..");
-const BINARY = process.env.SOLOIST_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/soloist");
+export const BINARY = process.env.SOLOIST_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/soloist");
 const LIMIT_MS = 20_000;
 
 export const OUT = join(ROOT, "out/dashboard");
@@ -25,8 +25,17 @@ export class Group {
   /** Starts a member that serves the page, on `port` where one is given. */
   async start(name, { port = 0, group = "orders", options = [] } = {}) {
     const words = ["run", "--lock", join(this.folder, "app.lock"), "--group", group, "--name", name];
-    words.push("--http", `127.0.0.1:${port}`, "--http-token-file", join(this.folder, "token"), ...options);
-    const child = spawn(BINARY, [...words, "--", "sleep", "1000"], { stdio: ["ignore", "ignore", "pipe"] });
+    return this.serve(name, port, words, [...options, "--", "sleep", "1000"]);
+  }
+
+  /** Starts a controller of these groups. */
+  async control(name, lock, options) {
+    return this.serve(name, 0, ["controller", "--lock", lock, "--lease", "4s", "--name", name], options);
+  }
+
+  async serve(name, port, words, rest) {
+    const http = ["--http", `127.0.0.1:${port}`, "--http-token-file", join(this.folder, "token")];
+    const child = spawn(BINARY, [...words, ...http, ...rest], { stdio: ["ignore", "ignore", "pipe"] });
     const member = new Member(name, child);
     this.members.push(member);
     await member.serves();

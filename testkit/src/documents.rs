@@ -38,6 +38,11 @@ pub fn needs_consul(line: &str) -> bool {
     line.contains("consul://")
 }
 
+/// Whether a shown question is one for a controller.
+pub fn asks_a_controller(line: &str) -> bool {
+    line.starts_with("curl ") && (line.contains("/groups") || line.contains("with=groups"))
+}
+
 /// Whether a shown line can only be tried where a Kubernetes is.
 pub fn needs_a_cluster(line: &str) -> bool {
     line.starts_with("kubectl ")

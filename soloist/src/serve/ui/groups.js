@@ -46,11 +46,11 @@ function failoverBar(last) {
 function summary(group) {
   const [which, word] = standing(group);
   const tokens = group.active.map((one) => token(one.fencing_token)).join(", ");
-  const cell = (name, ...content) => make("span", { class: "cell", "data-label": name }, make("span", {}, ...content));
+  const cell = (name, ...content) => make("span", { class: "cell", "data-label": name }, make("span", {}, make("i", { class: "hidden" }, name + ": "), ...content));
   return [
     make("span", { class: "cell name" }, make("b", {}, group.name), make("small", {}, group.namespace)),
     cell("active", group.active.length ? names(group) : "-", group.active.length ? make("small", {}, "token " + tokens) : null),
-    cell("ready", group.ready + " of " + group.pods),
+    cell("pods ready", group.ready + " of " + group.pods),
     cell("last failover", failover(group.last_failover)),
     make("span", { class: "cell" }, pill(word, which)),
   ];
@@ -113,7 +113,7 @@ function facts(group) {
     ["changes", String(group.transitions)],
     ["wanted", group.wanted + " active"],
     ["declared", group.declared ? "by an ActiveStandby object" : "by --selector"],
-    ["last failover", last && make("span", {}, last.pods.join(", ") + ": " + last.why + " ", failoverBar(last))],
+    ["last failover", last && make("span", {}, last.why === group.reason ? "" : last.why + " ", failoverBar(last))],
   ];
   const list = rows.filter(([, value]) => value).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
   return make("dl", { class: "facts" }, ...list);
