@@ -9,6 +9,7 @@ import { after, before, test } from "node:test";
 import { ALLOWED, launch, onPage, picture } from "./browser.js";
 import { KUBECTL, apply, group, kubectl, namespace, pod, run } from "./cluster.js";
 import { BINARY, Group } from "./group.js";
+import { story } from "./story.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const PROD = "dashboard-prod";
@@ -151,6 +152,19 @@ test("keyboard, screen reader, colours and phones", async () => {
       assert.ok(whole <= shown, `${whole} px do not fit on ${shown}`);
       await picture(page, `controller-width-${width}`);
     });
+  }
+});
+
+test("on a Lease, who is ended is seen in all ways that there are, and the role comes back", async () => {
+  apply([{ apiVersion: "coordination.k8s.io/v1", kind: "Lease", metadata: { namespace: PROD, name: "story", annotations: { "soloist.dev/initial": "true" } } }]);
+  const group = new Group(`kubernetes://${PROD}/story`);
+  group.options = ["--lease", "4s"];
+  try {
+    await story(browser, group);
+    const events = kubectl(["get", "events", "-n", PROD, "--field-selector=involvedObject.name=story", "-o", "jsonpath={.items[*].message}"]);
+    assert.match(events, /b/);
+  } finally {
+    await group.end();
   }
 });
 

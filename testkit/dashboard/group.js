@@ -17,14 +17,17 @@ export const TOKEN = "s3cret";
 export class Group {
   folder = mkdtempSync(join(tmpdir(), "soloist-dashboard-"));
   members = [];
+  options = [];
 
-  constructor() {
+  /** With another lock than a file of its own. */
+  constructor(lock) {
+    this.lock = lock ?? join(this.folder, "app.lock");
     writeFileSync(join(this.folder, "token"), TOKEN);
   }
 
   /** Starts a member that serves the page, on `port` where one is given. */
   async start(name, { port = 0, group = "orders", options = [] } = {}) {
-    const words = ["run", "--lock", join(this.folder, "app.lock"), "--group", group, "--name", name];
+    const words = ["run", "--lock", this.lock, "--group", group, "--name", name];
     return this.serve(name, port, words, [...options, "--", "sleep", "1000"]);
   }
 

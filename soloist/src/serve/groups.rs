@@ -29,7 +29,7 @@ const LIMIT_MAX: usize = 200;
 /// No two names together are longer.
 const FILTER_MAX: usize = 320;
 /// Who listens hears of changes at most so often: of many, what came of them.
-const PACE: Duration = Duration::from_millis(100);
+const PACE: Duration = Duration::from_millis(50);
 /// Grows when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
 

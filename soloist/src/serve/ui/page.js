@@ -285,7 +285,8 @@ function outcome(which, text) {
 
 function showActions(status) {
   const can = status.role === "active";
-  const others = status.members.filter((member) => member.name !== status.name && member.healthy).map((member) => member.name).sort();
+  // Over a network one that was killed is announced for a while beside its next run.
+  const others = [...new Set(status.members.filter((member) => member.name !== status.name && member.healthy).map((member) => member.name))].sort();
   const to = $("to"), names = JSON.stringify(others);
   if (to.dataset.names !== names) {
     const chosen = to.value;
