@@ -96,6 +96,23 @@ fn a_switchover_by_request_moves_the_role_and_back() -> Result<()> {
 }
 
 #[test]
+fn who_asks_second_is_told_who_asked_first() -> Result<()> {
+    let mut group = Group::new()?;
+    group.set("--stop-grace", "1s");
+    let http = format!("unix:{}/a", group.folder().display());
+    let a = Member::spawn(&group, "a", &["--http", &http], &["--mode", "ignore-term"])?;
+    let active = a.wait_active(&group, LIMIT)?;
+    let server = Server::of(&a)?;
+    let _b = Member::spawn(&group, "b", &[], &[])?;
+    let granted = || server.post("/switchover", None, "").is_ok_and(|answer| answer.status == 202);
+    wait_until("a switchover to be granted", LIMIT, granted)?;
+    let second = server.post("/switchover", None, "{\"to\":\"b\"}")?;
+    let why = second.json()?["error"].as_str().unwrap_or_default().to_owned();
+    ensure!(second.status == 409 && why.contains("already stopping") && why.contains("asked for by"), "{second:?}");
+    group.wait_active_after(active.token, LIMIT).map(drop)
+}
+
+#[test]
 fn a_pause_and_its_end_by_request_change_the_lease() -> Result<()> {
     let group = Group::new()?;
     let (_members, [a, b], _) = two(&group)?;
