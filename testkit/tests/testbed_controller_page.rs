@@ -38,6 +38,11 @@ fn the_groups_are_told_as_documented_and_a_failover_is_told_with_its_parts() -> 
         ensure!(output.status.code() == Some(expected) && text.contains(word), "{document}: {line}: {text}");
     }
 
+    let metrics = server.get("/metrics")?.body;
+    for (name, count) in documents::OF_A_CONTROLLER.iter().zip([1, 0, 0, 0]) {
+        ensure!(metrics.contains(&format!("\n{name} {count}\n")), "{name} {count}: {metrics}");
+    }
+
     site.pods.delete("a")?;
     site.pods.wait_active(&["b"])?;
     wait_until("the failover to be told", LIMIT, || {

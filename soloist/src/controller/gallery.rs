@@ -283,6 +283,12 @@ impl Gallery {
         self.changes.subscribe()
     }
 
+    /// Of all groups, while this controller leads.
+    pub fn counts(&self) -> Option<Counts> {
+        let walls = self.walls();
+        walls.term.map(|_| walls.counts)
+    }
+
     /// One of them.
     pub fn one(&self, key: &Key) -> Option<Arc<View>> {
         self.walls().views.get(key).map(|(_, view)| Arc::clone(view))

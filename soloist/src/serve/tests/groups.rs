@@ -62,7 +62,12 @@ fn groups_are_told_page_by_page_and_one_by_one() {
         stand.get(&format!("/groups?{query}")).refuses(400, about);
         stand.get(&format!("/events?with=groups&{query}")).refuses(400, about);
     }
+    let counted = stand.get("/metrics").body;
+    for line in ["soloist_controller_groups 3", "soloist_controller_groups_in_trouble 1"] {
+        assert!(counted.lines().any(|shown| shown == line), "{line}: {counted}");
+    }
     gallery.open(None);
+    assert!(!stand.get("/metrics").body.contains("soloist_controller_groups"), "another one counts them");
     let page = stand.get("/groups").json();
     assert_eq!((&page["leads"], names(&page).len()), (&false.into(), 0));
 }
