@@ -29,7 +29,7 @@ demo: ## See it work: three members, and everything that can happen to the activ
 check: lint unit process ## All tests that need neither root nor other tools
 
 .PHONY: test
-test: tools check dashboard alerts root cluster consul nodes packages docs deny small-demo ## All tests; installs what it needs, needs root
+test: tools check dashboard dashboard-controller alerts root cluster consul nodes packages docs deny small-demo ## All tests; installs what it needs, needs root
 	@echo "all tests passed"
 
 .PHONY: lint
@@ -61,6 +61,12 @@ docs: ## The API documentation builds without a warning, and its examples run
 dashboard: ## The page of --http in a real Chromium; its pictures are in out/dashboard
 	cargo build --locked -p soloist
 	cd testkit/dashboard && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node --test --test-timeout=600000
+
+.PHONY: dashboard-controller
+dashboard-controller: testbed ## The page of a controller in a real Chromium, beside a real API server; needs root
+	cargo build --locked -p soloist
+	cd testkit/dashboard && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	testbed/run control-plane -- node --test --test-timeout=120000 testkit/dashboard/controller.cluster.js
 
 PROMTOOL := $(or $(TESTBED_CACHE),$(HOME)/.cache/soloist-testbed)/bin/promtool
 

@@ -7,6 +7,7 @@ mod cache;
 mod census;
 pub mod critical;
 pub mod declared;
+pub mod gallery;
 pub mod group;
 mod lead;
 pub mod node;
@@ -22,11 +23,13 @@ mod status;
 pub mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::lock::kubernetes::Access;
 use crate::member::Deed;
 use crate::workload::task::Terms;
 
+use self::gallery::Gallery;
 use self::group::Group;
 use self::pods::Eye;
 
@@ -43,6 +46,8 @@ pub struct Settings {
     pub eye: Eye,
     /// Whether it looks at nodes and Services, which takes rules of their own.
     pub looks_around: bool,
+    /// Where groups are shown, if somebody may look.
+    pub gallery: Option<Arc<Gallery>>,
 }
 
 /// Which groups there are.

@@ -23,13 +23,14 @@ pub type Door = fn(Vec<OsString>) -> i32;
 /// The front door that this binary is called as, if it is one: by a link, or under its name in another image. kubectl's
 /// is one of soloist's own.
 pub fn called_as(name: &OsStr) -> Option<Door> {
-    let doors: [(&str, Door); 6] = [
+    let doors: [(&str, Door); 7] = [
         (k8s_await_election::NAME, k8s_await_election::main),
         (consul_lock::NAME, consul_lock::main),
         (leader_elector::NAME, leader_elector::main),
         (leader_elector::SERVER, leader_elector::main),
         (icr::NAME, icr::main),
         (kubectl::NAME, kubectl::main),
+        (kubectl::completion::NAME, kubectl::completion::main),
     ];
     let called = Path::new(name).file_name()?;
     doors.into_iter().find(|(name, _)| called == *name).map(|(_, door)| door)
@@ -61,6 +62,7 @@ mod tests {
             "/server",
             "/usr/bin/icr",
             "/usr/local/bin/kubectl-soloist",
+            "/usr/local/bin/kubectl_complete-soloist",
         ] {
             assert!(called_as(OsStr::new(name)).is_some(), "{name}");
         }

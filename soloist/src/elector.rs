@@ -191,13 +191,13 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         loop {
             self.lines[slot].note(self.clock.now(), &input);
             self.note_clocks();
-            self.publish_answer(slot, &input);
+            let word = self.word(slot, &input);
             self.note_number(slot, &input);
             let shows_the_lock =
                 matches!(input, Input::Read(Ok(_)) | Input::Written { outcome: Write::Written(_), .. });
             let outputs = self.slots.step(self.clock.now(), slot, input);
             // Before anything is done: nobody shall read "active" when the stop has begun.
-            self.publish(&outputs);
+            self.publish(word, &outputs);
             self.note_unfit();
             self.note_end(&outputs);
             self.count(&outputs);

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
+use crate::controller::gallery::Gallery;
 use crate::elector::{Command, Elector, KernelEntropy, Order, fitness, let_others_go_first};
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
@@ -114,6 +115,8 @@ pub struct Front {
     pub dismissal: Option<oneshot::Receiver<()>>,
     /// What reads snapshots, with its name. None of them ends before the elector.
     pub readers: Vec<(&'static str, Reader)>,
+    /// The groups that it looks after, for whoever asks over HTTP.
+    pub groups: Option<Arc<Gallery>>,
 }
 
 /// Begins what a member does while it has a term.
@@ -509,8 +512,8 @@ impl<W: Workload> Member<W> {
         }
         let metrics = Metrics::default();
         if let Some(http) = http {
-            let serving =
-                http.start(publisher.subscribe(), sender.clone(), metrics.clone(), &settings.lock.to_string());
+            let (lock, groups) = (settings.lock.to_string(), front.groups);
+            let serving = http.start(publisher.subscribe(), sender.clone(), metrics.clone(), &lock, groups);
             around.add("http", serving.map_err(internal("serve http"))?);
         }
         if let Some(patience) = front.patience {

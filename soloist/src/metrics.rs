@@ -16,6 +16,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::controller::gallery::Counts as Groups;
 use crate::snapshot::Snapshot;
 
 /// The upper bounds of the latency histogram.
@@ -174,13 +175,14 @@ impl Metrics {
         increment(&self.0.role_changes[role as usize]);
     }
 
-    /// The page in the OpenMetrics format, with what follows from `snapshot` at this instant.
+    /// The page in the OpenMetrics format, with what follows from `snapshot` at this instant, and of a controller that leads
+    /// its groups.
     ///
     /// # Errors
     /// Only if a name or a label cannot be written, which does not depend on any input.
-    pub fn text(&self, snapshot: Arc<Snapshot>, now: Instant) -> Result<String, fmt::Error> {
+    pub fn text(&self, snapshot: Arc<Snapshot>, now: Instant, groups: Option<Groups>) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Scrape { counts: Arc::clone(&self.0), snapshot, now }));
+        registry.register_collector(Box::new(Scrape { counts: Arc::clone(&self.0), snapshot, now, groups }));
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
@@ -209,6 +211,7 @@ struct Scrape {
     counts: Arc<Counts>,
     snapshot: Arc<Snapshot>,
     now: Instant,
+    groups: Option<Groups>,
 }
 
 impl Collector for Scrape {
@@ -217,8 +220,20 @@ impl Collector for Scrape {
         self.identity(&mut page)?;
         self.member(&mut page)?;
         self.store(&mut page)?;
-        self.guard(&mut page)
+        self.guard(&mut page)?;
+        self.groups.map_or(Ok(()), |groups| of_groups(&mut page, groups))
     }
+}
+
+fn of_groups(page: &mut Page, Groups { groups, trouble, lone, paused }: Groups) -> fmt::Result {
+    let counted = [
+        ("soloist_controller_groups", "Groups that this controller looks after while it leads", groups),
+        ("soloist_controller_groups_in_trouble", "Groups whose places are not all taken, or who lack pods", trouble),
+        ("soloist_controller_groups_without_standby", "Groups that nobody could take over in", lone),
+        ("soloist_controller_groups_paused", "Groups that are left alone", paused),
+    ];
+    let mut all = counted.into_iter();
+    all.try_for_each(|(name, help, count)| page.number(name, help, u64::try_from(count).unwrap_or(u64::MAX)))
 }
 
 impl Scrape {
@@ -367,7 +382,7 @@ mod tests {
         metrics.role_changed(Role::Active);
         let health = Health { healthy: true, why: String::new() };
         let snapshot = Snapshot::new("g", "a", Duration::from_secs(15), health, 0);
-        let text = metrics.text(Arc::new(snapshot), Instant::from_nanos(1)).unwrap();
+        let text = metrics.text(Arc::new(snapshot), Instant::from_nanos(1), None).unwrap();
         for line in [
             "soloist_active 0",
             "soloist_lease_remaining_seconds 0.0",

@@ -6,6 +6,7 @@
 mod connections;
 mod events;
 mod extras;
+mod groups;
 mod listener;
 mod page;
 mod peer;
@@ -36,6 +37,7 @@ use self::events::Event;
 use self::extras::Extras;
 use self::listener::Listener;
 use self::view::View;
+use crate::controller::gallery::Gallery;
 use crate::descriptors;
 use crate::elector::Order;
 use crate::error::Failure;
@@ -67,6 +69,8 @@ struct Site {
     token_file: Option<PathBuf>,
     events: watch::Receiver<Event>,
     extras: Arc<watch::Sender<Extras>>,
+    /// Those that a controller looks after.
+    groups: Option<Arc<Gallery>>,
     /// Where the lock is, as a person would write it.
     lock: Arc<str>,
     connections: Arc<Connections>,
@@ -106,9 +110,10 @@ impl Bound {
         orders: mpsc::Sender<Order>,
         metrics: Metrics,
         lock: &str,
+        groups: Option<Arc<Gallery>>,
     ) -> io::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
         let limits = raise_limit();
-        self.start_within(limits, snapshots, orders, metrics, lock)
+        self.start_within(limits, snapshots, orders, metrics, lock, groups)
     }
 
     fn start_within(
@@ -118,6 +123,7 @@ impl Bound {
         orders: mpsc::Sender<Order>,
         metrics: Metrics,
         lock: &str,
+        groups: Option<Arc<Gallery>>,
     ) -> io::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
         let Self { listener, address, token_file, file } = self;
         let (sender, events) = watch::channel(Event::of(&snapshots.borrow().clone()));
@@ -131,8 +137,8 @@ impl Bound {
             Arc::clone(&lock),
         );
         let view = View::new(snapshots);
-        let site =
-            Site { view, orders, metrics, token_file, events, extras, lock, connections: Arc::clone(&connections) };
+        let all = Arc::clone(&connections);
+        let site = Site { view, orders, metrics, token_file, events, extras, groups, lock, connections: all };
         let serving = serve_on_a_thread(listener, file, routes::router(Arc::new(site)), connections, forward)?;
         tracing::info!("serving http on {address}");
         Ok(serving)

@@ -34,6 +34,7 @@ pub use http::{Address, Http, socket_path};
 pub use lock_url::{ConsulPlace, FilePlace, Place, of_slot, only_one, place};
 pub(crate) use lock_url::{is_label, is_subdomain};
 pub use realm::Realm;
+pub use slots::ACTIVE_MAX;
 pub use store::{Store, store};
 pub use variables::warn_about_unknown_variables;
 

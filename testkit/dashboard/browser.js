@@ -27,7 +27,7 @@ export const ALLOWED = { nothing: [], refusals: [REFUSED], ends: [GONE], blocks:
 
 /** Opens the page of a member, runs `test` on it, and then complains about all that went wrong meanwhile. */
 export async function onPage(browser, member, options, test) {
-  const { allowed = ALLOWED.nothing, ...context } = options;
+  const { allowed = ALLOWED.nothing, path = "/", ...context } = options;
   const opened = await browser.newContext({ viewport: { width: 1200, height: 900 }, ...context });
   const page = await opened.newPage();
   const faults = [];
@@ -45,7 +45,7 @@ export async function onPage(browser, member, options, test) {
     document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
   });
   try {
-    await page.goto(`${member.url}/`);
+    await page.goto(`${member.url}${path}`);
     await page.locator("#connection", { hasText: /^live$/ }).waitFor();
     await test(page);
     assert.deepEqual(await page.evaluate(() => window.violations), [], "violations of the content security policy");

@@ -7,6 +7,7 @@ import { after, before, test } from "node:test";
 
 import { ALLOWED, launch, onPage, picture } from "./browser.js";
 import { Group, TOKEN } from "./group.js";
+import { story } from "./story.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const PROMPT_MS = 100;
@@ -101,6 +102,15 @@ test("a standby's page shows a handover within 100 ms", async () => {
       assert.equal(await page.title(), "b is active \u00b7 orders");
       assert.equal(await page.textContent("#news"), "b is active with token " + (await page.textContent("#token")));
     });
+  } finally {
+    await group.end();
+  }
+});
+
+test("who is ended is seen in all ways that there are, and the role comes back by button and by command", async () => {
+  const group = new Group();
+  try {
+    await story(browser, group);
   } finally {
     await group.end();
   }

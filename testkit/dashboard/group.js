@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
 const ROOT = resolve(import.meta.dirname, "../..");
-const BINARY = process.env.SOLOIST_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/soloist");
+export const BINARY = process.env.SOLOIST_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/soloist");
 const LIMIT_MS = 20_000;
 
 export const OUT = join(ROOT, "out/dashboard");
@@ -17,16 +17,28 @@ export const TOKEN = "s3cret";
 export class Group {
   folder = mkdtempSync(join(tmpdir(), "soloist-dashboard-"));
   members = [];
+  options = [];
 
-  constructor() {
+  /** With another lock than a file of its own. */
+  constructor(lock) {
+    this.lock = lock ?? join(this.folder, "app.lock");
     writeFileSync(join(this.folder, "token"), TOKEN);
   }
 
   /** Starts a member that serves the page, on `port` where one is given. */
   async start(name, { port = 0, group = "orders", options = [] } = {}) {
-    const words = ["run", "--lock", join(this.folder, "app.lock"), "--group", group, "--name", name];
-    words.push("--http", `127.0.0.1:${port}`, "--http-token-file", join(this.folder, "token"), ...options);
-    const child = spawn(BINARY, [...words, "--", "sleep", "1000"], { stdio: ["ignore", "ignore", "pipe"] });
+    const words = ["run", "--lock", this.lock, "--group", group, "--name", name];
+    return this.serve(name, port, words, [...options, "--", "sleep", "1000"]);
+  }
+
+  /** Starts a controller of these groups. */
+  async control(name, lock, options) {
+    return this.serve(name, 0, ["controller", "--lock", lock, "--lease", "4s", "--name", name], options);
+  }
+
+  async serve(name, port, words, rest) {
+    const http = ["--http", `127.0.0.1:${port}`, "--http-token-file", join(this.folder, "token")];
+    const child = spawn(BINARY, [...words, ...http, ...rest], { stdio: ["ignore", "ignore", "pipe"] });
     const member = new Member(name, child);
     this.members.push(member);
     await member.serves();

@@ -38,6 +38,19 @@ pub fn needs_consul(line: &str) -> bool {
     line.contains("consul://")
 }
 
+/// The metrics that only a controller has.
+pub const OF_A_CONTROLLER: [&str; 4] = [
+    "soloist_controller_groups",
+    "soloist_controller_groups_in_trouble",
+    "soloist_controller_groups_without_standby",
+    "soloist_controller_groups_paused",
+];
+
+/// Whether a shown question is one for a controller.
+pub fn asks_a_controller(line: &str) -> bool {
+    line.starts_with("curl ") && (line.contains("/groups") || line.contains("with=groups"))
+}
+
 /// Whether a shown line can only be tried where a Kubernetes is.
 pub fn needs_a_cluster(line: &str) -> bool {
     line.starts_with("kubectl ")

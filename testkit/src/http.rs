@@ -69,6 +69,11 @@ impl Server {
         Self(address.to_owned())
     }
 
+    /// The address, as a person would write it.
+    pub fn address(&self) -> &str {
+        &self.0
+    }
+
     /// A new connection.
     pub fn connect(&self) -> Result<Connection> {
         let limit = Some(LIMIT);

@@ -14,7 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the documents show of `program`, other than what needs a cluster or Consul.
 fn commands(program: &str) -> Vec<(String, String)> {
-    let is_local = |line: &str| !documents::needs_a_cluster(line) && !documents::needs_consul(line);
+    let is_local = |line: &str| {
+        !documents::needs_a_cluster(line) && !documents::needs_consul(line) && !documents::asks_a_controller(line)
+    };
     documents::commands(program).into_iter().filter(|(_, line)| is_local(line)).collect()
 }
 

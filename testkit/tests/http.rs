@@ -58,7 +58,7 @@ fn exactly_one_says_that_it_is_active() -> Result<()> {
 fn a_switchover_by_request_moves_the_role_and_back() -> Result<()> {
     let group = Group::new()?;
     let (_members, [a, b], active) = two(&group)?;
-    let mut events = b.listen()?;
+    let [mut own, mut events] = [a.listen()?, b.listen()?];
     let body = format!("{{\"to\":\"b\",\"fencing_token\":{}}}", active.token);
     assert_eq!(a.post("/switchover", None, &body)?.status, 401);
     assert_eq!(a.post("/switchover", Some("wrong"), &body)?.status, 401);
@@ -78,12 +78,38 @@ fn a_switchover_by_request_moves_the_role_and_back() -> Result<()> {
             break;
         }
     }
+    // And whoever has let go of the role is never shown as its holder once more.
+    let mut holders = Vec::new();
+    while holders.last() != Some(&Value::from("b")) {
+        let holder = own.event()?["holder"].take();
+        if holders.last() != Some(&holder) {
+            holders.push(holder);
+        }
+    }
+    assert!(holders.len() <= 3 && holders[0] == "a", "{holders:?}");
     is(&a, "/readyz", 200)?;
     let back = || b.post("/switchover", None, "").is_ok_and(|answer| answer.status == 202);
     wait_until("the way back to be granted", LIMIT, back)?;
     assert_eq!(group.wait_active_after(next.token, LIMIT)?.member, "a");
     is(&a, "/active", 200)?;
     check(&group, 3, &active)
+}
+
+#[test]
+fn who_asks_second_is_told_who_asked_first() -> Result<()> {
+    let mut group = Group::new()?;
+    group.set("--stop-grace", "1s");
+    let http = format!("unix:{}/a", group.folder().display());
+    let a = Member::spawn(&group, "a", &["--http", &http], &["--mode", "ignore-term"])?;
+    let active = a.wait_active(&group, LIMIT)?;
+    let server = Server::of(&a)?;
+    let _b = Member::spawn(&group, "b", &[], &[])?;
+    let granted = || server.post("/switchover", None, "").is_ok_and(|answer| answer.status == 202);
+    wait_until("a switchover to be granted", LIMIT, granted)?;
+    let second = server.post("/switchover", None, "{\"to\":\"b\"}")?;
+    let why = second.json()?["error"].as_str().unwrap_or_default().to_owned();
+    ensure!(second.status == 409 && why.contains("already stopping") && why.contains("asked for by"), "{second:?}");
+    group.wait_active_after(active.token, LIMIT).map(drop)
 }
 
 #[test]

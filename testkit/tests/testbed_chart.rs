@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, reason = "helpers of tests fail where they stand")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -190,7 +190,7 @@ impl Release {
         self.kubeconfig(pod, &["--bound-object-kind=Pod", "--bound-object-name", pod])
     }
 
-    fn patch(&self, who: &PathBuf, object: &str, patch: &Value, only_try: bool) -> Result<String> {
+    fn patch(&self, who: &Path, object: &str, patch: &Value, only_try: bool) -> Result<String> {
         let (config, patch) = (format!("--kubeconfig={}", who.display()), patch.to_string());
         let mut words = vec![&*config, "patch", object, "-n", &self.namespace, "--type=merge", "-p", &patch];
         words.extend(only_try.then_some("--dry-run=server"));

@@ -1,4 +1,4 @@
-//! Groups on Leases are listed, in a namespace and in all of them, and no other Leases are.
+//! Groups on Leases and in Endpoints are listed, in a namespace and in all of them, and no other objects are.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -25,9 +25,11 @@ fn listed(words: &[&str]) -> Result<Vec<String>> {
     Ok(groups.iter().filter_map(|group| group["lock"].as_str().map(str::to_owned)).collect())
 }
 
-/// A member that is active on a Lease of this name.
+/// A member that is active on a Lease of this name, or on Endpoints.
 fn active(cluster: &Cluster, namespace: &str, lease: &str) -> Result<(Group, Member)> {
-    cluster.initial_lease(namespace, lease)?;
+    if !lease.starts_with("endpoints/") {
+        cluster.initial_lease(namespace, lease)?;
+    }
     let mut group = Group::new()?;
     group.set("--lease", "4s");
     group.set_lock_url(&format!("kubernetes://{namespace}/{lease}"));
@@ -71,6 +73,21 @@ fn only_leases_of_soloist_are_listed_in_one_namespace_or_in_all() -> Result<()> 
 }
 
 #[test]
+fn groups_in_endpoints_are_listed_beside_those_on_leases() -> Result<()> {
+    let cluster = Cluster::connect()?;
+    let namespace = cluster.namespace()?;
+    let _old = active(&cluster, &namespace, "endpoints/old")?;
+    let _new = active(&cluster, &namespace, "old")?;
+    let metadata = json!({"name": "foreign", "namespace": namespace});
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata}))?;
+    let locks = ["endpoints/old", "old"].map(|name| format!("kubernetes://{namespace}/{name}"));
+    assert_eq!(listed(&[&format!("kubernetes://{namespace}/")])?, locks);
+    let all = listed(&["-A"])?;
+    ensure!(locks.iter().all(|lock| all.contains(lock)), "{all:?}");
+    Ok(())
+}
+
+#[test]
 fn who_may_not_list_is_told_the_missing_rule() -> Result<()> {
     let cluster = Cluster::connect()?;
     let namespace = cluster.namespace()?;
@@ -81,6 +98,19 @@ fn who_may_not_list_is_told_the_missing_rule() -> Result<()> {
     Server::of_testbed()?.write_kubeconfig(&kubeconfig, &json!({"token": token}))?;
     refused(&kubeconfig, &[&format!("kubernetes://{namespace}/")], "verb list on leases in namespace")?;
     refused(&kubeconfig, &["-A"], "add to a ClusterRole")?;
+    cluster.grant(
+        &namespace,
+        "viewer",
+        &json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["list"]}]),
+    )?;
+    let words =
+        [&format!("kubernetes://{namespace}/"), "--kubeconfig", &kubeconfig.display().to_string()].map(String::from);
+    wait_until("the rule to count, and Endpoints to be left out with a word", LIMIT, || {
+        list(&words.each_ref().map(String::as_str)).is_ok_and(|output| {
+            let message = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success() && message.contains("groups in Endpoints are not shown: ")
+        })
+    })?;
     Server::of_testbed()?.write_kubeconfig(&kubeconfig, &json!({"token": "expired"}))?;
     refused(&kubeconfig, &["-A"], "401")
 }

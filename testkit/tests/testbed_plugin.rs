@@ -29,7 +29,9 @@ impl Scene {
         let namespace = cluster.namespace()?;
         cluster.initial_lease(&namespace, "app")?;
         let folder = tempfile::tempdir()?;
-        symlink(binary("soloist")?, folder.path().join("kubectl-soloist"))?;
+        for name in ["kubectl-soloist", "kubectl_complete-soloist"] {
+            symlink(binary("soloist")?, folder.path().join(name))?;
+        }
         let mut group = Group::new()?;
         group.set("--lease", "4s");
         group.set_lock_url(&format!("kubernetes://{namespace}/app"));
@@ -44,10 +46,14 @@ impl Scene {
     }
 
     fn run(&self, words: &[&str]) -> Result<Output> {
+        self.kubectl(&[&["soloist"], words].concat())
+    }
+
+    fn kubectl(&self, words: &[&str]) -> Result<Output> {
         let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH")?);
         let mut command = self.cluster.client().command();
         // What is set for other locks must not matter here.
-        command.arg("soloist").args(words).env("PATH", path).env("SOLOIST_LOCK", "/nowhere/x.lock");
+        command.args(words).env("PATH", path).env("SOLOIST_LOCK", "/nowhere/x.lock");
         command.output().context("failed to run kubectl")
     }
 
@@ -122,6 +128,23 @@ fn a_lease_is_named_as_kubectl_names_it_and_every_verb_works() -> Result<()> {
     scene.refuses(&["status", "nothing", "-n", &here], 69, "there is no Lease \"nothing\"")?;
     scene.refuses(&["status", "pod/app"], 64, "is no name of a Lease")?;
     scene.refuses(&["run", "--", "true"], 64, "run")
+}
+
+#[test]
+fn kubectl_completes_verbs_flags_and_the_names_of_groups() -> Result<()> {
+    let scene = Scene::new()?;
+    let here = scene.namespace.clone();
+    let completed = |words: &[&str]| -> Result<Vec<String>> {
+        let output = scene.kubectl(&[&["__complete", "soloist"], words].concat())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect())
+    };
+    assert_eq!(completed(&["sw"])?, ["switchover", ":4"]);
+    assert_eq!(completed(&["status", "-n", &here, ""])?, ["app", ":4"]);
+    assert_eq!(completed(&["status", "-n", &here, "x"])?, [":4"]);
+    assert_eq!(completed(&["status", "app", "--wat"])?, ["--watch", ":4"]);
+    assert_eq!(completed(&["status", "-n", "nowhere", ""])?, [":4"], "nothing goes wrong on a command line");
+    Ok(())
 }
 
 #[test]

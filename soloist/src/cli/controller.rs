@@ -1,6 +1,7 @@
 //! `soloist controller`: active and standby pods by label.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, CommandFactory, ValueEnum};
 use election::{OnExit, OnLoss};
@@ -8,6 +9,7 @@ use election::{OnExit, OnLoss};
 use super::access::Arguments as AccessArguments;
 use crate::controller::{
     self,
+    gallery::Gallery,
     group::{Handover, PromoteAfter},
 };
 use crate::error::Failure;
@@ -80,7 +82,7 @@ pub(super) struct Arguments {
     lease: String,
     #[command(flatten)]
     access: AccessArguments,
-    /// Serve HTTP: which controller leads, why, and metrics; ADDR is 127.0.0.1:9090, [::1]:0 or unix:PATH
+    /// Serve HTTP: a page with all groups, which controller leads, why, and metrics; ADDR is 127.0.0.1:9090, [::1]:0 or unix:PATH
     #[arg(long, env = "SOLOIST_HTTP", value_name = "ADDR")]
     http: Option<String>,
     /// The file with the token that requests over TCP must bring
@@ -167,9 +169,11 @@ pub(super) fn main(arguments: Arguments) -> Result<i32, Failure> {
         return Ok(0);
     }
     let format = arguments.log_format;
-    let (settings, duties) = arguments.settings()?;
+    let (settings, mut duties) = arguments.settings()?;
+    let groups = settings.http.is_some().then(Arc::<Gallery>::default);
+    duties.gallery.clone_from(&groups);
     let _flush = log::start(format);
     warn_about_unknown_variables(&super::Cli::command());
-    let front = Front { task: Some(controller::deed(duties)), ..Front::default() };
+    let front = Front { task: Some(controller::deed(duties)), groups, ..Front::default() };
     member::run(settings, front).map(|_| 0)
 }

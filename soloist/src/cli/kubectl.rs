@@ -1,6 +1,8 @@
 //! `kubectl soloist VERB NAME`: the verbs over a Lease, called as kubectl's own verbs are. The same definitions, with the
 //! Lease's name and namespace in the place of a lock's URL.
 
+pub mod completion;
+
 use std::ffi::OsString;
 
 use clap::builder::Resettable;

@@ -14,8 +14,9 @@ use crate::settings::{Place, Realm};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without WHERE it looks for lock files in the state folder. Of the Leases in a
-namespace, and of the keys of Consul, it shows those that soloist has written.
+Without WHERE it looks for lock files in the state folder. Of the Leases and
+Endpoints in a namespace, and of the keys of Consul, it shows those that soloist
+has written. Who may list Leases and no Endpoints is told so, and sees the Leases.
 Leaves with 0 also where there is none; with 77 or 69 where one of them cannot
 be read, and names it.
 
@@ -51,6 +52,10 @@ pub(super) fn main(arguments: Arguments) -> Result<i32, Failure> {
     let now = unix_us();
     let list = List::of(&found, now);
     arguments.output.print(&list, || list.text(&realm, now));
+    if let Some(why) = &found.left_out {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), "soloist: groups in Endpoints are not shown: {why}");
+    }
     match found.unreadable.into_iter().next() {
         None => Ok(0),
         Some((place, failure)) => Err(Failure { message: format!("{place}: {}", failure.message), ..failure }),
@@ -155,7 +160,7 @@ mod tests {
         let several = vec![held("x", 7), released("y", 8)];
         let found = Survey {
             groups: vec![group("/srv/app.lock", vec![one]), group("/srv/jobs.lock", several)],
-            unreadable: Vec::new(),
+            ..Survey::default()
         };
         let list = List::of(&found, NOW);
         let rows = rows(&list);

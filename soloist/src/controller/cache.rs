@@ -1,5 +1,7 @@
 //! What the controller knows of one group, and remembers of it for as long as its term lasts.
 
+mod view;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -273,6 +273,7 @@ impl Census {
             }
         }
         self.release(key);
+        self.due.insert(key.clone());
         self.give_out(&key.namespace);
     }
 
@@ -339,6 +340,7 @@ mod tests {
             groups: Groups::Declared { token_file: None },
             eye: Eye::default(),
             looks_around: true,
+            gallery: None,
         })
     }
 

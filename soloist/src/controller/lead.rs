@@ -13,6 +13,7 @@ use super::apply::{Hand, Known, Note, Outcome, SESSIONS_MAX};
 use super::cache::{Next, Surroundings};
 use super::census::{Census, Heard};
 use super::declared::{AllDeclared, Origin};
+use super::gallery::Gallery;
 use super::group::{Group, Key};
 use super::node::AllNodes;
 use super::plan::Write;
@@ -49,6 +50,7 @@ pub async fn lead(settings: &Settings, mut mandate: Mandate) {
     let _watches = watches(settings, &sender);
     let mut lead = Lead::new(settings, mandate.clone());
     tracing::info!("leading with the term {}", mandate.token());
+    lead.open(Some(mandate.token()));
     loop {
         lead.begin_rounds();
         let next = lead.at.values().min().copied();
@@ -70,13 +72,14 @@ pub async fn lead(settings: &Settings, mut mandate: Mandate) {
         }
     }
     tracing::info!("the term {} is over", mandate.token());
+    lead.open(None);
     // What is under way has a limit of its own, and begins nothing any more.
     while lead.rounds.join_next().await.is_some() {}
 }
 
 /// Everything that is watched.
 fn watches(settings: &Settings, sender: &mpsc::Sender<Heard>) -> JoinSet<()> {
-    let Settings { access, namespaces, groups, eye, looks_around } = settings;
+    let Settings { access, namespaces, groups, eye, looks_around, gallery: _ } = settings;
     let mut watches = JoinSet::new();
     let places: Vec<Option<String>> = match namespaces.is_empty() {
         true => vec![None],
@@ -121,6 +124,7 @@ struct Lead {
     /// What is being written of declared groups: whoever leads next writes it anew.
     reports: JoinSet<(Key, Result<Option<Value>, Trouble>)>,
     may_report: bool,
+    gallery: Option<Arc<Gallery>>,
 }
 
 impl Lead {
@@ -138,6 +142,22 @@ impl Lead {
             may_look: true,
             reports: JoinSet::new(),
             may_report: true,
+            gallery: settings.gallery.clone(),
+        }
+    }
+
+    fn open(&self, term: Option<u64>) {
+        if let Some(gallery) = &self.gallery {
+            gallery.open(term);
+        }
+    }
+
+    /// Whoever looks sees the group as it is now.
+    fn show(&mut self, key: &Key) {
+        let Some(gallery) = &self.gallery else { return };
+        match self.census.group(key).and_then(|(group, _)| group.view()) {
+            Some(view) => gallery.show(key, view),
+            None => gallery.forget(key),
         }
     }
 
@@ -159,18 +179,19 @@ impl Lead {
             self.at.remove(&key);
             // A pod that was not told of yet is not gone. The list tells of every group.
             if self.census.is_listed(&key.namespace) {
-                self.begin_round(key);
+                self.begin_round(&key);
+                self.show(&key);
             }
         }
     }
 
-    fn begin_round(&mut self, key: Key) {
+    fn begin_round(&mut self, key: &Key) {
         let (term, has_room) = (self.mandate.token(), self.tells.len() < TELLS_MAX);
         let may_report = self.may_report && self.reports.len() < REPORTS_MAX;
-        let Some((group, nodes)) = self.census.group(&key) else { return };
+        let Some((group, nodes)) = self.census.group(key) else { return };
         let next = group.next(&Surroundings { term, has_room, may_report, nodes, now: clock::now() });
         group.is_busy |= matches!(next, Next::Read(_) | Next::Look(..) | Next::Write(..));
-        let hand = self.hand.clone();
+        let (hand, key) = (self.hand.clone(), key.clone());
         match next {
             Next::Wait(None) => {}
             Next::Wait(Some(at)) => {

@@ -188,7 +188,7 @@ fn duties(access: Access) -> controller::Settings {
     let eye = Eye { keeps_objects: true };
     // Nor rules for nodes and Services.
     let groups = Groups::Each(Box::new(group));
-    controller::Settings { access, namespaces: Vec::new(), groups, eye, looks_around: false }
+    controller::Settings { access, namespaces: Vec::new(), groups, eye, looks_around: false, gallery: None }
 }
 
 #[cfg(test)]

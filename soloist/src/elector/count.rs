@@ -201,7 +201,7 @@ mod tests {
     fn text(metrics: &Metrics) -> String {
         let health = Health { healthy: true, why: String::new() };
         let snapshot = Snapshot::new("g", "a", Duration::from_secs(15), health, 0);
-        metrics.text(snapshot.into(), Instant::default()).unwrap()
+        metrics.text(snapshot.into(), Instant::default(), None).unwrap()
     }
 
     /// What was counted of an activation that was begun after these inputs.

@@ -1,45 +1,16 @@
 //! Tells the rest of the program how this member stands.
 
-use election::{Action, Attempt, Claim, Directed, Entropy, Input, Output, Record, Role, Seen, Write};
+use std::time::Duration;
+
+use election::{Action, Attempt, Claim, Directed, Entropy, Input, Instant, Output, Record, Role, Seen, Write};
 
 use super::{Elector, number};
 use crate::clock::{Clock, unix_us};
 use crate::lock::Lock;
-use crate::snapshot::{Holder, Tenure, Workload as State};
+use crate::snapshot::{Holder, Snapshot, Tenure, Workload as State};
 use crate::workload::{Containment, Workload};
 
 impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
-    /// What an answer says, apart from what the machine makes of it.
-    pub(super) fn publish_answer(&self, slot: usize, input: &Input) {
-        let now = self.clock.now();
-        let is_foremost = slot == self.foremost();
-        self.publisher.update(|snapshot| match input {
-            Input::Read(Ok(Seen { record, .. })) => {
-                snapshot.store_answered = Some(now);
-                let holder = record.as_ref().and_then(holder);
-                if let Some(shown) = snapshot.slots.get_mut(slot) {
-                    shown.clone_from(&holder);
-                }
-                if !is_foremost {
-                    return;
-                }
-                snapshot.holder = holder;
-                let attempt = record.as_ref().and_then(attempt);
-                if attempt != snapshot.heard.map(|(attempt, _)| attempt) {
-                    snapshot.heard = attempt.map(|attempt| (attempt, now));
-                }
-                snapshot.paused_until_unix_ms = record.as_ref().and_then(|record| record.paused_until_unix_ms);
-                if let Some(record) = record {
-                    snapshot.lease = record.lease;
-                }
-            }
-            Input::Written { outcome: Write::Written(_), .. } => snapshot.store_answered = Some(now),
-            Input::Exited { .. } => snapshot.workload = State::Stopping { pid: snapshot.workload.pid() },
-            Input::Gone { .. } => snapshot.workload = State::None,
-            _ => {}
-        });
-    }
-
     /// Who was active when, as the lock keeps it. Nothing depends on it, and it takes a while to read.
     pub(super) fn publish_history(&self) {
         let history = self.lines[self.foremost()].lock.history();
@@ -80,12 +51,34 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
         });
     }
 
-    /// Where a step of the machine has led.
-    pub(super) fn publish(&self, outputs: &[Directed]) {
+    /// What an answer says by itself; `publish` tells it together with what the machine makes of it.
+    pub(super) fn word(&self, slot: usize, input: &Input) -> Word {
+        let (at, is_foremost) = (self.clock.now(), slot == self.foremost());
+        match input {
+            Input::Read(Ok(Seen { record, .. })) => Word::Read {
+                slot,
+                at,
+                is_foremost,
+                holder: record.as_ref().and_then(holder),
+                attempt: record.as_ref().and_then(attempt),
+                lease: record.as_ref().map(|record| record.lease),
+                paused_until_unix_ms: record.as_ref().and_then(|record| record.paused_until_unix_ms),
+            },
+            Input::Written { outcome: Write::Written(_), .. } => Word::Written { at },
+            Input::Exited { .. } => Word::Exited,
+            Input::Gone { .. } => Word::Gone,
+            _ => Word::Nothing,
+        }
+    }
+
+    /// Where a step of the machine has led, and the answer that it was about: at once, so that nobody is shown a holder
+    /// that the lock has let go of and the machine has not, gone and back.
+    pub(super) fn publish(&self, word: Word, outputs: &[Directed]) {
         let (role, turn, foremost) = (self.slots.role(), self.slots.turn(), self.foremost());
         let timing = self.slots.timing();
         let has_processes = self.workload.has_processes();
         self.publisher.update(|snapshot| {
+            word.apply(snapshot);
             if snapshot.role != role {
                 snapshot.play(role, unix_us());
             }
@@ -139,6 +132,54 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
             self.publisher.update(|snapshot| snapshot.reason = reason);
         }
         self.stays_unfit = unfit;
+    }
+}
+
+/// What an answer says by itself.
+pub(super) enum Word {
+    /// What the lock of a slot says.
+    Read {
+        slot: usize,
+        at: Instant,
+        is_foremost: bool,
+        holder: Option<Holder>,
+        attempt: Option<Attempt>,
+        lease: Option<Duration>,
+        paused_until_unix_ms: Option<u64>,
+    },
+    /// The lock has stored something.
+    Written { at: Instant },
+    /// The command has ended.
+    Exited,
+    /// Nothing of the workload is left.
+    Gone,
+    /// Nothing that anybody is told.
+    Nothing,
+}
+
+impl Word {
+    fn apply(self, snapshot: &mut Snapshot) {
+        match self {
+            Self::Read { slot, at, is_foremost, holder, attempt, lease, paused_until_unix_ms } => {
+                snapshot.store_answered = Some(at);
+                if let Some(shown) = snapshot.slots.get_mut(slot) {
+                    shown.clone_from(&holder);
+                }
+                if !is_foremost {
+                    return;
+                }
+                snapshot.holder = holder;
+                if attempt != snapshot.heard.map(|(attempt, _)| attempt) {
+                    snapshot.heard = attempt.map(|attempt| (attempt, at));
+                }
+                snapshot.paused_until_unix_ms = paused_until_unix_ms;
+                snapshot.lease = lease.unwrap_or(snapshot.lease);
+            }
+            Self::Written { at } => snapshot.store_answered = Some(at),
+            Self::Exited => snapshot.workload = State::Stopping { pid: snapshot.workload.pid() },
+            Self::Gone => snapshot.workload = State::None,
+            Self::Nothing => {}
+        }
     }
 }
 

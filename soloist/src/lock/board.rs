@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::LockError;
 use super::history::Change;
 use crate::clock::unix_us;
-use crate::settings::is_member_name;
+use crate::settings::{ACTIVE_MAX, is_member_name};
 use crate::snapshot::Announcement;
 
 /// How long one call to the board may take.
@@ -49,7 +49,7 @@ impl Look {
 
     /// How many slots the record says there are.
     pub fn slots(&self) -> u32 {
-        self.seen.record.as_ref().map_or(1, |record| record.slots)
+        self.seen.record.as_ref().map_or(1, |record| record.slots.min(ACTIVE_MAX))
     }
 
     /// Whether somebody else wrote the record, or nobody can read it.

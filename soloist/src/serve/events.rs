@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use super::Site;
 use super::connections::{Connections, StreamPermit};
 use super::extras::{Extras, Wanted};
+use super::groups::{GroupsQuery, Visit};
 use super::problem::Problem;
 use super::status::Status;
 use crate::clock;
@@ -85,10 +86,38 @@ pub(super) async fn forward(
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
     with: Option<String>,
+    filter: Option<String>,
+    only: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+impl EventsQuery {
+    /// What is wanted besides, and a visit of the groups if they are.
+    fn wanted(self, site: &Site) -> Result<(Wanted, Option<Visit>), Problem> {
+        let wanted = Wanted::parse(self.with.as_deref().unwrap_or_default())?;
+        let Self { filter, only, after, limit, .. } = self;
+        if !wanted.groups {
+            return match (filter, only, after, limit) {
+                (None, None, None, None) => Ok((wanted, None)),
+                _ => Err(Problem::bad_request("filter=, only=, after= and limit= belong to with=groups")),
+            };
+        }
+        let Some(gallery) = &site.groups else {
+            return Err(Problem::bad_request("with=groups is for controllers, and this is a member of one group"));
+        };
+        let groups = GroupsQuery { filter, only, after, limit }.wanted()?;
+        let visitor = gallery.admit().ok_or_else(full)?;
+        Ok((wanted, Some(Visit::new(visitor, groups))))
+    }
+}
+
+fn full() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many clients listen to events: try again later")
 }
 
 /// Now, and then whenever it is news.
@@ -97,19 +126,18 @@ pub(super) async fn events(
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let wanted = Wanted::parse(query.with.as_deref().unwrap_or_default())?;
-    let permit = site.connections.admit_stream().ok_or_else(|| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many clients listen to events: try again later")
-    })?;
+    let (wanted, mut visit) = query.wanted(&site)?;
+    let permit = site.connections.admit_stream().ok_or_else(full)?;
     let mut events = site.events.clone();
     events.mark_unchanged();
     // Before the look: what changes after it is told.
     let extras = wanted.is_any().then(|| site.extras.subscribe());
     let snapshot = site.view.now();
     let shown = Extras::of(&snapshot, &site.lock);
-    let first = [Event::of(&snapshot).frame, shown.frames(&Extras::default(), wanted)].concat();
-    let client =
-        Client { first: Some(first.into()), told: snapshot.news, wanted, shown, events, extras, site, _permit: permit };
+    let groups = visit.as_mut().map(Visit::first).unwrap_or_default();
+    let first = [Event::of(&snapshot).frame, shown.frames(&Extras::default(), wanted), groups].concat();
+    let (first, told) = (Some(first.into()), snapshot.news);
+    let client = Client { first, told, wanted, shown, events, extras, visit, site, _permit: permit };
     Ok(([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(client.frames())).into_response())
 }
 
@@ -123,6 +151,7 @@ struct Client {
     shown: Extras,
     events: watch::Receiver<Event>,
     extras: Option<watch::Receiver<Extras>>,
+    visit: Option<Visit>,
     site: Arc<Site>,
     _permit: StreamPermit,
 }
@@ -136,6 +165,9 @@ impl Client {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
+        // What this client is not told of does not put its sign of life off.
+        let silence = sleep(KEEP_ALIVE);
+        tokio::pin!(silence);
         loop {
             let frame = tokio::select! {
                 biased;
@@ -144,7 +176,8 @@ impl Client {
                     self.news()
                 }
                 newest = changed(&mut self.extras) => self.besides(newest),
-                () = sleep(KEEP_ALIVE) => Some(self.sign_of_life()),
+                frame = seen(&mut self.visit) => Some(frame),
+                () = &mut silence => Some(self.sign_of_life()),
             };
             if frame.is_some() {
                 return frame;
@@ -174,6 +207,14 @@ impl Client {
     }
 }
 
+/// Never, for who does not look at groups.
+async fn seen(visit: &mut Option<Visit>) -> Bytes {
+    match visit {
+        Some(visit) => visit.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Never, for who wants nothing besides.
 async fn changed(extras: &mut Option<watch::Receiver<Extras>>) -> Extras {
     if let Some(extras) = extras
@@ -182,4 +223,54 @@ async fn changed(extras: &mut Option<watch::Receiver<Extras>>) -> Extras {
         return extras.borrow_and_update().clone();
     }
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use tokio::sync::mpsc;
+    use tokio::time::{Instant, timeout};
+
+    use super::super::connections::Limits;
+    use super::super::view::View;
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::snapshot::Health;
+
+    #[tokio::test(start_paused = true)]
+    async fn news_that_a_client_does_not_hear_of_do_not_put_off_its_sign_of_life() {
+        let health = Health { healthy: true, why: String::new() };
+        let snapshot = Snapshot::new("g", "a", Duration::from_secs(15), health, 0);
+        let snapshots = watch::Sender::new(snapshot.clone());
+        let told = watch::Sender::new(Event::of(&snapshot));
+        let extras = Arc::new(watch::Sender::new(Extras::default()));
+        let site = Site {
+            view: View::new(snapshots.subscribe()),
+            orders: mpsc::channel(1).0,
+            metrics: Metrics::default(),
+            token_file: None,
+            events: told.subscribe(),
+            extras: Arc::clone(&extras),
+            lock: "x.lock".into(),
+            groups: None,
+            connections: Arc::new(Connections::new(Limits::of(8))),
+        };
+        let query = Query(EventsQuery { with: Some("history".to_owned()), ..EventsQuery::default() });
+        let Ok(response) = events(State(Arc::new(site)), Ok(query)).await else { panic!("refused") };
+        let mut frames = response.into_body().into_data_stream();
+        let first = frames.next().await.unwrap().unwrap();
+        assert!(first.starts_with(b"id: 0\nevent: status\n"), "{first:?}");
+        let renewals = async {
+            loop {
+                sleep(Duration::from_secs(2)).await;
+                extras.send_replace(Extras::of(&snapshot, "x.lock"));
+            }
+        };
+        let begun = Instant::now();
+        let next = tokio::select! {
+            next = timeout(KEEP_ALIVE * 10, frames.next()) => next.unwrap().unwrap().unwrap(),
+            () = renewals => unreachable!(),
+        };
+        assert_eq!((next, begun.elapsed()), (COMMENT, KEEP_ALIVE));
+    }
 }

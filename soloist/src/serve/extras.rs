@@ -15,6 +15,8 @@ use crate::spell::time_or_mark;
 pub(super) struct Wanted {
     lease: bool,
     history: bool,
+    /// The groups of a controller.
+    pub(super) groups: bool,
 }
 
 impl Wanted {
@@ -25,7 +27,11 @@ impl Wanted {
             match word {
                 "lease" => wanted.lease = true,
                 "history" => wanted.history = true,
-                _ => return Err(Problem::bad_request("with= takes lease, history, or both with a comma between")),
+                "groups" => wanted.groups = true,
+                _ => {
+                    let words = "with= takes lease, history, and of a controller groups, with commas between";
+                    return Err(Problem::bad_request(words));
+                }
             }
         }
         Ok(wanted)
@@ -115,7 +121,7 @@ impl Lease {
     }
 }
 
-fn frame(name: &str, data: &impl Serialize) -> Bytes {
+pub(super) fn frame(name: &str, data: &impl Serialize) -> Bytes {
     // Numbers, words and lists: nothing in it can fail to be JSON.
     let json = serde_json::to_string(data).unwrap_or_default();
     format!("event: {name}\ndata: {json}\n\n").into()

@@ -12,15 +12,17 @@ use axum::routing::{get, post};
 use hyper::body::Body as _;
 
 use super::problem::Problem;
-use super::{Site, events, page, petitions, states};
+use super::{Site, events, groups, page, petitions, states};
 
 const READY: &str = "/readyz";
 const EVENTS: &str = "/events";
 
 /// The paths that are asked with a query.
-const WITH_QUERY: [&str; 2] = [READY, EVENTS];
+const WITH_QUERY: [&str; 3] = [READY, EVENTS, groups::GROUPS];
 
 pub(super) fn router(site: Arc<Site>) -> Router {
+    let of_groups = site.groups.as_ref().map_or_else(Router::new, groups::routes);
+    let has_groups = site.groups.is_some();
     let questions = Router::new()
         .route("/active", get(states::active))
         .route("/healthz", get(states::healthy))
@@ -29,7 +31,8 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         .route("/metrics", get(states::metrics))
         .route("/history", get(states::history))
         .route(EVENTS, get(events::events))
-        .merge(page::routes())
+        .merge(of_groups)
+        .merge(page::routes(has_groups))
         .method_not_allowed_fallback(|method, uri| wrong_verb(method, uri, "GET, HEAD"));
     let petitions = Router::new()
         .route("/switchover", post(petitions::switchover))
@@ -39,7 +42,7 @@ pub(super) fn router(site: Arc<Site>) -> Router {
     questions
         .merge(petitions)
         .route_layer(from_fn(refuse_strays))
-        .fallback(unknown_path)
+        .fallback(move || unknown_path(has_groups))
         .layer(from_fn(finish))
         .with_state(site)
 }
@@ -50,9 +53,12 @@ async fn wrong_verb(method: Method, uri: Uri, allowed: &'static str) -> Response
     ([(ALLOW, HeaderValue::from_static(allowed))], problem).into_response()
 }
 
-async fn unknown_path() -> Problem {
-    let sentence = "there are /active, /healthz, /readyz, /status, /history, /events, /metrics, /switchover, /pause, /resume, and / for \
-        people";
+async fn unknown_path(has_groups: bool) -> Problem {
+    let groups = if has_groups { "/groups, /groups/NAMESPACE/NAME, /member, " } else { "" };
+    let sentence = format!(
+        "there are /active, /healthz, /readyz, /status, /history, /events, /metrics, {groups}/switchover, /pause, \
+         /resume, and / for people"
+    );
     Problem::new(StatusCode::NOT_FOUND, format!("nothing is here: {sentence}"))
 }
 

@@ -101,7 +101,8 @@ pub(super) async fn history(State(site): State<Arc<Site>>) -> Response {
 
 /// What is counted, for Prometheus.
 pub(super) async fn metrics(State(site): State<Arc<Site>>) -> Result<Response, Problem> {
-    let text = site.metrics.text(site.view.now(), clock::now());
+    let groups = site.groups.as_ref().and_then(|gallery| gallery.counts());
+    let text = site.metrics.text(site.view.now(), clock::now(), groups);
     let text = text.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed to write the metrics"))?;
     Ok(([(CONTENT_TYPE, OPENMETRICS)], text).into_response())
 }

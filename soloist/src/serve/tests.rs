@@ -3,6 +3,7 @@
 mod bounds;
 mod client;
 mod events;
+mod groups;
 mod page;
 mod refusals;
 mod requests;
@@ -45,11 +46,12 @@ struct Plan {
     is_unix: bool,
     token: Option<&'static str>,
     limits: Limits,
+    groups: Option<Arc<Gallery>>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { is_unix: false, token: None, limits: Limits::of(64) }
+        Self { is_unix: false, token: None, limits: Limits::of(64), groups: None }
     }
 }
 
@@ -75,7 +77,8 @@ impl Plan {
         let publisher = Publisher::new(standby());
         let (orders, taken) = mpsc::channel(1);
         let metrics = Metrics::default();
-        let serving = bound.start_within(self.limits, publisher.subscribe(), orders, metrics.clone(), LOCK).unwrap();
+        let serving =
+            bound.start_within(self.limits, publisher.subscribe(), orders, metrics.clone(), LOCK, self.groups).unwrap();
         let serving: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(serving);
         (Stand { address, publisher, metrics, serving: Some(serving), _folder: folder }, taken)
     }

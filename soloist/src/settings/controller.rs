@@ -65,7 +65,7 @@ pub fn controller(raw: Raw, access: Access) -> Result<Settings, Failure> {
         Some(selector) => Groups::Each(Box::new(each(&selector, raw)?)),
         None => declared(raw.token_file)?,
     };
-    Ok(Settings { access, namespaces, groups, eye: Eye::default(), looks_around: true })
+    Ok(Settings { access, namespaces, groups, eye: Eye::default(), looks_around: true, gallery: None })
 }
 
 /// Groups that are declared say everything themselves, but for the secret.

@@ -5,7 +5,7 @@ use crate::error::{Code, Failure};
 use crate::route::open::Wanted;
 
 /// Each slot is watched by every member: more than so many groups in one are better several.
-const ACTIVE_MAX: u32 = 64;
+pub const ACTIVE_MAX: u32 = 64;
 
 /// The number, which is 1 where nothing is said.
 ///

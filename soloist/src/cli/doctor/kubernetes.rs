@@ -140,9 +140,7 @@ pub(super) async fn examine(target: &Target, look: Option<&Look>, terms: &Terms)
     if pods.is_empty() {
         return vec![Finding::ok("pods", format!("no member has the name of a pod in namespace {}", object.namespace))];
     }
-    let mut findings: Vec<Finding> = pods.iter().flat_map(|pod| of_a_pod(pod, terms)).collect();
-    // Pods of one Deployment are all alike.
-    findings.dedup_by(|a, b| (a.check, a.level, &a.fix) == (b.check, b.level, &b.fix));
+    let mut findings = of_pods(&pods, terms);
     match api.pages(&core("Service", "services", &object.namespace)).await {
         Ok(services) => findings.extend(of_services(&services, &pods)),
         Err(trouble) => {
@@ -154,6 +152,18 @@ pub(super) async fn examine(target: &Target, look: Option<&Look>, terms: &Terms)
 
 fn core(kind: &'static str, plural: &'static str, namespace: &str) -> Resource {
     Resource { group: "", version: "v1", kind, plural, verbs: "get, list", namespace: namespace.to_owned() }
+}
+
+/// Pods of one Deployment are all alike: what was found of one is not said again of the others.
+fn of_pods(pods: &[Value], terms: &Terms) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for finding in pods.iter().flat_map(|pod| of_a_pod(pod, terms)) {
+        let is_known = |one: &Finding| (one.check, one.level, &one.fix) == (finding.check, finding.level, &finding.fix);
+        if !findings.iter().any(is_known) {
+            findings.push(finding);
+        }
+    }
+    findings
 }
 
 /// The words of a container's command line.
@@ -306,6 +316,17 @@ mod tests {
         assert_eq!(level_of(&of_a_pod(&pod("a-1", shell, 60), &terms()), "pid-1"), Level::Problem);
         let plain = json!(["/usr/bin/soloist", "run"]);
         assert_eq!(level_of(&of_a_pod(&pod("a-1", plain, 60), &terms()), "pid-1"), Level::Ok);
+    }
+
+    #[test]
+    fn pods_that_are_alike_are_judged_once() {
+        let shell = json!(["/bin/sh", "-c", "soloist run -- server"]);
+        let pods = [pod("a-1", shell.clone(), 60), pod("a-2", shell, 60), pod("a-3", json!(["soloist", "run"]), 5)];
+        let checks: Vec<(&str, Level)> = of_pods(&pods, &terms()).iter().map(|one| (one.check, one.level)).collect();
+        assert_eq!(
+            checks,
+            [("pid-1", Level::Problem), ("grace", Level::Ok), ("pid-1", Level::Ok), ("grace", Level::Problem)]
+        );
     }
 
     #[test]

@@ -33,7 +33,11 @@ pub(in crate::cli) async fn bounded<T>(
 }
 
 /// What a call brings, unless it takes too long.
-pub(super) async fn in_time<T>(limit: Duration, what: &str, call: impl Future<Output = T>) -> Result<T, Failure> {
+pub(in crate::cli) async fn in_time<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = T>,
+) -> Result<T, Failure> {
     let late = |_| Failure::new(Code::Unavailable, format!("failed to {what}: no answer within {limit:?}"));
     timeout(limit, call).await.map_err(late)
 }

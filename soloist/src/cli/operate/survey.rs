@@ -31,6 +31,8 @@ pub(in crate::cli) struct Survey {
     pub groups: Vec<Group>,
     /// What could not be read, and why.
     pub unreadable: Vec<(Place, Failure)>,
+    /// Where nobody looked, and why.
+    pub left_out: Option<String>,
 }
 
 /// Looks for groups.
@@ -43,9 +45,10 @@ pub(in crate::cli) async fn survey(realm: &Realm, access: &Access) -> Result<Sur
         Realm::Kubernetes(scope) => {
             access.load().await.map_err(misconfigured)?;
             let listing = kubernetes::survey(access.clone(), scope);
-            let found = asking::in_time(LIST_LIMIT, "list the Leases", listing).await?.map_err(asking::failed)?;
-            let looks = found.into_iter().map(|(lease, look)| (Place::Kubernetes(lease), look)).collect();
-            Ok(Survey { groups: grouped(looks, access), unreadable: Vec::new() })
+            let found =
+                asking::in_time(LIST_LIMIT, "list Leases and Endpoints", listing).await?.map_err(asking::failed)?;
+            let looks = found.looks.into_iter().map(|(object, look)| (Place::Kubernetes(object), look)).collect();
+            Ok(Survey { groups: grouped(looks, access), unreadable: Vec::new(), left_out: found.left_out })
         }
         Realm::Consul { server, access: consul, prefix } => {
             let found = bounded("list the keys", consul::survey((**consul).clone(), prefix)).await?;
@@ -91,7 +94,7 @@ async fn one_by_one(places: Vec<Place>, access: &Access) -> Result<Survey, Failu
             Err(failure) => unreadable.push((place, failure)),
         }
     }
-    Ok(Survey { groups: grouped(looks, access), unreadable })
+    Ok(Survey { groups: grouped(looks, access), unreadable, left_out: None })
 }
 
 /// Nothing where the lock is another program's, or gone meanwhile.

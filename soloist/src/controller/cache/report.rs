@@ -30,7 +30,8 @@ pub(super) struct Report {
     pub overlap: Option<String>,
     /// Services that send traffic to standbys too.
     pub misrouted: Option<String>,
-    last: Option<Failover>,
+    /// The last failover of this term.
+    pub last: Option<Failover>,
 }
 
 impl GroupState {
@@ -60,7 +61,7 @@ impl GroupState {
         refusal.or(self.report.overlap.as_deref().map(|why| ("OverlappingSelector", why)))
     }
 
-    fn facts(&self, generation: i64) -> Facts<'_> {
+    pub(super) fn facts(&self, generation: i64) -> Facts<'_> {
         let (version, transitions) = match &self.known {
             Known::Is(stored) | Known::Lost(stored) => (Some(stored.version), stored.transitions),
             Known::Absent | Known::Nothing => (None, 0),

@@ -1,4 +1,4 @@
-//! All groups of a namespace, or of a whole cluster: the Leases that carry a record of ours.
+//! All groups of a namespace, or of a whole cluster: the Leases and Endpoints that carry a record of ours.
 
 use serde_json::Value;
 
@@ -18,11 +18,19 @@ pub enum Scope {
     Cluster,
 }
 
-/// Each Lease that soloist wrote, with what it shows.
+/// What was found.
+pub struct Found {
+    /// Each Lease that soloist wrote, and Endpoints, with what it shows.
+    pub looks: Vec<(ObjectName, Look)>,
+    /// Why Endpoints were not looked at: whoever has no groups there has no right to list them either.
+    pub left_out: Option<String>,
+}
+
+/// Looks at all of them.
 ///
 /// # Errors
-/// Leases cannot be listed.
-pub async fn survey(access: Access, scope: &Scope) -> Result<Vec<(ObjectName, Look)>, LockError> {
+/// Leases cannot be listed, or Endpoints for another reason than a missing right.
+pub async fn survey(access: Access, scope: &Scope) -> Result<Found, LockError> {
     let api = Api::new(access);
     let home = api.home().await.map_err(failed)?;
     let namespace = match scope {
@@ -30,23 +38,34 @@ pub async fn survey(access: Access, scope: &Scope) -> Result<Vec<(ObjectName, Lo
         Scope::Namespace(name) => name.clone(),
         Scope::Cluster => String::new(),
     };
-    let leases = Resource {
-        group: Kind::Lease.group(),
-        version: "v1",
-        kind: Kind::Lease.word(),
-        plural: Kind::Lease.resource(),
-        verbs: "list",
-        namespace,
+    let mut looks = all(&api, Kind::Lease, &namespace).await.map_err(failed)?;
+    let left_out = match all(&api, Kind::Endpoints, &namespace).await {
+        Ok(more) => {
+            looks.extend(more);
+            None
+        }
+        Err(Trouble::Forbidden(why)) => Some(why),
+        Err(trouble) => return Err(failed(trouble)),
     };
-    let all = api.pages(&leases).await.map_err(failed)?;
-    Ok(all.iter().filter_map(shown).collect())
+    Ok(Found { looks, left_out })
+}
+
+async fn all(api: &Api, kind: Kind, namespace: &str) -> Result<Vec<(ObjectName, Look)>, Trouble> {
+    let group = match kind {
+        Kind::Lease => kind.group(),
+        Kind::Endpoints => "",
+    };
+    let namespace = namespace.to_owned();
+    let of = Resource { group, version: "v1", kind: kind.word(), plural: kind.resource(), verbs: "list", namespace };
+    Ok(api.pages(&of).await?.into_iter().filter_map(|object| shown(kind, object)).collect())
 }
 
 /// One that cannot be read is none of ours, or is gone in a moment.
-fn shown(lease: &Value) -> Option<(ObjectName, Look)> {
-    annotation(lease, RECORD)?;
+fn shown(kind: Kind, object: Value) -> Option<(ObjectName, Look)> {
+    annotation(&object, RECORD)?;
+    let lease = kind.read(object);
     let [namespace, name] = ["namespace", "name"].map(|field| lease["metadata"][field].as_str());
-    Some((ObjectName::lease(namespace?, name?), look_at(lease).ok()?))
+    Some((ObjectName { kind, ..ObjectName::lease(namespace?, name?) }, look_at(&lease).ok()?))
 }
 
 fn failed(trouble: Trouble) -> LockError {

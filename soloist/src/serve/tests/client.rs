@@ -100,6 +100,20 @@ impl Client {
         }
     }
 
+    /// The next event, whatever it is called.
+    pub fn named_event(&mut self) -> (String, Value) {
+        let mut name = String::new();
+        loop {
+            let line = self.line();
+            assert!(!line.is_empty(), "the connection has ended");
+            if let Some(text) = line.strip_prefix("event: ") {
+                name = text.trim().to_owned();
+            } else if let Some(json) = line.strip_prefix("data: ") {
+                return (name, serde_json::from_str(json).unwrap());
+            }
+        }
+    }
+
     /// Everything until the other end closes the connection.
     pub fn rest(&mut self) -> String {
         let mut bytes = Vec::new();

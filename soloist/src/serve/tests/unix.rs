@@ -56,7 +56,7 @@ fn live_socket_is_refused_and_a_stale_one_replaced() {
     let bound = bind(&http).unwrap();
     let (orders, _taken) = mpsc::channel(1);
     let serving =
-        bound.start_within(Limits::of(8), stand.publisher.subscribe(), orders, Metrics::default(), LOCK).unwrap();
+        bound.start_within(Limits::of(8), stand.publisher.subscribe(), orders, Metrics::default(), LOCK, None).unwrap();
     stand.serving = Some(Box::pin(serving));
     assert_eq!(stand.get("/active").status, 503);
 }

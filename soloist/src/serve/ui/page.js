@@ -1,91 +1,13 @@
 "use strict";
-// Shows what /events says, as it comes. All text of others goes into text nodes; nothing of it becomes markup.
+// The page of a member: shows what /events says, as it comes.
 
-const $ = (id) => document.getElementById(id);
-
-/** The last word of each kind, and when it came by the clock of this page. */
-const last = { status: null, history: null, lease: null, leaseAt: 0, skew: 0 };
 /** What a bar is full with: what was left right after the last renewal. */
 const bar = { full: 0, key: "" };
-const SAID_MAX = 100;
 /** As many handovers are shown unless more are asked for. */
 const ROWS = 10;
-const RETRY_MIN_MS = 250, RETRY_MAX_MS = 4000;
-/** Longer silence than this, with a comment or an event each 15 s, is a dead connection. */
-const SILENCE_MAX_MS = 40000;
-
-// === small helpers ===
-
-function make(tag, attributes, ...children) {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes || {})) {
-    if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
-function draw(tag, attributes, text) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-/** Changes a text only if it is another one: what is read aloud is read once. */
-function say(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function kind(node, value) {
-  if (node.dataset.kind !== value) node.dataset.kind = value;
-}
-
-/** Milliseconds since 1970 of an RFC 3339 time, with the microseconds as a fraction. */
-function ms(time) {
-  if (!time) return null;
-  const whole = Date.parse(time);
-  const fraction = /\.\d{3}(\d+)/.exec(time);
-  return whole + (fraction ? Number("0." + fraction[1]) : 0);
-}
-
-/** Now, by the member's clock. */
-const now = () => Date.now() + last.skew;
-
-/** A length for people: 7.1 ms, 850 ms, 3.2 s, 12m 34s. */
-function span(length) {
-  if (length === null || Number.isNaN(length)) return "-";
-  const size = Math.max(0, length);
-  if (size < 100) return size.toFixed(1) + " ms";
-  if (size < 1000) return Math.round(size) + " ms";
-  if (size < 10000) return (size / 1000).toFixed(1) + " s";
-  return age(size);
-}
-
-function age(length) {
-  const s = Math.max(0, Math.floor(length / 1000));
-  if (s < 60) return s + "s";
-  if (s < 3600) return Math.floor(s / 60) + "m " + (s % 60) + "s";
-  if (s < 86400) return Math.floor(s / 3600) + "h " + (Math.floor(s / 60) % 60) + "m";
-  return Math.floor(s / 86400) + "d " + (Math.floor(s / 3600) % 24) + "h";
-}
-
-function clock(at) {
-  const date = new Date(at);
-  const two = (number) => String(number).padStart(2, "0");
-  const time = two(date.getHours()) + ":" + two(date.getMinutes()) + ":" + two(date.getSeconds());
-  const today = new Date(now()).toDateString() === date.toDateString();
-  return today ? time : date.getFullYear() + "-" + two(date.getMonth() + 1) + "-" + two(date.getDate()) + " " + time;
-}
-
-/** An age that goes on by itself: see `tick`. */
-function aging(time) {
-  return time ? make("time", { datetime: time, "data-age": ms(time), title: time }, age(now() - ms(time))) : "-";
-}
 
 // === what is shown ===
 
-const token = (value) => (value === null || value === undefined ? "?" : String(value));
 
 /** Those who are active as far as the lock says. */
 function actives(status) {
@@ -128,10 +50,6 @@ function showState(status) {
     const rows = status.slots.map((slot) => make("li", {}, "slot " + slot.slot + ": " + (slot.holder ? slot.holder + ", token " + token(slot.fencing_token) : "free")));
     $("slots").replaceChildren(make("ul", { class: "legend", "aria-label": "Slots" }, ...rows));
   }
-}
-
-function pill(text, which) {
-  return make("span", { class: "pill", "data-kind": which }, text);
 }
 
 function showMembers(status) {
@@ -336,33 +254,28 @@ function showLanes() {
   say($("lanes-span"), "the last " + age(to - from));
 }
 
-// === what was said ===
+// === news ===
 
-let told = { reason: null, head: null };
-
-function log(text, role, which) {
-  const list = $("said");
-  const item = make("li", {}, make("time", { datetime: new Date(now()).toISOString() }, clock(now())), pill(role, which || "none"), make("span", {}, text));
-  list.prepend(item);
-  while (list.children.length > SAID_MAX) list.lastChild.remove();
-}
+let told = { reason: null, head: null, who: "" };
 
 function tellNews(status) {
+  const who = actives(status).map((one) => one.holder).join();
   const head = headline(status) + (status.slots ? "" : status.holder ? " with token " + token(status.fencing_token) : "");
   if (told.reason !== status.role + status.reason) log(status.reason, status.role, status.role === "active" ? "good" : status.role === "standby" ? "none" : "warn");
-  if (told.head !== null && told.head !== head) {
+  if (told.head !== null && (told.head !== head || told.who !== who)) {
     say($("news"), head);
-    if (asked.switchover && actives(status).some((one) => one.holder !== asked.from)) {
+    // Where several may be active, others are all the time: the slot that was handed over counts.
+    if (asked.switchover && actives(status).some((one) => one.slot === asked.slot && one.holder !== asked.from)) {
       outcome("good", "Done: " + head + ".");
       asked.switchover = false;
     }
   }
-  told = { reason: status.role + status.reason, head };
+  told = { reason: status.role + status.reason, head, who };
 }
 
 // === requests ===
 
-const asked = { switchover: false, from: "" };
+const asked = { switchover: false, from: "", slot: 1 };
 
 function outcome(which, text) {
   $("outcome").hidden = false;
@@ -372,7 +285,8 @@ function outcome(which, text) {
 
 function showActions(status) {
   const can = status.role === "active";
-  const others = status.members.filter((member) => member.name !== status.name && member.healthy).map((member) => member.name).sort();
+  // Over a network one that was killed is announced for a while beside its next run.
+  const others = [...new Set(status.members.filter((member) => member.name !== status.name && member.healthy).map((member) => member.name))].sort();
   const to = $("to"), names = JSON.stringify(others);
   if (to.dataset.names !== names) {
     const chosen = to.value;
@@ -415,6 +329,7 @@ async function switchOver() {
   if ($("to").value) body.to = $("to").value;
   asked.switchover = true;
   asked.from = status.name;
+  asked.slot = status.slot || 1;
   if (await ask("/switchover", body)) {
     if (asked.switchover) outcome("none", "Accepted: " + status.name + " stops its workload ...");
   } else {
@@ -446,94 +361,36 @@ $("act").addEventListener("submit", (event) => event.preventDefault());
 
 // === the connection ===
 
-const line = { source: null, wait: RETRY_MIN_MS, lostAt: null, heardAt: 0, timer: 0 };
-
-function heard(event) {
-  line.heardAt = performance.now();
-  return JSON.parse(event.data);
-}
-
-function connected() {
-  if (line.lostAt !== null && last.status) {
-    const away = "connected again after " + span(performance.now() - line.lostAt);
-    log(away, "page", "good");
-    say($("news"), away);
-  }
-  line.lostAt = null;
-  line.wait = RETRY_MIN_MS;
-  kind($("connection"), "good");
-  say($("connection"), "live");
-  $("lost").hidden = true;
-  document.body.classList.remove("stale");
-}
-
-function lost() {
-  line.source.close();
-  if (line.lostAt === null) {
-    line.lostAt = performance.now();
-    if (last.status) log("the connection is lost", "page", "bad");
-  }
-  kind($("connection"), "bad");
-  say($("connection"), "not connected");
-  $("lost").hidden = false;
-  say($("lost"), "This member does not answer since " + clock(now() - (performance.now() - line.lostAt)) + ": what is shown is old. Trying again ...");
+page.place = () => "/events?with=lease,history";
+page.lost = () => {
   for (const id of ["switchover", "pause", "resume"]) $(id).disabled = true;
-  last.lease = null;
-  document.body.classList.add("stale");
-  kind(document.querySelector(".hero"), "none");
   showLease();
-  clearTimeout(line.timer);
-  line.timer = setTimeout(connect, line.wait);
-  line.wait = Math.min(RETRY_MAX_MS, line.wait * 1.6);
-}
-
-function connect() {
-  const source = new EventSource("/events?with=lease,history");
-  line.source = source;
-  line.heardAt = performance.now();
-  source.addEventListener("error", () => source === line.source && lost());
-  source.addEventListener("status", (event) => {
-    const status = heard(event);
-    last.status = status;
-    connected();
-    showState(status);
-    showMembers(status);
-    showOwn(status);
-    showActions(status);
-    showLease();
-    tellNews(status);
-    mark("status", event);
-  });
-  source.addEventListener("history", (event) => {
-    last.history = heard(event);
-    showHandovers(last.history);
-    tick();
-    mark("history", event);
-  });
-  source.addEventListener("lease", (event) => {
-    last.lease = heard(event);
-    last.leaseAt = performance.now();
-    last.skew = ms(last.lease.now) - Date.now();
-    showLease();
-  });
-}
-
-/** How long it took from the arrival of an event until it was shown, for whoever measures it. */
-function mark(name, event) {
-  performance.measure("soloist-" + name, { start: event.timeStamp, end: performance.now() });
-  // A page that stays open keeps no list of all that ever was.
-  if (performance.getEntriesByType("measure").length > 1000) performance.clearMeasures();
-}
-
-function tick() {
-  for (const node of document.querySelectorAll("[data-age]")) say(node, age(now() - Number(node.dataset.age)));
+};
+page.hears.status = (status) => {
+  last.status = status;
+  connected();
+  showState(status);
+  showMembers(status);
+  showOwn(status);
+  showActions(status);
+  showLease();
+  tellNews(status);
+};
+page.hears.history = (history) => {
+  last.history = history;
+  showHandovers(history);
+  tick();
+};
+page.hears.lease = (lease) => {
+  setClock(lease);
+  showLease();
+};
+page.ticks = () => {
   const going = present();
   say($("active-for"), going ? age(now() - ms(going.from)) : "-");
-  if (line.lostAt === null && performance.now() - line.heardAt > SILENCE_MAX_MS) lost();
-}
+};
 
 setInterval(tickLease, 100);
-setInterval(tick, 1000);
 setInterval(showLanes, 5000);
 addEventListener("resize", showLanes);
 connect();
