@@ -197,11 +197,11 @@ impl Release {
         self.cluster.kubectl(&words)
     }
 
-    fn is_let(&self, who: &PathBuf, object: &str, patch: Value) -> Result<()> {
+    fn is_let(&self, who: &Path, object: &str, patch: Value) -> Result<()> {
         self.patch(who, object, &patch, false).map(drop).with_context(|| patch.to_string())
     }
 
-    fn is_refused(&self, who: &PathBuf, object: &str, patch: Value, why: &str) -> Result<()> {
+    fn is_refused(&self, who: &Path, object: &str, patch: Value, why: &str) -> Result<()> {
         let refused = self.patch(who, object, &patch, false);
         let said = refused.err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(said.contains(why), "{patch}: {said:?}");
