@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use testkit::pods::{LIMIT, NAMESPACE, Pods};
+use testkit::pods::{LIMIT, NAMESPACE, Pods, PowerLoss};
 use testkit::process;
 use testkit::stamp;
 use testkit::traffic::View;
-use testkit::wait::wait_for;
+use testkit::wait::{holds_for, wait_for};
 
 /// A failover takes milliseconds. This only tells it from one that waited for the end of a pod, on a busy machine.
 const PROMPT: Duration = Duration::from_millis(2_500);
@@ -20,6 +20,11 @@ const PROMPT: Duration = Duration::from_millis(2_500);
 fn example(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/controller").join(file)
 }
+
+/// A node that has just lost its power is no evidence for so long, at least: nobody has said anything of its pods.
+const SILENT: Duration = Duration::from_secs(3);
+/// Where the leading controller went with the node, its lease has to run out first.
+const PROMPT_AFTER_A_LEASE: Duration = Duration::from_secs(20);
 
 /// The examples, installed, and all that was to be seen of them.
 struct Site<'a> {
@@ -127,4 +132,26 @@ fn the_examples_survive_delete_crash_updates_and_an_operators_wish() -> Result<(
     let events = pods.kubectl(&["events", "--for", "lease/hapod"])?;
     ensure!(events.contains(&format!("{} is active", pair.active)), "{events}");
     Ok(())
+}
+
+#[test]
+fn a_node_without_power_is_no_proof_and_its_pod_is_replaced_when_it_is_deleted() -> Result<()> {
+    let pods = Pods::new()?;
+    let site = Site::install(&pods)?;
+    let before = site.settled()?;
+    let node = pods.node_of(&before.active)?;
+    ensure!(node != pods.node_of(&before.standby)?, "both pods are on {node}");
+    let loss = PowerLoss::new(&node)?;
+    let stays = || site.labelled.now() == [before.active.clone()];
+    holds_for(&format!("{} stays active", before.active), SILENT, stays).with_context(|| site.logs())?;
+    let call = stamp::now();
+    pods.kubectl(&["delete", "pod", &before.active, "--force", "--wait=false"])?;
+    let moved = wait_for("the standby to be active", LIMIT, || site.labelled.first(Some(&before.standby), call));
+    let took = Duration::from_nanos(moved.with_context(|| site.logs())? - call);
+    eprintln!("a pod on a node without power is deleted: label moved after {took:?}");
+    ensure!(took < PROMPT_AFTER_A_LEASE, "{took:?}{}", site.logs());
+    loss.end()?;
+    pods.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", &format!("node/{node}")])?;
+    ensure!(site.settled()?.active == before.standby, "another one became active{}", site.logs());
+    site.never_two()
 }

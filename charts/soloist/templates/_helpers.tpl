@@ -66,6 +66,15 @@ capabilities: {drop: [ALL]}
   verbs: [list, watch]
 {{- end }}
 - apiGroups: [""]
+  resources: [services]
+  verbs: [list, watch]
+- apiGroups: [apps]
+  resources: [replicasets, statefulsets, daemonsets]
+  verbs: [get]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get]
+- apiGroups: [""]
   resources: [events]
   verbs: [create]
 {{- else }}
