@@ -261,4 +261,4 @@ nodes: testbed ## Tests with real pods on two nodes; needs root
 	testbed/test-image
 	cargo build --locked -p soloist
 	cargo test --locked -p testkit --no-run $(call names,$(NODES_FILES))
-	testbed/run two-nodes,consul -- cargo test --locked -p testkit $(call names,$(NODES_FILES)) -- --test-threads=1
+	testbed/run two-nodes,consul -- cargo test --locked -p testkit --no-fail-fast $(call names,$(NODES_FILES)) -- --test-threads=1

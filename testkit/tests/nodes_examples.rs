@@ -81,13 +81,14 @@ fn the_examples_survive_delete_update_eviction_and_the_loss_of_a_node() -> Resul
     wait_for_a_standby(&pods)?;
 
     pods.kubectl(&["rollout", "restart", "deployment/my-app"])?;
-    pods.kubectl(&["rollout", "status", "deployment/my-app", "--timeout=60s"])?;
+    // None is left on the way out: a pod that is replaced in its turn may have been active meanwhile.
+    pods.wait_rolled_out("my-app", 2)?;
     let third = prompt_successor(&pods, &second, "rolling update")?;
     wait_for_a_standby(&pods)?;
 
     pods.evict(&third.member)?;
     let fourth = prompt_successor(&pods, &third, "eviction")?;
-    wait_for_a_standby(&pods)?;
+    pods.wait_rolled_out("my-app", 2)?;
 
     lose_node_of(&pods, &fourth)?;
     pods.check(5)
