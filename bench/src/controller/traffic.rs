@@ -10,10 +10,10 @@ use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 use soloist::lock::kubernetes::Access;
 use soloist::route::api::Api;
@@ -23,7 +23,6 @@ use testkit::group::binary;
 use testkit::stamp;
 use testkit::traffic::View;
 use testkit::wait::wait_for;
-use tokio::task::JoinHandle;
 
 use super::world::{self, Made, delete_pod};
 use crate::peer::Peer;
@@ -91,15 +90,15 @@ impl Traffic {
 /// Everything but the program.
 struct Stage {
     runtime: tokio::runtime::Runtime,
-    api: Arc<Api>,
+    api: Api,
     view: View,
     ears: Ears,
 }
 
 impl Stage {
     fn set(cluster: &Cluster) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let api = Arc::new(Api::keeping(world::HANDS, Access::default()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let api = Api::keeping(world::HANDS, Access::default());
         let route = ["route", "replace", "local", &format!("{NETWORK}.0/24"), "dev", "lo"];
         ensure!(Command::new("ip").args(route).status()?.success(), "failed to take addresses: this needs root");
         cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
@@ -137,7 +136,7 @@ impl Stage {
             let notice = self.ears.first(called).map(|at| at - called);
             if is_deleted { &mut deleted } else { &mut reported }.push(Times { slice, notice });
             match kubelet {
-                Some(kubelet) => self.runtime.block_on(kubelet)??,
+                Some(kubelet) => join(kubelet)?,
                 // The controller deletes the first of them at once and later ones after pauses: nothing to wait for.
                 None => self.runtime.block_on(remove(&self.api, &active))?,
             }
@@ -166,10 +165,11 @@ impl Stage {
     /// Deletes a pod as everybody does; it is gone when its containers have ended.
     fn delete(&self, pod: &str) -> Result<JoinHandle<Result<()>>> {
         self.runtime.block_on(delete_pod(&self.api, NAMESPACE, pod, false))?;
-        let (api, pod) = (Arc::clone(&self.api), pod.to_owned());
-        Ok(self.runtime.spawn(async move {
-            tokio::time::sleep(GRACE).await;
-            remove(&api, &pod).await
+        let pod = pod.to_owned();
+        Ok(spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            sleep(GRACE);
+            runtime.block_on(remove(&Api::new(Access::default()), &pod))
         }))
     }
 
@@ -194,7 +194,7 @@ impl Stage {
 struct Ears {
     heard: Arc<Mutex<Vec<u64>>>,
     is_over: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Ears {
@@ -203,7 +203,7 @@ impl Ears {
         socket.set_read_timeout(Some(Duration::from_millis(100))).context("failed to set a limit")?;
         let (heard, is_over) = (Arc::<Mutex<Vec<u64>>>::default(), Arc::<AtomicBool>::default());
         let (told, ends) = (Arc::clone(&heard), Arc::clone(&is_over));
-        let thread = std::thread::spawn(move || {
+        let thread = spawn(move || {
             while !ends.load(Ordering::Relaxed) {
                 if socket.recv_from(&mut [0; 2048]).is_ok() {
                     told.lock().unwrap_or_else(PoisonError::into_inner).push(stamp::now());
@@ -231,6 +231,10 @@ impl Drop for Ears {
             let _ = thread.join();
         }
     }
+}
+
+fn join(kubelet: JoinHandle<Result<()>>) -> Result<()> {
+    kubelet.join().map_err(|_| anyhow!("a thread has panicked"))?
 }
 
 /// Takes a pod away, unless somebody was faster.
