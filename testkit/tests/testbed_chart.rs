@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, reason = "helpers of tests fail where they stand")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -190,18 +190,18 @@ impl Release {
         self.kubeconfig(pod, &["--bound-object-kind=Pod", "--bound-object-name", pod])
     }
 
-    fn patch(&self, who: &PathBuf, object: &str, patch: &Value, only_try: bool) -> Result<String> {
+    fn patch(&self, who: &Path, object: &str, patch: &Value, only_try: bool) -> Result<String> {
         let (config, patch) = (format!("--kubeconfig={}", who.display()), patch.to_string());
         let mut words = vec![&*config, "patch", object, "-n", &self.namespace, "--type=merge", "-p", &patch];
         words.extend(only_try.then_some("--dry-run=server"));
         self.cluster.kubectl(&words)
     }
 
-    fn is_let(&self, who: &PathBuf, object: &str, patch: Value) -> Result<()> {
+    fn is_let(&self, who: &Path, object: &str, patch: Value) -> Result<()> {
         self.patch(who, object, &patch, false).map(drop).with_context(|| patch.to_string())
     }
 
-    fn is_refused(&self, who: &PathBuf, object: &str, patch: Value, why: &str) -> Result<()> {
+    fn is_refused(&self, who: &Path, object: &str, patch: Value, why: &str) -> Result<()> {
         let refused = self.patch(who, object, &patch, false);
         let said = refused.err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(said.contains(why), "{patch}: {said:?}");
