@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -57,7 +56,7 @@ fn the_chart_has_the_version_of_the_program_and_no_fault() -> Result<()> {
 fn the_chart_in_a_file_is_the_one_in_the_folder() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("chart.tgz");
-    let made = Command::new(root().join("scripts/chart")).arg(&file).output()?;
+    let made = std::process::Command::new(root().join("scripts/chart")).arg(&file).output()?;
     ensure!(made.status.success(), "{made:?}");
     let chart = Chart::new("default", "app")?;
     for values in all_values(&json!({})) {
