@@ -223,7 +223,7 @@ CLUSTER_PARTS := cluster-lock $(patsubst testkit/tests/%.rs,cluster-%,$(CLUSTER_
 .PHONY: cluster
 cluster: testbed ## Tests on a real API server; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make cluster" >&2; exit 1; }
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --bins --examples
 	cargo test --locked -p soloist --lib --no-run
 	cargo test --locked -p testkit --no-run $(call names,$(CLUSTER_FILES))
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(CLUSTER_PARTS)
@@ -242,7 +242,7 @@ CONSUL_PARTS := $(patsubst testkit/tests/%.rs,consul-%,$(CONSUL_LONG) $(filter-o
 .PHONY: consul
 consul: testbed ## Tests on a real Consul; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make consul" >&2; exit 1; }
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --bins --examples
 	cargo test --locked -p soloist --lib --no-run
 	cargo test --locked -p testkit --no-run $(call names,$(CONSUL_FILES))
 	$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(CONSUL_PARTS)

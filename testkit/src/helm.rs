@@ -1,6 +1,6 @@
 //! The chart, and the program that installs it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +21,7 @@ pub const MODES: [(&str, &str); 4] = [
 #[derive(Clone, Debug)]
 pub struct Chart {
     helm: PathBuf,
+    chart: PathBuf,
     namespace: String,
     release: String,
 }
@@ -32,16 +33,22 @@ impl Chart {
     /// There is no helm.
     pub fn new(namespace: &str, release: &str) -> Result<Self> {
         let helm = std::env::var_os("HELM").context("HELM is not set: make cluster")?;
-        Ok(Self { helm: helm.into(), namespace: namespace.to_owned(), release: release.to_owned() })
+        let chart = root().join("charts/soloist");
+        Ok(Self { helm: helm.into(), chart, namespace: namespace.to_owned(), release: release.to_owned() })
+    }
+
+    /// The same of another chart.
+    #[must_use]
+    pub fn at(&self, chart: &Path) -> Self {
+        Self { chart: chart.to_owned(), ..self.clone() }
     }
 
     /// Runs one of `install`, `upgrade`, `template` with these values; what it printed, or why not.
     pub fn helm(&self, verb: &str, values: &Value, options: &[&str]) -> Result<String> {
-        let chart = root().join("charts/soloist");
         let file = tempfile::Builder::new().suffix(".json").tempfile()?;
         std::fs::write(file.path(), values.to_string())?;
         let mut command = Command::new(&self.helm);
-        command.arg(verb).args((verb != "lint").then_some(&self.release)).arg(chart);
+        command.arg(verb).args((verb != "lint").then_some(&self.release)).arg(&self.chart);
         command.args(["--namespace", &self.namespace, "--values"]).arg(file.path()).args(options);
         self.output(command)
     }

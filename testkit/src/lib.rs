@@ -32,6 +32,7 @@ pub mod relayed;
 pub mod root;
 pub mod routed;
 pub mod scenario;
+pub mod service;
 pub mod sight;
 pub mod sim;
 pub mod sim_controller;

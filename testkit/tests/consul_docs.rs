@@ -11,6 +11,7 @@ use testkit::consul_lock::{LIMIT, Site};
 use testkit::documents::{needs_consul, root, shown_lines};
 use testkit::group::binary;
 use testkit::member::Member;
+use testkit::service::Service;
 use testkit::unit::Unit;
 use testkit::wait::wait_until;
 
@@ -101,4 +102,9 @@ fn two_hosts_with_the_file_of_the_example_are_one_group() -> Result<()> {
     ensure!(fs::read_to_string(&told)?.lines().count() == 2);
     drop(second);
     Ok(())
+}
+
+#[test]
+fn two_services_with_the_library_hand_over_without_a_wait() -> Result<()> {
+    Service::hand_over("consul:///library")
 }

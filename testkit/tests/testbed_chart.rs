@@ -53,6 +53,19 @@ fn the_chart_has_the_version_of_the_program_and_no_fault() -> Result<()> {
 }
 
 #[test]
+fn the_chart_in_a_file_is_the_one_in_the_folder() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("chart.tgz");
+    let made = std::process::Command::new(root().join("scripts/chart")).arg(&file).output()?;
+    ensure!(made.status.success(), "{made:?}");
+    let chart = Chart::new("default", "app")?;
+    for values in all_values(&json!({})) {
+        ensure!(chart.at(&file).helm("template", &values, &[])? == chart.helm("template", &values, &[])?);
+    }
+    Ok(())
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_before_anything_is_installed() -> Result<()> {
     let chart = Chart::new("default", "app")?;
     for (number, wrong, named) in [
