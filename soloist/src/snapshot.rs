@@ -274,22 +274,12 @@ impl Snapshot {
         self.members.iter().any(|member| member.healthy && !member.leaving && member.name != self.name)
     }
 
-    /// Whether a person would call the step from `before` to this one news.
-    fn is_news_after(&self, before: &Self) -> bool {
-        let quiet = |snapshot: &Self| Self {
-            tenure: snapshot.tenure.map(|tenure| Tenure {
-                stop_at: Instant::default(),
-                kill_at: Instant::default(),
-                ..tenure
-            }),
-            store_answered: None,
-            heard: None,
-            vigil: None,
-            due: None,
-            news: 0,
-            ..snapshot.clone()
-        };
-        quiet(self) != quiet(before)
+    /// What of it a person would call news when it changes; the rest moves with each renewal.
+    #[must_use]
+    pub fn lasting(&self) -> Self {
+        let (stop_at, kill_at) = (Instant::default(), Instant::default());
+        let tenure = self.tenure.map(|tenure| Tenure { stop_at, kill_at, ..tenure });
+        Self { tenure, store_answered: None, heard: None, vigil: None, due: None, news: 0, ..self.clone() }
     }
 }
 
@@ -320,7 +310,7 @@ impl Publisher {
         self.sender.send_if_modified(|snapshot| {
             let before = snapshot.clone();
             change(snapshot);
-            if snapshot.is_news_after(&before) {
+            if snapshot.lasting() != before.lasting() {
                 snapshot.news += 1;
             }
             *snapshot != before

@@ -292,6 +292,15 @@ test("all slots are shown where several may be active", async () => {
       assert.equal(await page.locator("#members tr.holder").count(), 2);
       await picture(page, "slots");
     });
+    const statuses = await Promise.all(members.map((member) => member.ask("/status")));
+    const active = members[statuses.findIndex((status) => status.role === "active" && status.slot === 2)];
+    await active.isActive(3);
+    await onPage(browser, active, {}, async (page) => {
+      await choose(page, { token: TOKEN });
+      // The other slot has another holder all the time; done is what was asked for.
+      await page.locator("#outcome", { hasText: /^Done: 2 of at most 2 are active\.$/ }).waitFor();
+      assert.notEqual((await active.ask("/status")).role, "active");
+    });
   } finally {
     await group.end();
   }

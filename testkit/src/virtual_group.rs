@@ -15,7 +15,7 @@ use soloist::elector::{Command, Elector, Order};
 use soloist::lock::memory::MemoryStore;
 use soloist::route::Route;
 use soloist::snapshot::{Health, Publisher, Snapshot};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use clock::VirtualClock;
@@ -91,6 +91,18 @@ pub struct VirtualMember {
     pub task: JoinHandle<Exit>,
 }
 
+/// Notes what was news and shows the same as before: others, on another thread, may have been shown what came in between.
+async fn watch(mut snapshots: watch::Receiver<Snapshot>, ledger: Rc<RefCell<Ledger>>) {
+    let mut before = snapshots.borrow_and_update().clone();
+    while snapshots.changed().await.is_ok() {
+        let now = snapshots.borrow_and_update().clone();
+        if now.news > before.news && now.lasting() == before.lasting() {
+            ledger.borrow_mut().flickers += 1;
+        }
+        before = now;
+    }
+}
+
 /// Starts a member on the present local task set.
 ///
 /// # Errors
@@ -120,6 +132,7 @@ pub fn spawn(world: &World, name: &str, lease: Duration, rate: f64, seed: u64) -
     let health = Health { healthy: true, why: String::new() };
     let snapshot = Snapshot::new("virtual", name, lease, health, 0).in_slots(slots.count());
     let publisher = Publisher::new(snapshot);
+    tokio::task::spawn_local(watch(publisher.subscribe(), Rc::clone(&world.ledger)));
     let route = |slot| Rc::new(VirtualRoute::new(name, slot, Rc::clone(&world.directory))) as Rc<dyn Route>;
     let routes = (1..).zip(&world.stores).map(|(slot, _)| route(slot)).collect();
     let elector = Elector::new(slots, locks, workload, clock, command, receiver, publisher).routed(routes);

@@ -121,6 +121,9 @@ impl History {
         ensure!(ledger.disorders == 0, "seed {seed}: {} tokens out of order", ledger.disorders);
         ensure!(ledger.unpublished == 0, "seed {seed}: {} started before traffic went to them", ledger.unpublished);
         ensure!(ledger.hasty == 0, "seed {seed}: {} made ready beside another activation", ledger.hasty);
+        // Where there are several slots, two of them may be heard of at once, each with its reason.
+        let flickers = if slots == 1 { ledger.flickers } else { 0 };
+        ensure!(flickers == 0, "seed {seed}: {flickers} times something was shown and gone at once");
         self.seen.activations = ledger.activations;
         self.seen.preparations = ledger.preparations;
         Ok(self.seen.clone())

@@ -9,7 +9,7 @@ use super::operate::survey::{Group, Survey, survey};
 use super::operate::{self, Target};
 use super::status::Status;
 use crate::clock::unix_us;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::settings::{Place, Realm};
 
 #[derive(Debug, Args)]
@@ -43,6 +43,13 @@ pub(super) struct Arguments {
 /// One look at everything.
 pub(super) fn main(arguments: Arguments) -> Result<i32, Failure> {
     let realm = Realm::new(arguments.place.as_deref(), arguments.all_namespaces)?;
+    if let (Some(_), Realm::Folder(folder)) = (&arguments.place, &realm)
+        && matches!(folder.try_exists(), Ok(false))
+    {
+        // The state folder is made by the first member; one that somebody names is a slip of the pen.
+        let failure = Failure::new(Code::Unavailable, format!("there is no folder {}", folder.display()));
+        return Err(failure.hint("its groups' locks are files in it; without WHERE it is the state folder"));
+    }
     let (allow_plaintext, access) = (arguments.access.allow_plaintext, arguments.access.into());
     if let Realm::Consul { server, .. } = &realm {
         // Any prefix will do to know how the token would travel.

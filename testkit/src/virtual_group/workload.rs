@@ -39,6 +39,8 @@ pub struct Ledger {
     pub preparations: u64,
     /// How often one was made ready while the last one was still there.
     pub hasty: u64,
+    /// How often a member showed something and took it back at once.
+    pub flickers: u64,
     /// How many ran at the same instant, at most.
     pub most: usize,
     largest: BTreeMap<u32, Token>,
