@@ -128,47 +128,58 @@ define black_holes
 	done
 endef
 
+# By itself: built together, it would get what only the other needs of a crate that they share.
+soloist = cargo build --locked --release -p soloist
+
 .PHONY: bench
 bench: ## Handovers beside flock and the raw limit, memory, size, wake-ups; fails when a target is missed
-	cargo build --locked --release -p soloist -p bench
+	cargo build --locked --release -p bench
+	$(soloist)
 	target/release/bench --rounds $${ROUNDS:-100} --json out/bench.json
 
 .PHONY: bench-lease
 bench-lease: testbed ## The same on a Lease of a real API server: handovers, memory, requests; needs root
-	cargo build --locked --release -p soloist -p bench
+	cargo build --locked --release -p bench
+	$(soloist)
 	TESTBED_AUDIT=audited testbed/run control-plane -- \
 		target/release/bench --rounds $${ROUNDS:-100} --json out/bench-lease.json lease
 
 .PHONY: duel
 duel: testbed ## Beside what people use instead on one API server, half an hour; PEERS="--peer NAME=PATH" adds a program
-	cargo build --locked --release -p soloist -p bench
+	cargo build --locked --release -p bench
+	$(soloist)
 	TESTBED_AUDIT=audited testbed/run control-plane -- \
 		target/release/bench --rounds $${ROUNDS:-20} --json out/duel.json duel $${PEERS:-}
 
 .PHONY: bench-consul
 bench-consul: testbed ## Beside the real consul lock and the raw limit on one Consul, twenty minutes; fails when a target is missed
-	cargo build --locked --release -p soloist -p bench
+	cargo build --locked --release -p bench
+	$(soloist)
 	testbed/run consul -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-consul.json consul
 
 .PHONY: bench-notices
 bench-notices: ## From the decision that a member is active to the notice at a warm workload; fails when a target is missed
-	cargo build --locked --release -p soloist -p bench -p testkit --bins
+	cargo build --locked --release -p bench -p testkit --bins
+	$(soloist)
 	target/release/bench --rounds $${ROUNDS:-100} --json out/bench-notices.json notices
 
 .PHONY: bench-sidecar
 bench-sidecar: testbed ## Elections beside an application: who is named, killed containers, beside client-go; needs root
-	cargo build --locked --release -p soloist -p bench
+	cargo build --locked --release -p bench
+	$(soloist)
 	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-sidecar.json sidecar
 
 .PHONY: bench-controller
 bench-controller: testbed ## Failovers by label, own handovers, 10,000 groups of two pods; PEERS="--peer icr=PATH" adds a program
-	cargo build --locked --release -p soloist -p bench
+	cargo build --locked --release -p bench
+	$(soloist)
 	testbed/run control-plane -- \
 		target/release/bench --rounds $${ROUNDS:-100} --json out/bench-controller.json controller --groups $${GROUPS:-10000} $${PEERS:-}
 
 .PHONY: growth
 growth: testbed ## 1 to 200 groups on one API server: requests a second and handovers; needs root
-	cargo build --locked --release -p soloist -p bench
+	cargo build --locked --release -p bench
+	$(soloist)
 	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/growth.json growth
 
 .PHONY: fuzz

@@ -35,7 +35,7 @@ const WATCH_SECONDS: u64 = 10;
 /// Which objects are watched, and how they are read.
 pub trait Scope: Clone + Send + Sync + 'static {
     /// What is kept of an object.
-    type Item: Send + 'static;
+    type Item: Send + Sync + 'static;
 
     /// What they are called in the log.
     fn name(&self) -> String;
@@ -105,12 +105,73 @@ enum End {
 }
 
 /// Tells all news of what is in `scope`, until nobody listens.
-pub async fn run<S: Scope, N: From<News<S::Item>>>(access: Access, scope: S, news: mpsc::Sender<N>) {
+pub async fn run<S: Scope, N: From<News<S::Item>> + 'static>(access: Access, scope: S, news: mpsc::Sender<N>) {
+    follow(access, Box::new(Reader { scope, gathered: Vec::new() }), news).await;
+}
+
+/// A scope whose items nobody else needs to know: what lists and watches is there once for all of them.
+trait Read<N>: Send + Sync {
+    fn name(&self) -> String;
+    fn place(&self) -> Place;
+    fn missing(&self) -> &'static str;
+    /// A list begins.
+    fn begin(&mut self);
+    /// One object of the list.
+    fn gather(&mut self, object: Value);
+    /// The list is whole.
+    fn all(&mut self) -> N;
+    fn now(&self, object: Value) -> Result<N, String>;
+    fn gone(&self, object: Value) -> Result<N, String>;
+}
+
+struct Reader<S: Scope> {
+    scope: S,
+    gathered: Vec<S::Item>,
+}
+
+impl<S: Scope, N: From<News<S::Item>>> Read<N> for Reader<S> {
+    fn name(&self) -> String {
+        self.scope.name()
+    }
+
+    fn place(&self) -> Place {
+        self.scope.place()
+    }
+
+    fn missing(&self) -> &'static str {
+        self.scope.missing()
+    }
+
+    fn begin(&mut self) {
+        self.gathered.clear();
+    }
+
+    fn gather(&mut self, object: Value) {
+        match self.scope.read(object) {
+            Ok(item) => self.gathered.push(item),
+            Err(why) => tracing::warn!("{why}"),
+        }
+    }
+
+    fn all(&mut self) -> N {
+        News::All(self.scope.place().namespace, std::mem::take(&mut self.gathered)).into()
+    }
+
+    fn now(&self, object: Value) -> Result<N, String> {
+        Ok(News::Now(Box::new(self.scope.read(object)?)).into())
+    }
+
+    fn gone(&self, object: Value) -> Result<N, String> {
+        Ok(News::Gone(Box::new(self.scope.read(object)?)).into())
+    }
+}
+
+async fn follow<N>(access: Access, scope: Box<dyn Read<N>>, news: mpsc::Sender<N>) {
     let mut watch = Watch { sessions: Sessions::new(access), scope, news, from: None, is_told: false };
     let mut backoff = BACKOFF_MIN;
     loop {
         let began = Instant::now();
-        let end = watch.follow().await;
+        let end = watch.turn().await;
         if began.elapsed() >= GOOD {
             backoff = BACKOFF_MIN;
         }
@@ -135,9 +196,9 @@ pub async fn run<S: Scope, N: From<News<S::Item>>>(access: Access, scope: S, new
     }
 }
 
-struct Watch<S, N> {
+struct Watch<N> {
     sessions: Sessions,
-    scope: S,
+    scope: Box<dyn Read<N>>,
     news: mpsc::Sender<N>,
     /// The version from which on everything is news.
     from: Option<String>,
@@ -160,7 +221,7 @@ struct PageMetadata {
     rest: String,
 }
 
-impl<S: Scope, N: From<News<S::Item>>> Watch<S, N> {
+impl<N> Watch<N> {
     /// Once an outage.
     fn report(&mut self, why: &str) {
         if !std::mem::replace(&mut self.is_told, true) {
@@ -175,7 +236,8 @@ impl<S: Scope, N: From<News<S::Item>>> Watch<S, N> {
         }
     }
 
-    async fn follow(&mut self) -> End {
+    /// Lists, where that is needed, and watches until something ends it.
+    async fn turn(&mut self) -> End {
         if self.from.is_none()
             && let Err(end) = self.list().await
         {
@@ -207,7 +269,7 @@ impl<S: Scope, N: From<News<S::Item>>> Watch<S, N> {
 
     /// All pods as they are now: what was stored before the first page was asked for is in it.
     async fn list(&mut self) -> Result<(), End> {
-        let mut all = Vec::new();
+        self.scope.begin();
         let mut rest = String::new();
         loop {
             let path = format!("{}&limit={PAGE}{rest}", self.scope.place().path());
@@ -219,21 +281,19 @@ impl<S: Scope, N: From<News<S::Item>>> Watch<S, N> {
             let page: Page = serde_json::from_slice(&body)
                 .map_err(|error| End::Broken(format!("a list cannot be read: {error}")))?;
             for item in page.items {
-                match self.scope.read(item) {
-                    Ok(shown) => all.push(shown),
-                    Err(why) => tracing::warn!("{why}"),
-                }
+                self.scope.gather(item);
             }
             if page.metadata.rest.is_empty() {
                 self.from = Some(page.metadata.resource_version);
-                return self.tell(News::All(self.scope.place().namespace, all)).await;
+                let all = self.scope.all();
+                return self.tell(all).await;
             }
             rest = format!("&continue={}", page.metadata.rest);
         }
     }
 
-    async fn tell(&self, news: News<S::Item>) -> Result<(), End> {
-        self.news.send(news.into()).await.map_err(|_| End::Unheard)
+    async fn tell(&self, news: N) -> Result<(), End> {
+        self.news.send(news).await.map_err(|_| End::Unheard)
     }
 
     async fn listen(&mut self, body: Body, limit: Duration) -> End {
@@ -261,7 +321,7 @@ impl<S: Scope, N: From<News<S::Item>>> Watch<S, N> {
     }
 
     /// One event, and what it tells.
-    fn take(&mut self, line: &[u8]) -> Result<Option<News<S::Item>>, End> {
+    fn take(&mut self, line: &[u8]) -> Result<Option<N>, End> {
         let unreadable = |why: String| End::Gap(format!("an event cannot be read: {why}"));
         let mut event: Value = serde_json::from_slice(line).map_err(|error| unreadable(error.to_string()))?;
         let object = event["object"].take();
@@ -273,8 +333,8 @@ impl<S: Scope, N: From<News<S::Item>>> Watch<S, N> {
         let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
         let news = match kind {
             "BOOKMARK" => None,
-            "ADDED" | "MODIFIED" => Some(News::Now(Box::new(self.scope.read(object).map_err(unreadable)?))),
-            "DELETED" => Some(News::Gone(Box::new(self.scope.read(object).map_err(unreadable)?))),
+            "ADDED" | "MODIFIED" => Some(self.scope.now(object).map_err(unreadable)?),
+            "DELETED" => Some(self.scope.gone(object).map_err(unreadable)?),
             other => return Err(unreadable(format!("it has the unknown type {other:?}"))),
         };
         self.from = Some(version);
