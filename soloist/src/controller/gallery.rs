@@ -60,8 +60,8 @@ pub struct View {
     pub reason: String,
     /// What is waited for.
     pub waits: Option<String>,
-    /// Why it does not have all the pods that it selects.
-    pub overlap: Option<String>,
+    /// What somebody has to put right: pods that another group has, an owner that selects by the label, a Service for all.
+    pub concern: Option<String>,
     /// The last failover of this term.
     pub last_failover: Option<LastFailover>,
 }
@@ -111,7 +111,7 @@ impl From<&Failover> for LastFailover {
 impl View {
     /// Whether somebody should look at it: not all places are taken, or not all its pods are its own.
     fn is_in_trouble(&self) -> bool {
-        matches!(self.standing, Standing::Nobody | Standing::Short) || self.overlap.is_some()
+        matches!(self.standing, Standing::Nobody | Standing::Short) || self.concern.is_some()
     }
 }
 
@@ -351,7 +351,7 @@ pub(crate) mod tests {
             transitions: 1,
             reason: "a place is free".to_owned(),
             waits: None,
-            overlap: None,
+            concern: None,
             last_failover: None,
         }
     }
@@ -372,7 +372,7 @@ pub(crate) mod tests {
         for (name, standing) in [("b", Standing::Fine), ("a-1", Standing::Nobody), ("a-2", Standing::Lone)] {
             gallery.show(&key(name), view(name, standing));
         }
-        gallery.show(&key("c"), View { paused: true, overlap: Some("odd".to_owned()), ..view("c", Standing::Fine) });
+        gallery.show(&key("c"), View { paused: true, concern: Some("odd".to_owned()), ..view("c", Standing::Fine) });
         let of_them = |filter: &str, only| names(&gallery, &of(filter, only)).0;
         assert_eq!(of_them("", Only::All), ["a-1", "a-2", "b", "c"]);
         assert_eq!(of_them("a-", Only::All), ["a-1", "a-2"]);

@@ -36,7 +36,7 @@ impl GroupState {
             transitions: facts.transitions,
             reason: self.record().why.clone(),
             waits: self.waits.clone(),
-            overlap: self.report.overlap.clone(),
+            concern: facts.unaccepted.map(|(_, why)| why).or(facts.misrouted).map(str::to_owned),
             last_failover: self.report.last.as_ref().map(Into::into),
         })
     }

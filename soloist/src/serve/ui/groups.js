@@ -17,7 +17,7 @@ const names = (group) => group.active.map((one) => one.pod).join(", ");
 // === one group ===
 
 function standing(group) {
-  if (group.overlap) return ["bad", "overlaps"];
+  if (group.concern) return ["bad", "needs a look"];
   if (group.paused) return ["warn", "paused"];
   return STANDING[group.standing];
 }
@@ -109,7 +109,7 @@ function facts(group) {
   const rows = [
     ["why", group.reason || "-"],
     ["waits for", group.waits],
-    ["overlaps", group.overlap],
+    ["concern", group.concern],
     ["changes", String(group.transitions)],
     ["wanted", group.wanted + " active"],
     ["declared", group.declared ? "by an ActiveStandby object" : "by --selector"],
@@ -137,7 +137,7 @@ function entryOf(name) {
 
 function showInside(entry) {
   const group = entry.group;
-  fill(entry, "facts", () => facts(group), [group.reason, group.waits, group.overlap, group.transitions, group.wanted, group.declared, group.last_failover]);
+  fill(entry, "facts", () => facts(group), [group.reason, group.waits, group.concern, group.transitions, group.wanted, group.declared, group.last_failover]);
   const more = group.pods - group.members.length;
   fill(entry, "pods", () => [podsOf(group), more > 0 ? make("p", { class: "quiet" }, "and " + more + " more") : ""], [group.members, more]);
   fill(entry, "commands", () => commandsOf(group).map(commandLine), commandsOf(group));
@@ -149,7 +149,7 @@ function showGroup(group) {
   const before = entry.group;
   entry.group = group;
   shown.set(name, entry);
-  fill(entry, "head", () => summary(group), [group.active, group.ready, group.pods, group.last_failover, group.standing, group.paused, group.overlap]);
+  fill(entry, "head", () => summary(group), [group.active, group.ready, group.pods, group.last_failover, group.standing, group.paused, group.concern]);
   if (entry.details.open) showInside(entry);
   if (before && (names(before) !== names(group) || before.standing !== group.standing)) {
     const text = name + ": " + (group.active.length ? names(group) + " active, " + group.reason : group.waits || "nobody is active");
