@@ -167,4 +167,10 @@ mod tests {
         );
         assert!(groups[2].looks[2].seen.record.is_none(), "nobody was in the third slot yet");
     }
+
+    #[test]
+    fn a_record_cannot_claim_more_slots_than_there_may_be() {
+        let groups = grouped(vec![(file("app.lock"), with_slots(held("a", 1), u32::MAX))], &Access::default());
+        assert_eq!(groups[0].looks.len(), 64);
+    }
 }
