@@ -190,9 +190,7 @@ impl<E: Entropy> Slots<E> {
     fn untold(&self) -> Option<(usize, bool)> {
         let wanted = |slot: usize| (slot, self.healthy && self.is_open(slot));
         let is_news = |(slot, may): &(usize, bool)| self.told[*slot].may_be_active != *may;
-        let mut news: Vec<(usize, bool)> = (0..self.machines.len()).map(wanted).filter(is_news).collect();
-        news.sort_by_key(|(slot, may)| (*may, *slot));
-        news.first().copied()
+        (0..self.machines.len()).map(wanted).filter(is_news).min_by_key(|(slot, may)| (*may, *slot))
     }
 
     /// Whoever holds another slot is no successor in this one.

@@ -558,7 +558,7 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
 /// leaves out its own.
 fn candidates(members: &[Announcement]) -> Vec<String> {
     let mut fit: Vec<&Announcement> = members.iter().filter(|member| member.healthy).collect();
-    fit.sort_by_key(|member| (member.leaving, member.since_unix_ms, &member.name));
+    fit.sort_unstable_by_key(|member| (member.leaving, member.since_unix_ms, &member.name));
     fit.into_iter().map(|member| member.name.clone()).collect()
 }
 

@@ -40,6 +40,15 @@ pub enum Known {
     Lost(Box<Stored>),
 }
 
+/// What is known of the owners of pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Why the label must not be changed, if one of them knows its pods by it.
+    pub refusal: Option<String>,
+    /// The rule without which one of them could not be looked at.
+    pub hidden: Option<String>,
+}
+
 /// Something to tell people.
 #[derive(Clone, Debug)]
 pub struct Note {
@@ -158,19 +167,24 @@ impl Hand {
         }
     }
 
-    /// Why the label of this group must not be changed, if any of these owners knows its pods by it.
+    /// Whether the label of this group may be changed, as far as these owners are concerned.
     ///
     /// # Errors
-    /// An owner cannot be read.
-    pub async fn look_at(&self, owners: &[Owner], group: &Group) -> Result<Option<String>, Trouble> {
-        let key = &group.label.key;
+    /// An owner cannot be read, though that is allowed.
+    pub async fn look_at(&self, owners: &[Owner], group: &Group) -> Result<Looked, Trouble> {
+        let (key, mut looked) = (&group.label.key, Looked::default());
         for owner in owners {
-            let found = within(LIMIT, owner.selecting_by(key, &self.api, &group.namespace)).await?;
-            if let Some(called) = found {
-                return Ok(Some(format!("{}: choose another label for the group", would_lose(&called, key))));
+            match within(LIMIT, owner.selecting_by(key, &self.api, &group.namespace)).await {
+                Ok(None) => {}
+                Ok(Some(called)) => {
+                    let why = would_lose(&called, key);
+                    looked.refusal = Some(format!("{why}: choose another label for the group"));
+                }
+                Err(Trouble::Forbidden(why)) => looked.hidden = Some(why),
+                Err(trouble) => return Err(trouble),
             }
         }
-        Ok(None)
+        Ok(looked)
     }
 
     /// Writes an Event on each of its objects; where that is not allowed, nobody is told.

@@ -63,7 +63,7 @@ pub struct GroupState {
     group: Arc<Group>,
     pods: BTreeMap<String, Kept>,
     known: Known,
-    /// Owners of its pods that were looked at, before it has a record.
+    /// Owners of its pods that were looked at.
     looked_at: BTreeSet<Owner>,
     seen_stopped: BTreeSet<String>,
     told: BTreeSet<(String, u64)>,
@@ -93,7 +93,7 @@ pub enum Next {
     Wait(Option<Instant>),
     /// Its record is read first.
     Read(Arc<Group>),
-    /// These owners are looked at before anybody is labelled for the first time.
+    /// These owners are looked at before any of their pods is labelled.
     Look(Arc<Group>, Vec<Owner>),
     /// These are written.
     Write(Box<Ground>, Vec<Write>),
@@ -260,6 +260,7 @@ impl GroupState {
         if !owners.is_empty() {
             return Next::Look(Arc::clone(&self.group), owners);
         }
+        self.report.refusal = None;
         let Plan { writes, again_at, waits } = self.plan(around);
         self.say(waits);
         let (tells, writes): (Vec<Write>, Vec<Write>) =

@@ -66,6 +66,10 @@ pub struct Census {
     listed: BTreeSet<Option<String>>,
     /// Groups of which there is something new.
     due: BTreeSet<Key>,
+    /// Namespaces whose pods may belong to others now.
+    unsorted: BTreeSet<String>,
+    /// Namespaces whose Services are others now; nothing for all of them.
+    unjudged: BTreeSet<Option<String>>,
 }
 
 impl Census {
@@ -77,7 +81,8 @@ impl Census {
         };
         let (groups, whose, strays) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (nodes, services, listed, due) = (Nodes::new(), Services::default(), BTreeSet::new(), BTreeSet::new());
-        Self { roster, groups, whose, strays, nodes, services, listed, due }
+        let (unsorted, unjudged) = (BTreeSet::new(), BTreeSet::new());
+        Self { roster, groups, whose, strays, nodes, services, listed, due, unsorted, unjudged }
     }
 
     /// A group that is there.
@@ -87,6 +92,7 @@ impl Census {
 
     /// Groups to plan for, since this was asked last.
     pub fn take_due(&mut self) -> BTreeSet<Key> {
+        self.settle();
         std::mem::take(&mut self.due)
     }
 
@@ -100,6 +106,12 @@ impl Census {
         if self.groups.get(key).is_some_and(|group| group.is_retired && !group.is_busy) {
             self.groups.remove(key);
         }
+    }
+
+    /// Draws from the news what takes a look at a whole namespace: once for a burst of them.
+    fn settle(&mut self) {
+        std::mem::take(&mut self.unsorted).iter().for_each(|namespace| self.give_out(namespace));
+        std::mem::take(&mut self.unjudged).iter().for_each(|of| self.judge(of.as_deref()));
     }
 
     /// Takes the news in.
@@ -121,17 +133,18 @@ impl Census {
             Heard::Nodes(News::Gone(node)) => self.forget_node(&node.name),
             Heard::Services(News::All(of, all)) => {
                 self.services.set_all(of.as_deref(), all);
-                self.judge(of.as_deref());
+                self.unjudged.insert(of);
             }
             Heard::Services(News::Now(service)) => {
                 let of = service.namespace.clone();
                 if self.services.set(*service) {
-                    self.judge(Some(&of));
+                    self.unjudged.insert(Some(of));
                 }
             }
             Heard::Services(News::Gone(service)) => {
-                self.services.remove(&service);
-                self.judge(Some(&service.namespace));
+                if self.services.remove(&service) {
+                    self.unjudged.insert(Some(service.namespace));
+                }
             }
         }
     }
@@ -193,11 +206,8 @@ impl Census {
             }
         }
         let state = self.groups.entry(key.clone()).or_insert_with(|| GroupState::new(group));
-        let is_first = state.shown().next().is_none();
         if state.see(shown, arrival) {
-            if is_first {
-                state.judge(&self.services);
-            }
+            state.judge(&self.services);
             self.mark(key);
         }
     }
@@ -207,6 +217,7 @@ impl Census {
         let Some(key) = self.whose.remove(uid) else { return };
         if let Some(group) = self.groups.get_mut(&key) {
             group.part(uid);
+            group.judge(&self.services);
         }
         self.mark(key);
     }
@@ -216,6 +227,7 @@ impl Census {
         let Some(key) = self.whose.remove(&last.pod.uid) else { return };
         if let Some(group) = self.groups.get_mut(&key) {
             group.lose(&last.pod, &self.nodes);
+            group.judge(&self.services);
         }
         self.mark(key);
     }
@@ -225,21 +237,13 @@ impl Census {
         let Roster::Declared(index) = &self.roster else { return };
         let gone: Vec<Key> = index.keys(of).into_iter().filter(|key| !there.contains(key)).collect();
         gone.iter().for_each(|key| self.retire(key));
-        let mut namespaces = BTreeSet::new();
-        for declared in all {
-            let namespace = declared.key.namespace.clone();
-            if self.take_in(declared) {
-                namespaces.insert(namespace);
-            }
-        }
-        // Once for all of them: there may be thousands.
-        namespaces.iter().for_each(|namespace| self.give_out(namespace));
+        all.into_iter().for_each(|declared| self.want(declared));
     }
 
     fn want(&mut self, declared: Declared) {
         let namespace = declared.key.namespace.clone();
         if self.take_in(declared) {
-            self.give_out(&namespace);
+            self.unsorted.insert(namespace);
         }
     }
 
@@ -274,13 +278,15 @@ impl Census {
         }
         self.release(key);
         self.due.insert(key.clone());
-        self.give_out(&key.namespace);
+        self.unsorted.insert(key.namespace.clone());
     }
 
     /// All pods of a namespace are given to whom they belong to now.
     fn give_out(&mut self, namespace: &str) {
+        let first = Key { namespace: namespace.to_owned(), name: String::new() };
         let of_namespace = |key: &&Key| key.namespace == namespace;
-        let keys: Vec<Key> = self.groups.keys().filter(of_namespace).cloned().collect();
+        let from_there = self.groups.range(first..).map(|(key, _)| key);
+        let keys: Vec<Key> = from_there.take_while(of_namespace).cloned().collect();
         let strays = self.strays.values().filter(|shown| shown.pod.namespace == namespace);
         let mut pods: Vec<Shown> = strays.cloned().collect();
         for key in keys {
@@ -364,6 +370,7 @@ mod tests {
     }
 
     fn pods(census: &mut Census, group: &str) -> Vec<String> {
+        census.settle();
         let Some((group, _)) = census.group(&key(group)) else { return vec!["no group".to_owned()] };
         group.shown().map(|shown| shown.pod.name.clone()).collect()
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
-use super::apply::{Hand, Known, Note, Outcome, SESSIONS_MAX};
+use super::apply::{Hand, Known, Looked, Note, Outcome, SESSIONS_MAX};
 use super::cache::{Next, Surroundings};
 use super::census::{Census, Heard};
 use super::declared::{AllDeclared, Origin};
@@ -39,7 +39,7 @@ const REPORTS_MAX: usize = 8;
 /// What one round brought.
 enum Done {
     Read(Result<Known, String>),
-    Looked(Vec<Owner>, Result<Option<String>, Trouble>),
+    Looked(Vec<Owner>, Result<Looked, Trouble>),
     Written(Vec<(Write, Outcome)>),
 }
 
@@ -124,6 +124,8 @@ struct Lead {
     /// What is being written of declared groups: whoever leads next writes it anew.
     reports: JoinSet<(Key, Result<Option<Value>, Trouble>)>,
     may_report: bool,
+    /// Groups that had something to report when there was no room for it.
+    unreported: BTreeSet<Key>,
     gallery: Option<Arc<Gallery>>,
 }
 
@@ -142,6 +144,7 @@ impl Lead {
             may_look: true,
             reports: JoinSet::new(),
             may_report: true,
+            unreported: BTreeSet::new(),
             gallery: settings.gallery.clone(),
         }
     }
@@ -173,6 +176,9 @@ impl Lead {
 
     /// As many as may be under way at once.
     fn begin_rounds(&mut self) {
+        if self.reports.len() < REPORTS_MAX {
+            self.due.append(&mut self.unreported);
+        }
         while self.rounds.len() < ROUNDS_MAX
             && let Some(key) = self.due.pop_first()
         {
@@ -192,6 +198,9 @@ impl Lead {
         let next = group.next(&Surroundings { term, has_room, may_report, nodes, now: clock::now() });
         group.is_busy |= matches!(next, Next::Read(_) | Next::Look(..) | Next::Write(..));
         let (hand, key) = (self.hand.clone(), key.clone());
+        if self.may_report && !may_report && matches!(next, Next::Wait(_)) {
+            self.unreported.insert(key.clone());
+        }
         match next {
             Next::Wait(None) => {}
             Next::Wait(Some(at)) => {
@@ -228,12 +237,11 @@ impl Lead {
         match done {
             Done::Read(Ok(known)) => group.learn(known),
             Done::Read(Err(why)) => group.fail_to_read(&why, now),
-            Done::Looked(owners, Ok(refusal)) => group.learn_of(owners, refusal, now),
-            Done::Looked(owners, Err(Trouble::Forbidden(why))) => {
-                if std::mem::replace(&mut self.may_look, false) {
-                    tracing::warn!("whether owners of pods select by the role label is not looked at: {why}");
+            Done::Looked(owners, Ok(Looked { refusal, hidden })) => {
+                if let Some(why) = hidden.filter(|_| std::mem::replace(&mut self.may_look, false)) {
+                    tracing::warn!("an owner that selects by the role label would not be seen: {why}");
                 }
-                group.learn_of(owners, None, now);
+                group.learn_of(owners, refusal, now);
             }
             Done::Looked(_, Err(trouble)) => group.fail_to_read(&trouble.to_string(), now),
             Done::Written(outcomes) => {

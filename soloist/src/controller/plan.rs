@@ -287,7 +287,7 @@ impl<'a> Course<'a> {
         let kept = self.leaving.iter().filter(|leaving| leaving.as_ref().is_none_or(|one| !one.is_proven)).count();
         let free = self.group().active.saturating_sub(kept);
         let mut candidates: Vec<Seen<'a>> = self.sight.pods.iter().copied().filter(|seen| self.stands(seen)).collect();
-        candidates.sort_by(|one, other| self.rank(one).cmp(&self.rank(other)));
+        candidates.sort_unstable_by(|one, other| self.rank(one).cmp(&self.rank(other)));
         let are_ready = candidates.iter().take_while(|seen| seen.pod.is_ready).count();
         // Where nobody is active, and nobody is ready, somebody is still better than nobody.
         let worth = if kept == 0 { are_ready.max(1) } else { are_ready };

@@ -87,7 +87,9 @@ impl Services {
     pub fn set_all(&mut self, of: Option<&str>, all: Vec<Service>) {
         let is_of = |(namespace, _): &&(String, String)| of.is_none_or(|of| of == namespace);
         let before: Vec<(String, String)> = self.selectors.keys().filter(is_of).cloned().collect();
-        before.into_iter().for_each(|key| self.forget(key));
+        for key in before {
+            self.forget(key);
+        }
         for service in all {
             self.set(service);
         }
@@ -109,14 +111,14 @@ impl Services {
         true
     }
 
-    /// One is gone.
-    pub fn remove(&mut self, service: &Service) {
-        self.forget((service.namespace.clone(), service.name.clone()));
+    /// One is gone. Whether it selected anything.
+    pub fn remove(&mut self, service: &Service) -> bool {
+        self.forget((service.namespace.clone(), service.name.clone()))
     }
 
-    fn forget(&mut self, key: (String, String)) {
-        let Some(selector) = self.selectors.remove(&key) else { return };
-        let Some((label, value)) = selector.first_key_value() else { return };
+    fn forget(&mut self, key: (String, String)) -> bool {
+        let Some(selector) = self.selectors.remove(&key) else { return false };
+        let Some((label, value)) = selector.first_key_value() else { return false };
         let place = (key.0, label.clone(), value.clone());
         if let Some(names) = self.by_label.get_mut(&place) {
             names.remove(&key.1);
@@ -124,6 +126,7 @@ impl Services {
                 self.by_label.remove(&place);
             }
         }
+        true
     }
 
     /// What sends traffic to all pods of a group, one of which has these labels, where nothing sends it to the active ones

@@ -126,7 +126,7 @@ impl Report {
 /// Pairs that overlap, and neighbours in time whose tokens do not grow.
 fn count(lives: &[Life]) -> (u64, u64) {
     let mut lives: Vec<&Life> = lives.iter().collect();
-    lives.sort_by_key(|life| life.first);
+    lives.sort_unstable_by_key(|life| life.first);
     let mut overlaps = 0;
     for (index, later) in lives.iter().enumerate() {
         overlaps += lives[..index].iter().filter(|earlier| earlier.last >= later.first).count() as u64;
@@ -136,7 +136,7 @@ fn count(lives: &[Life]) -> (u64, u64) {
 }
 
 fn middle_and_max(mut values: Vec<f64>) -> (f64, f64) {
-    values.sort_by(f64::total_cmp);
+    values.sort_unstable_by(f64::total_cmp);
     let middle = values.get(values.len() / 2).copied().unwrap_or_default();
     (middle, values.last().copied().unwrap_or_default())
 }

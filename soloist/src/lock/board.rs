@@ -200,7 +200,7 @@ fn is_within(at_unix_ms: u64, life: Duration) -> bool {
 
 /// In the order in which members are shown.
 pub(super) fn sort(members: &mut [Announcement]) {
-    members.sort_by(|a, b| (&a.name, &a.nonce).cmp(&(&b.name, &b.nonce)));
+    members.sort_unstable_by(|a, b| (&a.name, &a.nonce).cmp(&(&b.name, &b.nonce)));
 }
 
 /// What may have changed. Says too much rather than too little.

@@ -193,7 +193,7 @@ fn only_one_in(folder: &Path) -> Result<Place, Failure> {
         (Some(last), false) => {
             places.push(last);
             let mut names: Vec<String> = places.iter().map(FilePlace::name).collect();
-            names.sort();
+            names.sort_unstable();
             let what =
                 format!("neither --lock nor --group was given, and there are several locks in {}", folder.display());
             Err(Failure::new(Code::Usage, format!("{what}: {}", names.join(", "))).hint("--group NAME"))

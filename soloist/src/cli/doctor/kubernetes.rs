@@ -262,7 +262,7 @@ fn routed(services: &[Value], pods: &[Value]) -> Vec<Finding> {
             named.extend(kinds.iter().filter_map(|kind| part.strip_prefix(kind).map(str::to_owned)));
         }
     }
-    named.sort();
+    named.sort_unstable();
     named.dedup();
     let judged = |name: &String| match services.iter().find(|service| service["metadata"]["name"] == name.as_str()) {
         None => Finding::problem("route", format!("there is no Service {name}"), "create it, without a selector"),

@@ -116,7 +116,7 @@ fn grouped(looks: Vec<(Place, Look)>, access: &Access) -> Vec<Group> {
         order.push((place.to_string(), place));
         by_name.extend(order.last().map(|(name, _)| (name.clone(), look)));
     }
-    order.sort_by(|(a, _), (b, _)| a.cmp(b));
+    order.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     let mut of_slots: HashMap<String, Vec<Look>> = HashMap::new();
     for (name, place) in &order {
         let slots = by_name.get(name).map_or(1, Look::slots);

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use election::Instant;
 
-use super::super::apply::Known;
 use super::super::service::Services;
 use super::GroupState;
 use crate::route::owner::Owner;
@@ -17,13 +16,16 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
 impl GroupState {
     /// Owners that nobody has looked at: a label that one of them selects by must never be changed, or it makes pod after
-    /// pod. Once there is a record, that was done.
+    /// pod. One that still owns a pod which was labelled before does not select by the label.
     pub(super) fn unknown_owners(&self) -> Vec<Owner> {
-        if self.known != Known::Absent {
-            return Vec::new();
+        let (mut unknown, mut proven) = (BTreeSet::new(), BTreeSet::new());
+        for pod in self.pods.values().map(|kept| &kept.shown.pod) {
+            let Some(owner) = pod.owner.as_deref() else { continue };
+            let was_labelled = pod.term.is_some() && pod.label(&self.group.label.key).is_some();
+            if was_labelled { &mut proven } else { &mut unknown }.insert(owner);
         }
-        let owners: BTreeSet<&Owner> = self.pods.values().filter_map(|kept| kept.shown.pod.owner.as_deref()).collect();
-        owners.into_iter().filter(|owner| !self.looked_at.contains(*owner)).cloned().collect()
+        let is_unknown = |owner: &&Owner| !proven.contains(*owner) && !self.looked_at.contains(*owner);
+        unknown.into_iter().filter(is_unknown).cloned().collect()
     }
 
     /// What was found out about `owners`: why the label must not be changed.
@@ -35,6 +37,7 @@ impl GroupState {
                     tracing::warn!("{}: {why}", self.group);
                 }
                 self.waits = Some(why.clone());
+                self.since = None;
                 self.writes.hold(now + REFUSED_PAUSE);
             }
         }
@@ -79,6 +82,7 @@ mod tests {
     use super::super::tests::{shown, with_a};
     use super::super::{Arrival, Next, Surroundings};
     use super::*;
+    use crate::controller::apply::Known;
     use crate::controller::node::Nodes;
     use crate::controller::plan::tests::{group, pod};
     use crate::controller::record::Stored;
@@ -103,8 +107,15 @@ mod tests {
         let Next::Look(_, owners) = state.next(&around(&nodes, again)) else { panic!("nobody looks again") };
         state.learn_of(owners, None, again);
         assert!(matches!(state.next(&around(&nodes, again)), Next::Write(..)));
-        // With a record there was a look before.
+        // Whoever leads next sees by the pod itself that its owner bears with the label.
         state.looked_at.clear();
+        assert!(matches!(state.next(&around(&nodes, again)), Next::Look(..)));
+        let mut labelled = shown("a");
+        labelled.pod.version += 1;
+        labelled.pod.term = Some(3);
+        labelled.pod.labels.insert("role".to_owned(), "standby".to_owned());
+        labelled.pod.owner = Some(Box::default());
+        state.see(labelled, Arrival::Listed);
         let stored = Stored::read(json!({"metadata": {"uid": "u", "resourceVersion": "9"}})).unwrap();
         state.learn(Known::Is(Box::new(stored)));
         assert!(!matches!(state.next(&around(&nodes, again)), Next::Look(..)));

@@ -10,7 +10,9 @@ const MEMBERS_MAX: usize = 32;
 impl GroupState {
     /// What is known of it; nothing before its record was read.
     pub fn view(&self) -> Option<View> {
-        if self.known == Known::Nothing || self.is_retired {
+        // One that nobody has declared is there for as long as it has pods.
+        let is_over = self.is_retired || (self.pods.is_empty() && self.report.origin.is_none());
+        if self.known == Known::Nothing || is_over {
             return None;
         }
         let facts = self.facts(0);

@@ -65,7 +65,7 @@ pub fn locks_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
             locks.push(folder.join(OsStr::from_bytes(lock)));
         }
     }
-    locks.sort();
+    locks.sort_unstable();
     Ok(locks)
 }
 

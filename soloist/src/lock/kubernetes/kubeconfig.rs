@@ -40,10 +40,12 @@ pub fn read(path: Option<&Path>) -> Result<Kubeconfig, String> {
 }
 
 fn documents(text: &str, folder: &Path) -> Result<Vec<Kubeconfig>, String> {
-    let options = serde_saphyr::options! { with_snippet: false };
+    // `yes` and `on` are words here.
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())?;
     let typed = |mut document: Value| {
+        numbers_as_text(&mut document);
         for (list, object, way) in PATHS {
             for entry in document.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 if let Some(Value::String(name)) = entry.get_mut(object).and_then(|object| object.pointer_mut(way)) {
@@ -55,6 +57,16 @@ fn documents(text: &str, folder: &Path) -> Result<Vec<Kubeconfig>, String> {
         serde_json::from_value(document).map_err(|_| "expected what `kubectl config view` shows".to_owned())
     };
     documents.into_iter().filter(|document| !document.is_null()).map(typed).collect()
+}
+
+/// Nothing in such a file is a number, though a name, a port of a program or a token may look like one.
+fn numbers_as_text(value: &mut Value) {
+    match value {
+        Value::Number(number) => *value = Value::String(number.to_string()),
+        Value::Array(items) => items.iter_mut().for_each(numbers_as_text),
+        Value::Object(fields) => fields.values_mut().for_each(numbers_as_text),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 /// The same from everywhere. A program without a slash is looked for in PATH.
@@ -81,7 +93,7 @@ users:
 - name: u
   user: { client-certificate: /abs/cert.pem, client-key: key.pem, tokenFile: ../token, exec: { command: aws } }
 - name: v
-  user: { exec: { command: bin/login, apiVersion: client.authentication.k8s.io/v1 } }
+  user: { exec: { command: bin/login, args: [8000, yes], apiVersion: client.authentication.k8s.io/v1 } }
 contexts: null
 ---
 current-context: later
@@ -96,7 +108,9 @@ current-context: later
         assert_eq!(user(0).client_key.as_deref(), Some("/conf/kube/key.pem"));
         assert_eq!(user(0).token_file.as_deref(), Some("/conf/kube/../token"));
         assert_eq!(user(0).exec.unwrap().command.as_deref(), Some("aws"));
-        assert_eq!(user(1).exec.unwrap().command.as_deref(), Some("/conf/kube/bin/login"));
+        let exec = user(1).exec.unwrap();
+        assert_eq!(exec.command.as_deref(), Some("/conf/kube/bin/login"));
+        assert_eq!(exec.args.unwrap(), ["8000", "yes"]);
         assert_eq!(second.current_context.as_deref(), Some("later"));
     }
 

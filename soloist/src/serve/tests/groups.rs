@@ -96,12 +96,15 @@ fn a_burst_is_heard_at_the_pace_of_a_listener() {
     let (stand, gallery) = with(&[]);
     let mut client = listen(&stand, "with=groups&limit=200");
     heard(&mut client, "groups");
+    let began = std::time::Instant::now();
     for round in 0..100 {
         for name in ["a", "b"] {
             let reason = format!("round {round}");
             gallery.show(&key(name), View { reason, ..view(name, Standing::Fine) });
         }
     }
+    // One at the beginning, one at the end, and those between at the pace.
+    let most = 4 + began.elapsed().as_millis() / 50;
     let mut frames = 0;
     let mut seen = std::collections::BTreeMap::new();
     while seen.values().filter(|reason| *reason == "round 99").count() < 2 {
@@ -110,7 +113,7 @@ fn a_burst_is_heard_at_the_pace_of_a_listener() {
         }
         frames += 1;
     }
-    assert!(frames <= 8, "{frames} frames for two hundred changes");
+    assert!(frames <= most, "{frames} frames for two hundred changes");
 }
 
 #[test]

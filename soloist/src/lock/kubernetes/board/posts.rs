@@ -73,7 +73,7 @@ impl Posts {
     pub fn announce(&mut self, own: &Announcement) -> Result<(), TooLong> {
         let mut others = std::mem::take(&mut self.members);
         others.retain(|member| member.nonce != own.nonce);
-        others.sort_by_key(|member| std::cmp::Reverse(member.at_unix_ms));
+        others.sort_unstable_by_key(|member| std::cmp::Reverse(member.at_unix_ms));
         // The brackets; each announcement brings a comma, or so that there is one too many.
         let mut total = 2;
         let mut fits = |member: &Announcement| {
