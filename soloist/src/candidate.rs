@@ -132,7 +132,8 @@ impl Lead {
         !self.rest().is_zero()
     }
 
-    /// How long it leads for certain, without another renewal.
+    /// How long it leads without another renewal. A resumed pause takes back what the pause has added; less than the lease
+    /// is never taken back.
     pub fn rest(&self) -> Duration {
         let rest = self.mandate.rest();
         if self.is_over.load(Ordering::Acquire) {
@@ -205,16 +206,19 @@ impl Stream for Roles {
 
 /// Says which part is played, until nobody listens.
 async fn tell(mut terms: Terms, roles: mpsc::Sender<Role>) -> anyhow::Result<()> {
-    let mut told = roles.send(Role::Standby).await;
-    while told.is_ok()
-        && let Some(mandate) = terms.next().await
-    {
+    let mut is_heard = roles.send(Role::Standby).await.is_ok();
+    while is_heard && let Some(mandate) = terms.next().await {
         let (dropped, is_dropped) = oneshot::channel();
-        told = roles.send(Role::Leader(Lead { mandate, is_over: AtomicBool::new(false), _dropped: dropped })).await;
-        let _ = is_dropped.await;
-        if told.is_ok() {
-            told = roles.send(Role::Standby).await;
+        let mut term = mandate.clone();
+        let lead = Lead { mandate, is_over: AtomicBool::new(false), _dropped: dropped };
+        // Where nobody listens any more the lead is dropped with the error.
+        if roles.send(Role::Leader(lead)).await.is_err() {
+            break;
         }
+        let _ = is_dropped.await;
+        // What was given up is not handed out once more before the elector has heard of it.
+        term.followed().await;
+        is_heard = roles.send(Role::Standby).await.is_ok();
     }
     // The elector has ended, or ends.
     std::future::pending().await
@@ -231,9 +235,13 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    fn stand(folder: &TempDir, name: &str) -> Roles {
+    /// Where nothing is to run out, so that no other test makes it.
+    const LONG: Duration = Duration::from_secs(15);
+    const SHORT: Duration = Duration::from_secs(2);
+
+    fn stand(folder: &TempDir, name: &str, lease: Duration) -> Roles {
         let lock = folder.path().join("x.lock").display().to_string();
-        Candidate::over(lock).name(name).lease(Duration::from_secs(2)).stand().unwrap()
+        Candidate::over(lock).name(name).lease(lease).stand().unwrap()
     }
 
     /// Waits until it leads.
@@ -252,9 +260,9 @@ mod tests {
     #[tokio::test]
     async fn dropping_the_guard_object_gives_the_lead_to_another_one() {
         let folder = tempfile::tempdir().unwrap();
-        let mut first = stand(&folder, "first");
+        let mut first = stand(&folder, "first", LONG);
         let old = lead(&mut first).await;
-        let mut second = stand(&folder, "second");
+        let mut second = stand(&folder, "second", LONG);
         assert!(matches!(second.next().await, Some(Ok(Role::Standby))));
         assert!(is_told_nothing(&mut second).await && old.lasts());
         let token = old.token();
@@ -267,9 +275,9 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_is_told_at_once_and_the_others_wait_for_the_guard_object() {
         let folder = tempfile::tempdir().unwrap();
-        let mut first = stand(&folder, "first");
+        let mut first = stand(&folder, "first", LONG);
         let mut old = lead(&mut first).await;
-        let mut second = stand(&folder, "second");
+        let mut second = stand(&folder, "second", LONG);
         assert!(matches!(second.next().await, Some(Ok(Role::Standby))));
         let leaving = tokio::spawn(first.leave());
         timeout(PATIENCE, old.over()).await.unwrap();
@@ -283,7 +291,7 @@ mod tests {
     #[tokio::test]
     async fn a_lock_that_is_taken_away_ends_the_lead_before_its_lease_is_over() {
         let folder = tempfile::tempdir().unwrap();
-        let mut roles = stand(&folder, "first");
+        let mut roles = stand(&folder, "first", SHORT);
         let mut lead = lead(&mut roles).await;
         std::fs::remove_file(folder.path().join("x.lock")).unwrap();
         timeout(Duration::from_secs(2), lead.over()).await.unwrap();
@@ -293,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn a_lead_that_is_not_renewed_runs_out_by_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let mut roles = stand(&folder, "first");
+        let mut roles = stand(&folder, "first", SHORT);
         let lead = lead(&mut roles).await;
         // Nothing can be written any more, and nothing of that is heard here: the clock says it.
         make_unwritable(folder.path());

@@ -53,11 +53,18 @@ impl Chart {
         self.output(command)
     }
 
-    /// Takes it away, with all that belongs to it.
+    /// Takes it away, as users do: its Lease stays.
     pub fn uninstall(&self) -> Result<()> {
         let mut command = Command::new(&self.helm);
         command.args(["uninstall", &self.release, "--namespace", &self.namespace, "--wait"]);
         self.output(command).map(drop)
+    }
+
+    /// Takes it away, with all that belongs to it.
+    pub fn remove(&self, kubectl: &Kubectl) -> Result<()> {
+        self.uninstall()?;
+        let selector = format!("app.kubernetes.io/instance={}", self.release);
+        kubectl.run(&["--namespace", &self.namespace, "delete", "lease", "--selector", &selector]).map(drop)
     }
 
     /// What would be installed, object by object.

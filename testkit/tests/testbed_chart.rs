@@ -269,6 +269,10 @@ fn the_lock_is_written_by_members_alone_and_by_each_in_its_own_name() -> Result<
     release.chart.helm("upgrade", &values(1, &json!({"replicas": 3}))?, &[])?;
     let holder = ["get", "lease", "app", "-n", &release.namespace, "-o", "jsonpath={.spec.holderIdentity}"];
     ensure!(release.cluster.kubectl(&holder)? == a);
+    // Nor does the end of the release take it away: who holds it may still be stopping when it is installed again.
+    release.chart.uninstall()?;
+    release.chart.helm("install", &values(1, &json!({}))?, &[])?;
+    ensure!(release.cluster.kubectl(&holder)? == a);
     // Operators are not asked.
     release.cluster.kubectl(&[
         "patch",

@@ -69,6 +69,13 @@ impl Mandate {
         term.map_or(Duration::ZERO, |term| term.until.since(clock::now()).saturating_sub(self.reserve))
     }
 
+    /// Waits until it is not the present term any more. Cancel safe.
+    pub async fn followed(&mut self) {
+        let token = self.token;
+        // An error: there will be no other one.
+        let _ = self.present.wait_for(|term| term.is_none_or(|term| term.token != token)).await;
+    }
+
     /// Waits until the term is over, or was not prolonged in time. Cancel safe.
     pub async fn over(&mut self) {
         let token = self.token;

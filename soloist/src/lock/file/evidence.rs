@@ -122,7 +122,12 @@ pub(super) fn kill_keepers(document: &Document, own: &Keepers) {
     let Some(recorded) = Keepers::of(document).filter(|recorded| recorded.boot_id == own.boot_id) else { return };
     // After a release its elector may be a standby in good order; only the guard can still be in the way.
     let released = matches!(document.record.claim, Claim::Released(_));
-    let keepers = if released { vec![recorded.guard] } else { vec![recorded.elector, recorded.guard] };
+    let keepers = match released {
+        // One that is its own guard is in good order too.
+        true if recorded.guard == recorded.elector => Vec::new(),
+        true => vec![recorded.guard],
+        false => vec![recorded.elector, recorded.guard],
+    };
     for keeper in keepers {
         if keeper == own.elector || keeper == own.guard {
             continue;
