@@ -263,9 +263,8 @@ impl<E: Entropy, L: Lock + 'static, W: Workload, C: Clock> Elector<E, L, W, C> {
     /// What stands by first: the role of the member is that of the slot that does not.
     fn count(&mut self, outputs: &[Directed]) {
         let foremost = self.foremost();
-        let mut order: Vec<usize> = (0..self.lines.len()).collect();
-        order.sort_by_key(|slot| *slot == foremost);
-        for slot in order {
+        let others = (0..self.lines.len()).filter(|slot| *slot != foremost);
+        for slot in others.chain([foremost]) {
             let of_slot = outputs.iter().filter(|(of, _)| *of == slot).map(|(_, output)| output);
             let (now, role) = (self.clock.now(), self.slots.role_in(slot));
             self.lines[slot].count.outputs(now, of_slot, role, self.slots.timing());

@@ -183,8 +183,8 @@ impl GroupState {
     /// The record may be about to name it: whoever is not in it yet is remembered as well, as long as there is room.
     fn remember_stopped(&mut self, uid: &str) {
         if self.seen_stopped.len() >= STOPPED_MAX {
-            let recorded: BTreeSet<&str> = self.record().places.iter().map(|place| place.uid.as_str()).collect();
-            let kept = self.seen_stopped.iter().filter(|uid| recorded.contains(uid.as_str())).cloned().collect();
+            let recorded: Vec<&str> = self.record().places.iter().map(|place| place.uid.as_str()).collect();
+            let kept = self.seen_stopped.iter().filter(|uid| recorded.contains(&uid.as_str())).cloned().collect();
             self.seen_stopped = kept;
         }
         self.seen_stopped.insert(uid.to_owned());
@@ -278,8 +278,8 @@ impl GroupState {
     }
 
     fn ground(&self, writes: &[Write]) -> Ground {
-        let uids: BTreeSet<&str> = writes.iter().filter_map(Write::uid).collect();
-        let pods = self.pods.iter().filter(|(uid, _)| uids.contains(uid.as_str()));
+        let uids: Vec<&str> = writes.iter().filter_map(Write::uid).collect();
+        let pods = self.pods.iter().filter(|(uid, _)| uids.contains(&uid.as_str()));
         let pods = pods.map(|(_, kept)| kept.shown.clone()).collect();
         Ground { group: Arc::clone(&self.group), known: self.known.clone(), pods }
     }
