@@ -228,7 +228,11 @@ impl Collector for Scrape {
 fn of_groups(page: &mut Page, Groups { groups, trouble, lone, paused }: Groups) -> fmt::Result {
     let counted = [
         ("soloist_controller_groups", "Groups that this controller looks after while it leads", groups),
-        ("soloist_controller_groups_in_trouble", "Groups whose places are not all taken, or who lack pods", trouble),
+        (
+            "soloist_controller_groups_in_trouble",
+            "Groups whose places are not all taken, or that somebody has to put right",
+            trouble,
+        ),
         ("soloist_controller_groups_without_standby", "Groups that nobody could take over in", lone),
         ("soloist_controller_groups_paused", "Groups that are left alone", paused),
     ];

@@ -120,7 +120,7 @@ impl View {
 pub struct Counts {
     /// All of them.
     pub groups: usize,
-    /// Those whose places are not all taken, or who do not have all their pods.
+    /// Those whose places are not all taken, or in which somebody has to put something right.
     pub trouble: usize,
     /// Those that nobody could take over in.
     pub lone: usize,
