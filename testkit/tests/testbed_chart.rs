@@ -79,13 +79,21 @@ fn what_makes_no_sense_is_refused_before_anything_is_installed() -> Result<()> {
         (0, json!({"mode": "both"}), "/mode"),
         (0, json!({"repliccas": 3}), "repliccas"),
         (1, json!({"application": {"healthPath": "ready"}}), "/application/healthPath"),
+        (0, json!({"stopGrace": "1m"}), "terminationGracePeriodSeconds has to be more"),
+        (1, json!({"label": "it's"}), "/label"),
         (2, json!({"controller": {"selector": "hapod"}}), "/controller"),
+        (2, json!({"controller": {"selector": "app = hapod"}}), "/controller"),
         (2, json!({"controller": {"selector": ""}}), "/controller"),
         (2, json!({"controller": {"declared": true}}), "/controller"),
     ] {
         let refused = chart.helm("template", &values(number, &wrong)?, &[]);
         let why = refused.err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(why.contains(named), "{wrong}: {why}");
+    }
+    for release in ["1app", "app.v1"] {
+        let refused = Chart::new("default", release)?.helm("template", &values(0, &json!({}))?, &[]);
+        let why = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(why.contains("set name"), "{release}: {why}");
     }
     Ok(())
 }

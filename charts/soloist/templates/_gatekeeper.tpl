@@ -19,7 +19,7 @@ containers:
   - run
   - --lock=kubernetes:///{{ include "soloist.name" . }}
   - --lease={{ .Values.lease }}
-  - --stop-grace={{ .Values.stopGrace }}
+  - --stop-grace={{ include "soloist.stopGrace" . }}
   - --http=0.0.0.0:9090
   {{- range .Values.extraArgs }}
   - {{ . | quote }}

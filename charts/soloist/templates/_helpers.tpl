@@ -1,5 +1,24 @@
 {{- define "soloist.name" -}}
-{{ .Values.name | default .Release.Name }}
+{{- $name := .Values.name | default .Release.Name }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$" $name) }}
+{{- fail (printf "objects cannot be called %q: set name, of a-z, 0-9 and -, from a letter on, at most 53" $name) }}
+{{- end }}
+{{- $name }}
+{{- end }}
+
+{{- /* The kubelet kills what is left after the pod's grace: proof and release have to fit in as well. */ -}}
+{{- define "soloist.stopGrace" -}}
+{{- $grace := .Values.stopGrace }}
+{{- $seconds := trimSuffix "s" $grace | int }}
+{{- if hasSuffix "ms" $grace }}
+{{- $seconds = div (trimSuffix "ms" $grace | int) 1000 | int }}
+{{- else if hasSuffix "m" $grace }}
+{{- $seconds = mul (trimSuffix "m" $grace | int) 60 | int }}
+{{- end }}
+{{- if ge $seconds (int .Values.terminationGracePeriodSeconds) }}
+{{- fail (printf "stopGrace: %s leaves no time for proof and release: terminationGracePeriodSeconds has to be more" $grace) }}
+{{- end }}
+{{- $grace }}
 {{- end }}
 
 {{- define "soloist.image" -}}
@@ -8,12 +27,12 @@
 
 {{- /* What the pods are found by. A pod of an application keeps what the examples use. */ -}}
 {{- define "soloist.selector" -}}
-app: {{ include "soloist.name" . }}
+app: {{ include "soloist.name" . | quote }}
 {{- end }}
 
 {{- define "soloist.labels" -}}
 app.kubernetes.io/name: soloist
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: {{ .Values.mode }}
 app.kubernetes.io/version: {{ .Chart.AppVersion }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
