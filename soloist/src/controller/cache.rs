@@ -14,7 +14,7 @@ use super::critical;
 use super::declared::Origin;
 use super::group::{Group, PromoteAfter};
 use super::node::Nodes;
-use super::pace::{Deletions, PAUSE, Pace};
+use super::pace::{Deletions, Pace};
 use super::plan::{self, Part, Plan, Seen, Sight, Write};
 use super::pod::Pod;
 use super::pods::Shown;
@@ -243,7 +243,7 @@ impl GroupState {
         }
     }
 
-    /// What is to be done now. Nobody is told anything yet unless there is room for it.
+    /// What is to be done now. Nobody is told anything unless there is room for it: then this is asked once more.
     pub fn next(&mut self, around: &Surroundings<'_>) -> Next {
         let Surroundings { has_room, may_report, now, .. } = *around;
         let is_unknown = self.pods.is_empty() && self.known == Known::Nothing && self.report.origin.is_none();
@@ -292,9 +292,9 @@ impl GroupState {
             if kept.is_being_told {
                 return false;
             }
-            let pause = kept.tells.pause(now).or((!has_room).then(|| now + PAUSE));
+            let pause = kept.tells.pause(now);
             later = later.into_iter().chain(pause).min();
-            kept.is_being_told = pause.is_none();
+            kept.is_being_told = pause.is_none() && has_room;
             kept.is_being_told
         };
         let due = tells.into_iter().filter(|write| is_due(write)).collect();

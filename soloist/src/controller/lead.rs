@@ -124,8 +124,8 @@ struct Lead {
     /// What is being written of declared groups: whoever leads next writes it anew.
     reports: JoinSet<(Key, Result<Option<Value>, Trouble>)>,
     may_report: bool,
-    /// Groups that had something to report when there was no room for it.
-    unreported: BTreeSet<Key>,
+    /// Groups that may have had something to tell or to report when there was no room for it.
+    without_room: BTreeSet<Key>,
     gallery: Option<Arc<Gallery>>,
 }
 
@@ -144,7 +144,7 @@ impl Lead {
             may_look: true,
             reports: JoinSet::new(),
             may_report: true,
-            unreported: BTreeSet::new(),
+            without_room: BTreeSet::new(),
             gallery: settings.gallery.clone(),
         }
     }
@@ -176,8 +176,8 @@ impl Lead {
 
     /// As many as may be under way at once.
     fn begin_rounds(&mut self) {
-        if self.reports.len() < REPORTS_MAX {
-            self.due.append(&mut self.unreported);
+        if self.reports.len() < REPORTS_MAX && self.tells.len() < TELLS_MAX {
+            self.due.append(&mut self.without_room);
         }
         while self.rounds.len() < ROUNDS_MAX
             && let Some(key) = self.due.pop_first()
@@ -198,8 +198,9 @@ impl Lead {
         let next = group.next(&Surroundings { term, has_room, may_report, nodes, now: clock::now() });
         group.is_busy |= matches!(next, Next::Read(_) | Next::Look(..) | Next::Write(..));
         let (hand, key) = (self.hand.clone(), key.clone());
-        if self.may_report && !may_report && matches!(next, Next::Wait(_)) {
-            self.unreported.insert(key.clone());
+        let has_all_room = has_room && may_report == self.may_report;
+        if !has_all_room && matches!(next, Next::Wait(_)) {
+            self.without_room.insert(key.clone());
         }
         match next {
             Next::Wait(None) => {}

@@ -12,7 +12,7 @@ const DELETION_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// After so long without one, deletions count from the beginning.
 const DELETIONS_FORGOTTEN: Duration = Duration::from_secs(600);
 /// After a write that failed; each further failure in a row doubles it.
-pub const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What has failed is tried again after a pause, which grows.
