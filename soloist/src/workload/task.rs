@@ -294,6 +294,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_term_that_was_given_up_is_followed_once_the_elector_has_heard_of_it() {
+        let (mut task, mut terms) = Task::trusted(Duration::ZERO);
+        task.start(launch(7), None);
+        let mut mandate = terms.next().await.unwrap();
+        mandate.finish();
+        assert!(tokio::time::timeout(Duration::from_millis(20), mandate.followed()).await.is_err());
+        while task.next().await != GONE {}
+        mandate.followed().await;
+        task.start(launch(8), None);
+        mandate.followed().await;
+    }
+
+    #[tokio::test]
     async fn a_task_that_has_ended_is_done_with_its_term() {
         let (mut task, mut terms) = Task::new();
         task.start(launch(7), None);
