@@ -144,7 +144,7 @@ impl Site {
     /// # Errors
     /// Something did, or there were fewer.
     pub fn check(&self, activations: usize) -> Result<()> {
-        self.group.history().check(activations, 2).with_context(|| self.group.logs())
+        self.group.check(activations, 2)
     }
 }
 

@@ -178,6 +178,15 @@ impl Group {
         History::read(&self.page_of(slot))
     }
 
+    /// Checks all that was stamped, see [`History::check_soon`].
+    ///
+    /// # Errors
+    /// What was found, with what the members said.
+    pub fn check(&self, activations: usize, stamps: u64) -> Result<()> {
+        History::check_soon(|| self.history(), activations, stamps)
+            .with_context(|| format!("{}{}", self.history(), self.logs()))
+    }
+
     /// The newest activation, if a process of it is alive at this moment.
     pub fn active(&self) -> Option<Span> {
         self.active_in(1)

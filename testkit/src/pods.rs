@@ -225,8 +225,8 @@ impl Pods {
 
     /// Checks all that was stamped: no overlaps, tokens in order, at least so many activations.
     pub fn check(&self, activations: usize) -> Result<()> {
-        let history = self.history();
-        history.check(activations, 2).with_context(|| format!("{history}{}", self.logs()))
+        History::check_soon(|| self.history(), activations, 2)
+            .with_context(|| format!("{}{}", self.history(), self.logs()))
     }
 
     /// What all pods are, and what they wrote last, for the message of a failure.

@@ -125,11 +125,5 @@ pub fn check_stamped(group: &Group, activations: usize, old: &Span, stamps: u64)
     let left = group.processes().into_iter().filter(|one| one.carries(&told) || one.mentions(&identity));
     let left: Vec<_> = left.collect();
     ensure!(left.is_empty(), "left behind by {old}: {left:?}");
-    // The newest family may be just arriving; what is violated stays so.
-    let checked = || {
-        let history = group.history();
-        let outcome = history.check(activations, stamps);
-        (outcome.is_ok() || !history.violations().is_empty()).then_some(outcome)
-    };
-    wait_for("enough stamps", LIMIT, checked).with_context(|| format!("{}{}", group.history(), group.logs()))?
+    group.check(activations, stamps)
 }

@@ -46,7 +46,7 @@ fn one_at_a_time(pair: &Pair) -> Result<()> {
     let group = &pair.group.group;
     holds_for("nothing overlaps", LEASE * 3, || group.history().violations().is_empty())?;
     wait_until("somebody to be active", LIMIT, || group.active().is_some()).with_context(|| group.logs())?;
-    group.history().check(1, 2).with_context(|| group.logs())
+    group.check(1, 2)
 }
 
 /// The workload that was active at the instant `at` ended soon after it.

@@ -84,7 +84,7 @@ impl Scene {
         for (group, _, _) in [&self.short, &self.long] {
             wait_until("somebody to be active", LONG * 3, || group.group.active().is_some())
                 .with_context(|| group.group.logs())?;
-            group.group.history().check(1, 2).with_context(|| group.group.logs())?;
+            group.group.check(1, 2)?;
         }
         Ok(())
     }
@@ -122,7 +122,7 @@ fn servers_that_were_all_killed_and_started_never_make_two() -> Result<()> {
     for (group, _, _) in [&scene.short, &scene.long] {
         wait_until("somebody to be active", LONG * 3, || group.group.active().is_some())
             .with_context(|| group.group.logs())?;
-        group.group.history().check(1, 2).with_context(|| group.group.logs())?;
+        group.group.check(1, 2)?;
     }
     Ok(())
 }

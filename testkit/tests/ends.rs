@@ -110,7 +110,7 @@ fn three_members_hand_over_again_and_again() -> Result<()> {
         members[0] = Member::spawn(&group, &name, &[], &[])?;
         active = handover.new;
     }
-    group.history().check(ends.len() + 1, 1)
+    group.check(ends.len() + 1, 1)
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_standby_that_ends_disturbs_nobody() -> Result<()> {
     let stamps = |token| group.history().spans.iter().find(|span| span.token == token).map(|span| span.last);
     let before = stamps(active.token);
     wait_until("the active one to live on", LIMIT, || stamps(active.token) > before)?;
-    group.history().check(1, 2)?;
+    group.check(1, 2)?;
     assert_eq!(group.history().spans.len(), 1);
     Ok(())
 }

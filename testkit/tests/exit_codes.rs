@@ -69,7 +69,7 @@ fn a_lost_lease_is_75_with_on_loss_exit() -> Result<()> {
     let (mut members, _) = start(&group, &["a"], &["--on-loss", "exit"], &[])?;
     fs::remove_file(group.lock())?;
     assert_eq!(members[0].wait_exit_code(LIMIT)?, 75);
-    group.history().check(1, 2)
+    group.check(1, 2)
 }
 
 /// Runs `soloist` with these words, which it must refuse.

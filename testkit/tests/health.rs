@@ -87,7 +87,7 @@ fn a_group_of_unhealthy_members_keeps_the_present_one_and_says_so_once() -> Resu
     wait_until("more checks on both sides", LIMIT, more)?;
     assert_eq!(group.history().spans.len(), 1, "{}", group.history());
     assert_eq!(members[0].log().matches("staying active").count(), 1, "{}", members[0].log());
-    group.history().check(1, STAMPS)
+    group.check(1, STAMPS)
 }
 
 #[test]

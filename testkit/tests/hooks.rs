@@ -81,7 +81,7 @@ fn hooks_that_hang_delay_neither_a_handover_nor_a_proof() -> Result<()> {
             let shells = members[0].processes().into_iter().filter(|one| one.mentions("trap"));
             assert_eq!(shells.count(), 0, "what soloist started ends with it");
         }
-        group.history().check(2, STAMPS)?;
+        group.check(2, STAMPS)?;
     }
     Ok(())
 }

@@ -129,7 +129,7 @@ fn a_pause_and_its_end_by_request_change_the_lease() -> Result<()> {
         wait_until("the short lease again", LIMIT, || lease(server) == Some(2))?;
         ensure!(shown(server)?["paused_until"].is_null());
     }
-    group.history().check(1, STAMPS)
+    group.check(1, STAMPS)
 }
 
 #[test]

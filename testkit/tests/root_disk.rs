@@ -146,7 +146,7 @@ fn a_full_disk_starts_nobody_without_a_durable_token() -> Result<()> {
     let active = member.wait_active(&group, LIMIT)?;
     ensure!(group.record().is_some(), "no record");
     ensure!(active.token > 0, "no token");
-    group.history().check(1, 1)
+    group.check(1, 1)
 }
 
 #[test]

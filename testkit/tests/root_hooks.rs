@@ -33,7 +33,7 @@ fn commands_that_hang_below_pid_1_delay_neither_a_handover_nor_a_proof() -> Resu
         let handover = hand_over(&group, &[a, b], &active, end)?;
         ensure!(handover.from_event < Duration::from_secs(5), "{end}: took {:?}", handover.from_event);
         wait_family(&group, handover.new.token, 0)?;
-        group.history().check(2, STAMPS)?;
+        group.check(2, STAMPS)?;
     }
     Ok(())
 }

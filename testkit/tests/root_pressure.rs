@@ -57,7 +57,7 @@ fn a_starved_group_never_overlaps() -> Result<()> {
         // Killed without a look at what it does: whatever it is in the middle of.
         drop(End::KeepersKilled.apply(&group, one, &active));
     }
-    group.history().check(3, 1)
+    group.check(3, 1)
 }
 
 #[test]

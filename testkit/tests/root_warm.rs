@@ -32,7 +32,7 @@ fn with_a_cgroup_what_a_warm_workload_forked_is_gone_too() -> Result<()> {
     let (members, active) = pair(&group, &[], &probe)?;
     let handover = hand_over(&group, &members, &active, End::KeepersKilled)?;
     wait_family(&group, handover.new.token, descendants(&probe))?;
-    group.history().check(2, STAMPS)?;
+    group.check(2, STAMPS)?;
     // None of them keeps the lock open.
     ensure!(handover.from_event < LEASE / 2, "took {:?}", handover.from_event);
     handover.was_proved()
@@ -46,7 +46,7 @@ fn without_a_cgroup_what_a_warm_workload_forked_is_found_by_its_mark() -> Result
     let (members, active) = pair(&group, &as_nobody(), &ESCAPEES)?;
     let handover = hand_over(&group, &members, &active, End::KeepersKilled)?;
     wait_family(&group, handover.new.token, descendants(&ESCAPEES))?;
-    group.history().check(2, STAMPS)?;
+    group.check(2, STAMPS)?;
     // It counts from the last renewal that was seen, which is younger than half a lease.
     ensure!(handover.from_event > LEASE / 2, "a lease must be waited without proof: {:?}", handover.from_event);
     wait_until("the report that nothing proved it", LIMIT, || members[1].log().contains("unproven"))

@@ -212,7 +212,7 @@ fn sigterm_hands_over_and_traffic_follows() -> Result<()> {
     ensure!(gap < HANDOVER_MAX, "{gap:?}");
     ensure!(site.traffic()? == ["10.0.0.2"], "{}", site.endpoints()?);
     b.wait_log("long live our new leader: 'b'!")?;
-    site.group.history().check(2, 1)?;
+    site.group.check(2, 1)?;
     let log = b.log();
     let at = |text: &str| log.find(text).with_context(|| format!("{text} is not in {log}"));
     ensure!(at("is published: 10.0.0.2")? < at("msg=\"the workload runs\"")?, "{log}");

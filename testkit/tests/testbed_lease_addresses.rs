@@ -49,7 +49,7 @@ fn an_address_that_swallows_everything_costs_the_holder_nothing() -> Result<()> 
         ensure!(after != before, "renewals went to the address that swallows them");
         drop(swallowed);
     }
-    group.group.history().check(1, 2)
+    group.group.check(1, 2)
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_name_that_nobody_knows_any_more_stops_nobody() -> Result<()> {
         group.relays("a")?.iter().for_each(Relay::end_connections);
         group.stays(active.token, LEASE)?;
     }
-    group.group.history().check(1, 2)
+    group.group.check(1, 2)
 }
 
 #[test]

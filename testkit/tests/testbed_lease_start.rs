@@ -25,7 +25,7 @@ fn of_many_that_start_at_once_without_a_lease_one_is_active_after_the_wait() -> 
         member.wait_standby(LIMIT)?;
     }
     holds_for("one is active", LEASE * 2, || group.group.history().spans.len() == 1)?;
-    group.group.history().check(1, 2)?;
+    group.group.check(1, 2)?;
     let asked: u64 = names.iter().map(|name| group.relay(name).map_or(0, |relay| relay.asked("PUT"))).sum();
     // Of the winner: its renewals. Of each: a few announcements and attempts.
     ensure!(asked < 150, "{asked} writes of twelve members in {:?}", Duration::from_nanos(stamp::now() - began));

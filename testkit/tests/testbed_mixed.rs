@@ -114,7 +114,7 @@ impl Mixed {
     }
 
     fn check(&self, activations: usize) -> Result<()> {
-        self.group.history().check(activations, 2).with_context(|| self.group.logs())
+        self.group.check(activations, 2)
     }
 }
 

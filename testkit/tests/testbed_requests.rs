@@ -61,5 +61,5 @@ fn a_standby_has_one_watch_and_asks_for_nothing_and_the_active_one_writes_once_a
     ensure!(of_a.puts as f64 <= most && of_a.puts as f64 >= most / 2.0, "not {most} writes: {told}");
     ensure!(of_a.others() == of_a.puts && of_a.watches <= 1, "{told}");
     wait_until("a stamp", LIMIT, || group.active().is_some_and(|span| span.token == active.token))?;
-    group.history().check(1, 2)
+    group.check(1, 2)
 }

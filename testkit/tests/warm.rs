@@ -45,7 +45,7 @@ fn one(end: End) -> Result<Handover> {
     ensure!(main_pid(&handover.new) == Some(second), "it was warm before: {:?}", handover.new);
     wait_family(&group, handover.new.token, 0)?;
     ensure!(Process::read(first).is_none_or(|one| !one.is_alive()), "the old one is told and lives");
-    group.history().check(2, STAMPS)?;
+    group.check(2, STAMPS)?;
     Ok(handover)
 }
 
@@ -98,7 +98,7 @@ fn what_outlives_both_keepers_is_ended_before_the_next_one_is_told() -> Result<(
     let (members, active, _) = pair(&group, &[], &family)?;
     let handover = hand_over(&group, &members, &active, End::KeepersKilled)?;
     wait_family(&group, handover.new.token, 2)?;
-    group.history().check(2, STAMPS)
+    group.check(2, STAMPS)
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn who_is_demoted_is_stopped_and_stands_by_as_another_process() -> Result<()> {
     let back = hand_over(&group, &members[1..], &handover.new, End::WorkloadFailed)?;
     ensure!(back.new.member == "a" && main_pid(&back.new) == Some(fresh));
     wait_family(&group, back.new.token, 0)?;
-    group.history().check(3, STAMPS)
+    group.check(3, STAMPS)
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_standby_that_leaves_takes_its_workload_along_in_order() -> Result<()> {
     ensure!(members[1].wait_exit_code(LIMIT)? == 0, "{}", members[1].log());
     ensure!(Process::read(second).is_none_or(|one| !one.is_alive()), "it is left behind");
     ensure!(group.wait_active_after(active.token - 1, LIMIT)?.token == active.token);
-    group.history().check(1, STAMPS)
+    group.check(1, STAMPS)
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn nobody_hears_of_an_activation_before_the_workload_is_told_nor_after_it_was_st
     let more = [said("standby", active.token), said("active", next.token)];
     let told: Vec<String> = told.into_iter().chain(more).collect();
     wait_until("the command", LIMIT, || heard.commands() == told).with_context(|| format!("{:?}", heard.commands()))?;
-    group.history().check(2, STAMPS)
+    group.check(2, STAMPS)
 }
 
 fn member_after(group: &Group, active: &Span) -> Result<Span> {

@@ -59,7 +59,7 @@ impl<P: Placed> Scene<P> {
         holds_for("a stays active", LEASE * 2, || self.spans().len() == 1)?;
         let lives = || self.group().active().filter(|span| span.last > from);
         wait_for("a stamp of a", LIMIT, lives).with_context(|| self.group().logs())?;
-        self.group().history().check(1, 2)
+        self.group().check(1, 2)
     }
 
     /// An outage until after the holder has given up: nobody is active then, and somebody soon after its end.
@@ -80,6 +80,6 @@ impl<P: Placed> Scene<P> {
         let gap = Duration::from_nanos(next.first.saturating_sub(back));
         ensure!(gap <= LEASE + Duration::from_secs(2), "{gap:?} after the outage nobody was active");
         holds_for("it stays so", LEASE * 2, || self.spans().len() == 2).with_context(|| self.group().logs())?;
-        self.group().history().check(2, 2)
+        self.group().check(2, 2)
     }
 }

@@ -8,7 +8,6 @@ use crate::history::{History, Span};
 use crate::member::Member;
 use crate::quantiles::Quantiles;
 use crate::scenario::{LIMIT, STAMPS};
-use crate::wait::wait_for;
 
 /// How activations end: each leaves the member behind, so that another one has to follow.
 const ENDS: [End; 4] = [End::WorkloadKilled, End::ElectorKilled, End::Term, End::WorkloadCrash];
@@ -79,13 +78,7 @@ pub fn check(group: &Group, rounds: usize) -> Result<()> {
         ensure!(beside.is_none(), "{} was in two slots at once:\n{whole}", new.member);
     }
     ensure!(whole.spans.len() >= rounds + slots, "{} activations in {rounds} rounds", whole.spans.len());
-    // The newest may be just arriving; what is violated stays so.
-    let checked = || {
-        let outcome = histories().iter().try_for_each(|history| history.check(1, STAMPS));
-        let is_violated = histories().iter().any(|history| !history.violations().is_empty());
-        (outcome.is_ok() || is_violated).then_some(outcome)
-    };
-    wait_for("enough stamps", LIMIT, checked)??;
+    (1..=group.slots()).try_for_each(|slot| History::check_soon(|| group.history_of(slot), 1, STAMPS))?;
     let gaps = histories().into_iter().flat_map(|history| history.gaps()).map(|gap| gap.length.as_nanos());
     let gaps: Vec<u64> = gaps.filter_map(|nanos| nanos.try_into().ok()).collect();
     println!("{} handovers, gaps in ms (p50, p99, max): {}", gaps.len(), Quantiles::of(gaps));
