@@ -1,6 +1,6 @@
 # Three Consul servers behind one address, port 8500: each connection goes to the next one that answers. The servers
-# themselves answer at 127.0.0.1, 127.0.0.2 and 127.0.0.3, port 8510. Two agents that are no servers answer at 127.0.0.4
-# and 127.0.0.5; as such agents do, they leave the cluster on SIGTERM. TESTBED_CONSUL_ACL=1 denies what no token allows.
+# themselves answer at 127.0.0.1, 127.0.0.2 and 127.0.0.3, port 8510. Three agents that are no servers answer at 127.0.0.4
+# to 127.0.0.6; as such agents do, the first two leave the cluster on SIGTERM, and the third one is told not to. TESTBED_CONSUL_ACL=1 denies what no token allows.
 # shellcheck shell=bash disable=SC2154
 . "$here/lib/consul.sh"
 [ -z "${included[consul]:-}" ] || die "consul and consul-three take the same address: choose one"
@@ -17,13 +17,14 @@ consul_agent() { # NAME ADDRESS OPTIONS...
 }
 for i in 1 2 3; do consul_agent consul-$i 127.0.0.$i -server -bootstrap-expect 3; done
 for i in 1 2; do consul_agent consul-agent-$i 127.0.0.$((3 + i)); done
+consul_agent consul-agent-3 127.0.0.6 -hcl 'leave_on_terminate = false'
 start consul-address "$BIN/spread" 0.0.0.0:8500 127.0.0.1:8510 127.0.0.2:8510 127.0.0.3:8510
 consul_env
 for i in 1 2 3; do
     set_env "TESTBED_CONSUL_$i" http://127.0.0.$i:8510
     wait_for 60 consul-$i consul_writes http://127.0.0.$i:8510
 done
-for i in 1 2; do
+for i in 1 2 3; do
     set_env "TESTBED_CONSUL_AGENT_$i" http://127.0.0.$((3 + i)):8510
     wait_for 60 consul-agent-$i consul_writes http://127.0.0.$((3 + i)):8510
 done

@@ -31,10 +31,11 @@ fn agents() -> Result<[Consul; 2]> {
 
 /// Both members behind the first agent.
 fn together(lease: Duration) -> Result<Scene<Pair>> {
-    Scene::of(|| {
-        let [agent, _] = agents()?;
-        Pair::on(agent, lease, |group, agent| group.start(agent, &["a", "b"]))
-    })
+    behind("TESTBED_CONSUL_AGENT_1", lease)
+}
+
+fn behind(agent: &str, lease: Duration) -> Result<Scene<Pair>> {
+    Scene::of(|| Pair::on(Consul::at(agent)?, lease, |group, agent| group.start(agent, &["a", "b"])))
 }
 
 /// The active one behind the first agent, the other one behind the second.
@@ -136,6 +137,17 @@ fn an_agent_that_hangs_for_a_moment_stops_nobody() -> Result<()> {
 #[test]
 fn an_agent_that_was_killed_and_started_at_once_stops_nobody_with_a_longer_lease() -> Result<()> {
     together(LONG)?.nobody_notices("kill", AGENTS[0], Duration::ZERO)
+}
+
+/// As docs/consul.md advises. The same agent without that setting ends the session, see below.
+#[test]
+fn an_agent_that_is_told_not_to_leave_may_be_restarted_with_a_longer_lease() -> Result<()> {
+    let scene = behind("TESTBED_CONSUL_AGENT_3", LONG)?;
+    let session = || -> Result<Option<String>> { Ok(scene.pair.group.entry(&scene.pair.consul)?.session) };
+    let before = session()?.context("nobody holds the key")?;
+    scene.nobody_notices("stop", "consul-agent-3", Duration::ZERO)?;
+    ensure!(session()?.as_ref() == Some(&before), "the session was another one afterwards");
+    Ok(())
 }
 
 #[test]
