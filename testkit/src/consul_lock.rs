@@ -14,6 +14,7 @@ use crate::group::{Group, MARK, binary};
 use crate::history::Span;
 use crate::lease_group::NAMESPACE;
 use crate::process;
+use crate::relay::Relay;
 use crate::wait::wait_for;
 
 /// Longer than anything takes that works, and that waits for no session of Consul.
@@ -21,6 +22,9 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// The lease of soloist, under whatever name.
 pub const LEASE: Duration = Duration::from_secs(4);
+
+/// The file of the authority that certified a relay.
+const AUTHORITY: &str = "authority.pem";
 
 /// What the command of the real program does first: the number of the lock's last change is its token.
 const STAMP: &str = r#"#!/bin/sh
@@ -47,6 +51,8 @@ pub struct Site {
     pub prefix: String,
     /// Where they stamp; members of soloist run start here, too.
     pub group: Group,
+    /// What is before Consul for those who are started from now on.
+    address: Option<String>,
 }
 
 impl Site {
@@ -77,7 +83,18 @@ impl Site {
         let script = group.folder().join("stamp");
         fs::write(&script, STAMP)?;
         fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        Ok(Self { consul, prefix, group })
+        Ok(Self { consul, prefix, group, address: None })
+    }
+
+    /// Puts a relay before Consul for those who are started from now on.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn relay(&mut self) -> Result<Relay> {
+        let relay = self.consul.relay()?;
+        fs::write(self.group.folder().join(AUTHORITY), relay.authority()).context("failed to write an authority")?;
+        self.address = Some(format!("https://{}", relay.address()));
+        Ok(relay)
     }
 
     /// The program.
@@ -96,6 +113,9 @@ impl Site {
     }
 
     fn mark<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if let Some(address) = &self.address {
+            command.env("CONSUL_HTTP_ADDR", address).env("CONSUL_CACERT", self.group.folder().join(AUTHORITY));
+        }
         command.env(MARK, self.group.folder()).env("SOLOIST_LEASE", format!("{}s", LEASE.as_secs()))
     }
 

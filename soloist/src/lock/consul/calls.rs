@@ -84,6 +84,11 @@ impl Operation {
         Self::new("delete-cas", key, json!({ "Index": index }))
     }
 
+    /// Deletes the key, which this transaction has written.
+    fn delete_again(key: &str) -> Self {
+        Self::new("delete", key, json!({}))
+    }
+
     /// Writes the key and has the session hold it.
     pub fn lock(key: &str, text: &str, session: &str) -> Self {
         let rest = json!({"Value": encode_value(text), "Flags": LOCK_FLAGS, "Session": session});
@@ -174,6 +179,15 @@ impl Calls {
             self.forget();
         }
         result
+    }
+
+    /// Writes a key among the posts and deletes it in the same transaction, so that nobody ever sees it.
+    ///
+    /// Where no key is, Consul answers a query with the last change of all its keys, and so at each renewal of any lock. It
+    /// remembers a deleted key for a quarter of an hour, and answers with that change meanwhile.
+    pub async fn leave_trace(&self) -> Result<(), Failed> {
+        let key = format!("{}trace", self.keys.posts());
+        self.transact(&[Operation::set(&key, ""), Operation::delete_again(&key)]).await.map(drop)
     }
 
     /// A new session, by its id.

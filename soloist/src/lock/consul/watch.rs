@@ -29,6 +29,9 @@ const DENIED_PAUSE: Duration = Duration::from_secs(10);
 /// Before the next query after one that was answered and brought nothing new: others write beside us.
 const IDLE_PAUSE: Duration = Duration::from_millis(200);
 
+/// Between two traces.
+const TRACE_PAUSE: Duration = Duration::from_secs(60);
+
 /// What is listened to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
@@ -96,7 +99,7 @@ impl Watcher {
     /// Begins to ask, and tells `hub`. `calls` must be for this alone: a query that waits is in the way of others.
     pub fn start(calls: Calls, hub: Arc<Hub>) -> Self {
         let mut task = JoinSet::new();
-        task.spawn(Task { calls, hub, index: 0, is_broken: false }.run());
+        task.spawn(Task { calls, hub, index: 0, is_broken: false, is_restless: false, traced: None }.run());
         Self { _task: task }
     }
 }
@@ -108,6 +111,10 @@ struct Task {
     index: u64,
     /// Whether the present outage was logged.
     is_broken: bool,
+    /// Whether the last answer had nothing in it but another number.
+    is_restless: bool,
+    /// When the last trace was left.
+    traced: Option<Instant>,
 }
 
 impl Task {
@@ -156,7 +163,12 @@ impl Task {
         self.hub.news.send_modify(|news| news.is_live = false);
     }
 
-    async fn ask(&self, scope: Scope) -> Result<(u64, Vec<Entry>), Failed> {
+    async fn ask(&mut self, scope: Scope) -> Result<(u64, Vec<Entry>), Failed> {
+        if std::mem::take(&mut self.is_restless) && self.traced.is_none_or(|at| at.elapsed() > TRACE_PAUSE) {
+            self.traced = Some(Instant::now());
+            // Without it more is asked, and nothing is missed.
+            let _ = within(FIRST_LIMIT, self.calls.leave_trace()).await;
+        }
         let keys = self.calls.keys();
         let prefix = if scope == Scope::All { keys.all() } else { keys.posts() };
         if self.index == 0 {
@@ -192,6 +204,7 @@ impl Task {
                 news.is_live = true;
             });
         }
+        self.is_restless = scope == Scope::Posts && posts.is_empty() && is_news;
         let posted = Posted { keys: Arc::new(posts), lock: fingerprint, is_known: true };
         self.hub.posted.send_if_modified(|known| {
             let is_news = *known != posted;
