@@ -61,6 +61,8 @@ wait_for 10 kube-apiserver ask_api /api/v1/namespaces/default
 
 set_env KUBECONFIG "$DIR/admin.kubeconfig"
 set_env KUBECTL "$BIN/kubectl"
+# What another run at the same address knew is not known here.
+set_env KUBECACHEDIR "$DIR/kubectl-cache"
 set_env ETCDCTL "$BIN/etcdctl"
 set_env HELM "$BIN/helm"
 set_env ETCDCTL_ENDPOINTS http://127.0.0.1:2379

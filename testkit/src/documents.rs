@@ -53,8 +53,24 @@ pub fn asks_a_controller(line: &str) -> bool {
 
 /// Whether a shown line can only be tried where a Kubernetes is.
 pub fn needs_a_cluster(line: &str) -> bool {
+    let is_of_soloist = line.starts_with("soloist ");
     line.starts_with("kubectl ")
         || line.contains("| kubectl ")
-        || line.contains("kubernetes://")
-        || line.ends_with(" -A")
+        || is_of_soloist && (line.contains("kubernetes://") || line.ends_with(" -A"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_manifest_is_no_command() {
+        for line in ["ENTRYPOINT [\"soloist\", \"--lock\", \"kubernetes:///a\"]", "command: [run, \"kubernetes:///a\"]"]
+        {
+            assert!(!needs_a_cluster(line), "{line}");
+        }
+        for line in ["soloist list -A", "soloist status --lock kubernetes:///a", "a | kubectl apply -f -"] {
+            assert!(needs_a_cluster(line), "{line}");
+        }
+    }
 }

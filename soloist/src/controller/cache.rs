@@ -28,6 +28,8 @@ use self::report::Report;
 
 /// So many times in a row a write that met a conflict is planned anew at once: the kubelet writes in pods too.
 const CONFLICTS_FREE: u32 = 2;
+/// So much is remembered to tell people of; more is left out.
+const NOTES_MAX: usize = 16;
 /// So many pods that were seen to end are remembered, besides those of the record.
 const STOPPED_MAX: usize = 64;
 
@@ -79,6 +81,8 @@ pub struct GroupState {
     /// Since when nobody could take over, and whether that was said.
     alone: Option<(Instant, bool)>,
     report: Report,
+    /// What there is to tell people, once nothing is to be written any more.
+    notes: Vec<Note>,
     /// Nobody wants the group any more: nothing is begun for it.
     pub is_retired: bool,
 }
@@ -136,6 +140,7 @@ impl GroupState {
             waits: None,
             alone: None,
             report: Report::default(),
+            notes: Vec::new(),
             is_retired: false,
         }
     }
@@ -355,12 +360,12 @@ impl GroupState {
         }
     }
 
-    /// What became of a round of writes, and what there is to tell of it.
-    pub fn take(&mut self, outcomes: Vec<(Write, Outcome)>, nodes: &Nodes, now: Instant) -> Vec<Note> {
+    /// What became of a round of writes.
+    pub fn take(&mut self, outcomes: Vec<(Write, Outcome)>, nodes: &Nodes, now: Instant) {
         let (mut has_failed, mut are_conflicts) = (false, true);
-        let mut notes = Vec::new();
         for (write, outcome) in outcomes {
-            notes.extend(self.note(&write, &outcome));
+            let note = self.note(&write, &outcome).filter(|_| self.notes.len() < NOTES_MAX);
+            self.notes.extend(note);
             let is_conflict = outcome.is_conflict();
             if !self.take_one(&write, outcome, nodes, now) {
                 (has_failed, are_conflicts) = (true, are_conflicts && is_conflict);
@@ -370,7 +375,11 @@ impl GroupState {
             false => self.writes.succeed(),
             true => self.writes.fail(if are_conflicts { CONFLICTS_FREE } else { 0 }, now),
         }
-        notes
+    }
+
+    /// What there is to tell people now: nothing while a round of writes is under way, which an Event would only delay.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        if self.is_busy { Vec::new() } else { std::mem::take(&mut self.notes) }
     }
 
     /// The group.
@@ -508,6 +517,19 @@ pub(super) mod tests {
         let (mut state, write) = with_a();
         state.take(vec![(write, outcome(End::Gone))], &Nodes::new(), now);
         assert_eq!(state.shown().count(), 0, "the API server does not know it any more");
+    }
+
+    #[test]
+    fn people_are_told_when_nothing_is_being_written_any_more() {
+        let (mut state, _) = with_a();
+        let write = Write::Label { uid: "uid-a".into(), part: Part::Standby, token: None, why: "w".into() };
+        state.take(vec![(write, outcome(End::Done))], &Nodes::new(), Instant::from_nanos(1));
+        state.is_busy = true;
+        assert!(state.take_notes().is_empty());
+        state.is_busy = false;
+        let reasons: Vec<_> = state.take_notes().into_iter().map(|note| note.reason).collect();
+        assert_eq!(reasons, ["Standby"]);
+        assert!(state.take_notes().is_empty(), "told twice");
     }
 
     #[test]

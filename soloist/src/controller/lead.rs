@@ -197,6 +197,8 @@ impl Lead {
         let Some((group, nodes)) = self.census.group(key) else { return };
         let next = group.next(&Surroundings { term, has_room, may_report, nodes, now: clock::now() });
         group.is_busy |= matches!(next, Next::Read(_) | Next::Look(..) | Next::Write(..));
+        let (notes, about) = (group.take_notes(), Arc::clone(group.group()));
+        self.tell(&about, notes);
         let (hand, key) = (self.hand.clone(), key.clone());
         let has_all_room = has_room && may_report == self.may_report;
         if !has_all_room && matches!(next, Next::Wait(_)) {
@@ -245,10 +247,7 @@ impl Lead {
                 group.learn_of(owners, refusal, now);
             }
             Done::Looked(_, Err(trouble)) => group.fail_to_read(&trouble.to_string(), now),
-            Done::Written(outcomes) => {
-                let (notes, group) = (group.take(outcomes, nodes, now), Arc::clone(group.group()));
-                self.tell(&group, notes);
-            }
+            Done::Written(outcomes) => group.take(outcomes, nodes, now),
         }
         self.census.release(&key);
         self.due.insert(key);
