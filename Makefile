@@ -95,9 +95,13 @@ model: ## The model, small and deep instances: every schedule, some minutes
 	cargo run --locked --profile fast -p model
 
 .PHONY: sim
-sim: ## A million simulated histories, every fault; HISTORIES and SEED choose others
+sim: ## A million simulated histories, every fault, and as many as SLOTS_HISTORIES says with 2, 3 and 5 slots; HISTORIES and SEED choose others
 	@mkdir -p out
 	cargo run --locked --profile fast -p testkit --bin sim -- --histories $${HISTORIES:-1000000} --seed $${SEED:-40000000} --json out/sim.json
+	@for slots in 2 3 5; do \
+		cargo run --locked --profile fast -p testkit --bin sim -- --slots $$slots --histories $${SLOTS_HISTORIES:-100000} \
+			--seed $${SEED:-40000000} --json out/sim-$$slots-slots.json || exit 1; \
+	done
 
 .PHONY: mutants
 mutants: ## Break soloist on purpose, one rule at a time; fails if nothing notices; some need root
