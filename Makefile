@@ -172,7 +172,7 @@ bench-notices: ## From the decision that a member is active to the notice at a w
 bench-sidecar: testbed ## Elections beside an application: who is named, killed containers, beside client-go; PEERS="--peer old=PATH" adds a program; needs root
 	cargo build --locked --release -p bench
 	$(soloist)
-	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-sidecar.json sidecar $(PEERS)
+	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-sidecar.json sidecar $${PEERS:-}
 
 .PHONY: bench-controller
 bench-controller: testbed ## Failovers by label, own handovers, 10,000 groups of two pods; PEERS="--peer icr=PATH" adds a program

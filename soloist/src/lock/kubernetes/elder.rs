@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use election::{Claim, Instant, Plain, Record, Version};
+use election::{Claim, FOREIGN_FACTOR, Instant, Plain, Record, Version};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -18,10 +18,6 @@ use crate::lock::LockError;
 use crate::lock::board::CALL_LIMIT;
 use crate::patience::within;
 use crate::workload::nothing::{Bar, Bars};
-
-/// So many leases of silence, as before a takeover from any other program: one that still stands by for the old object
-/// takes it after one.
-const SILENT_LEASES: u32 = 3;
 
 /// Follows the old object.
 pub struct Elder {
@@ -203,7 +199,8 @@ impl Sight {
         let is_lock = self.subject.is_some();
         // That nobody is named or nothing is there any more is no proof where somebody was named a moment ago.
         self.wait = match (is_named, is_lock && is_first || self.until.is_some()) {
-            (true, _) => lease * SILENT_LEASES,
+            // Whoever stands by for the old object takes it after one.
+            (true, _) => lease * FOREIGN_FACTOR,
             (false, true) => lease,
             (false, false) => return,
         };
