@@ -295,7 +295,7 @@ mod tests {
         sight.settle(at(61));
         assert_eq!(sight.until, Some(at(121)), "the look has shown that it lives");
         sight.take(at(121), Some(&old("c1", 2)));
-        assert!(sight.until.is_some());
+        assert!(sight.until.is_some(), "believed without a look");
         sight.settle(at(121));
         assert_eq!(sight.until, None);
     }
