@@ -50,7 +50,7 @@ impl World<'_> {
                 }
             }
             Delivery::Order(input) if *input == Input::Changed => {
-                for slot in 0..self.scenario.slots {
+                for slot in 0..self.members[member].pending.len() {
                     self.step(member, slot, Input::Changed);
                 }
             }

@@ -307,6 +307,9 @@ impl World<'_> {
         if token.0 <= self.largest_token[slot] && !self.broken.contains(&Broken::StoreRewound) {
             wrong.push("a token is not larger than the one before");
         }
+        if slot >= self.members[member].pending.len().min(self.most_slots) {
+            wrong.push("a workload is started in a slot beyond the number in the record");
+        }
         self.largest_token[slot] = self.largest_token[slot].max(token.0);
         for what in wrong {
             self.history.finding(self.now, what);

@@ -497,7 +497,7 @@ impl World<'_> {
         if !stands_by || !one.runs(self.now) || self.members.len() >= 8 + self.scenario.slots {
             return;
         }
-        let mut copy = super::member::Member::new(one.spec.clone(), one.clock, self.scenario.slots);
+        let mut copy = super::member::Member::new(one.spec.clone(), one.clock, one.pending.len());
         copy.machine = one.machine.clone();
         copy.pending.clone_from(&one.pending);
         copy.healthy = one.healthy;

@@ -114,6 +114,9 @@ impl World<'_> {
         if let Write::Written(version) = &outcome {
             let version = *version;
             self.note(member, |_| format!("== stored {}.{}", version.incarnation, version.number));
+            if slot == 0 {
+                self.most_slots = self.most_slots.max(usize::try_from(record.slots).unwrap_or(usize::MAX));
+            }
             self.announce(slot);
         }
         outcome
@@ -134,7 +137,7 @@ impl World<'_> {
         self.history.fold(&[self.now, version.incarnation, version.number]);
         let mut hits = Vec::new();
         for member in 0..self.members.len() {
-            if self.members[member].machine.is_none() {
+            if self.members[member].machine.is_none() || slot >= self.members[member].pending.len() {
                 continue;
             }
             let process = self.members[member].process;

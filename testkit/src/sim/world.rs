@@ -46,6 +46,8 @@ pub(super) struct World<'a> {
     pub last_fault: Option<Kind>,
     /// The largest token in each slot.
     pub largest_token: Vec<u64>,
+    /// The most slots that a record of the first one has ever said there are.
+    pub most_slots: usize,
     pub faults_left: usize,
     /// Everything is repaired from here on.
     pub quiet_from: Nanos,
@@ -66,9 +68,9 @@ pub fn run(scenario: &Scenario, with_trace: bool) -> History {
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, with_trace: bool) -> Self {
         let mut offsets = Random::stream(scenario.seed, 2);
-        let members = scenario.members.iter().map(|spec| {
+        let members = scenario.members.iter().enumerate().map(|(member, spec)| {
             let offset = 1_000_000 * MS + offsets.below(1_000_000 * MS);
-            Member::new(spec.clone(), Clock::new(offset, spec.rate_ppm), scenario.slots)
+            Member::new(spec.clone(), Clock::new(offset, spec.rate_ppm), scenario.told(member))
         });
         Self {
             scenario,
@@ -77,15 +79,16 @@ impl<'a> World<'a> {
             order: 0,
             random: Random::stream(scenario.seed, 3),
             kernel: Kernel::new(Random::stream(scenario.seed, 4)),
-            registers: vec![Register::default(); scenario.slots],
+            registers: vec![Register::default(); scenario.locks()],
             network: Network::default(),
             members: members.collect(),
             trees: Vec::new(),
             history: History::new(with_trace),
             broken: Vec::new(),
-            last_end: vec![None; scenario.slots],
+            last_end: vec![None; scenario.locks()],
             last_fault: None,
-            largest_token: vec![0; scenario.slots],
+            largest_token: vec![0; scenario.locks()],
+            most_slots: 1,
             faults_left: scenario.faults.len(),
             quiet_from: 0,
             longest_lease: u64::from(scenario.longest_lease_ms()) * MS,
@@ -222,7 +225,7 @@ impl<'a> World<'a> {
 
     /// The newest tree that runs in a slot.
     fn running_in(&self, slot: usize) -> Option<&Tree> {
-        let newest = self.trees.iter().rev().take(8 * self.scenario.slots);
+        let newest = self.trees.iter().rev().take(8 * self.scenario.locks());
         newest.filter(|tree| tree.slot == slot).find(|tree| tree.life == Life::Running)
     }
 
