@@ -216,12 +216,12 @@ impl Election {
     }
 
     /// The same with more in its environment.
-    pub fn start_sidecar_as(&self, name: &str, options: &[&str], variables: &[(&str, &str)]) -> Result<Elector> {
+    pub fn start_sidecar_as(&self, name: &str, options: &[&str], variables: &[(&str, String)]) -> Result<Elector> {
         let lease = format!("{}s", LEASE.as_secs());
         let mut command = Command::new(binary("soloist")?);
         command.args(["sidecar", "--lock", &self.lock_url(), "--name", name, "--lease", &lease]);
         command.args(["--http", "127.0.0.1:0", "--handover-on", "none"]).args(options).stdin(Stdio::null());
-        command.env("KUBECONFIG", &self.kubeconfig).envs(variables.iter().copied());
+        command.env("KUBECONFIG", &self.kubeconfig).envs(variables.iter().map(|(name, value)| (name, value)));
         self.dropin.serve(name, command)
     }
 

@@ -4,9 +4,8 @@ use std::thread::sleep;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde_json::json;
 use testkit::leader_elector::{Election, Elector};
-use testkit::routed::address;
+use testkit::routed::{address, environment, furnish};
 use testkit::stamp;
 use testkit::traffic::View;
 use testkit::wait::wait_for;
@@ -29,18 +28,7 @@ impl Routed {
     /// Starts them.
     pub fn start() -> Result<Self> {
         let election = Election::free_lease()?;
-        let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
-        let object = |api: &str, kind: &str, name: &str, spec| {
-            let metadata = json!({"name": name, "namespace": election.namespace});
-            json!({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec})
-        };
-        let account = object("v1", "ServiceAccount", "default", json!(null));
-        let service = object("v1", "Service", SERVICE, json!({"ports": ports}));
-        [account, service].iter().try_for_each(|object| election.cluster.apply(object))?;
-        let containers = json!([{"name": "app", "image": "none"}]);
-        for name in ["a", "b"] {
-            election.cluster.apply(&object("v1", "Pod", name, json!({"containers": containers})))?;
-        }
+        furnish(&election.cluster, &election.namespace)?;
         let view = View::of_slices(election.cluster.client(), &election.namespace, SERVICE)?;
         let mut routed = Self { view, members: Vec::new(), election };
         for name in ["a", "b"] {
@@ -52,14 +40,7 @@ impl Routed {
 
     fn spawn(&self, name: &str) -> Result<Elector> {
         let Election { cluster, namespace, .. } = &self.election;
-        let uid = cluster.kubectl(&["get", "pod", name, "-n", namespace, "-o", "jsonpath={.metadata.uid}"])?;
-        let variables = [
-            ("POD_NAME", name),
-            ("POD_NAMESPACE", namespace),
-            ("POD_UID", &uid),
-            ("POD_IP", address(name)),
-            ("NODE_NAME", "node1"),
-        ];
+        let variables = environment(cluster, namespace, name)?;
         let route = format!("endpoint-slice:{SERVICE}");
         let member = self.election.start_sidecar_as(name, &["--route", &route], &variables)?;
         if self.members.is_empty() {
