@@ -95,9 +95,13 @@ model: ## The model, small and deep instances: every schedule, some minutes
 	cargo run --locked --profile fast -p model
 
 .PHONY: sim
-sim: ## A million simulated histories, every fault; HISTORIES and SEED choose others
+sim: ## A million simulated histories, every fault, and as many as SLOTS_HISTORIES says with 2, 3 and 5 slots; HISTORIES and SEED choose others
 	@mkdir -p out
 	cargo run --locked --profile fast -p testkit --bin sim -- --histories $${HISTORIES:-1000000} --seed $${SEED:-40000000} --json out/sim.json
+	@for slots in 2 3 5; do \
+		cargo run --locked --profile fast -p testkit --bin sim -- --slots $$slots --histories $${SLOTS_HISTORIES:-100000} \
+			--seed $${SEED:-40000000} --json out/sim-$$slots-slots.json || exit 1; \
+	done
 
 .PHONY: mutants
 mutants: ## Break soloist on purpose, one rule at a time; fails if nothing notices; some need root
@@ -165,10 +169,10 @@ bench-notices: ## From the decision that a member is active to the notice at a w
 	target/release/bench --rounds $${ROUNDS:-100} --json out/bench-notices.json notices
 
 .PHONY: bench-sidecar
-bench-sidecar: testbed ## Elections beside an application: who is named, killed containers, beside client-go; needs root
+bench-sidecar: testbed ## Elections beside an application: who is named, killed containers, beside client-go; PEERS="--peer old=PATH" adds a program; needs root
 	cargo build --locked --release -p bench
 	$(soloist)
-	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-sidecar.json sidecar
+	testbed/run control-plane -- target/release/bench --rounds $${ROUNDS:-50} --json out/bench-sidecar.json sidecar $${PEERS:-}
 
 .PHONY: bench-controller
 bench-controller: testbed ## Failovers by label, own handovers, 10,000 groups of two pods; PEERS="--peer icr=PATH" adds a program

@@ -69,7 +69,11 @@ enum Role {
         peers: Vec<peer::Peer>,
     },
     /// With the election in a container of its own: inside `testbed/run control-plane`
-    Sidecar,
+    Sidecar {
+        /// Another program that takes what leader-elector takes, as NAME=PATH; may be given again.
+        #[arg(long = "peer")]
+        peers: Vec<peer::Peer>,
+    },
     /// The controller of active and standby pods: inside `testbed/run control-plane`
     Controller {
         /// How many groups of two pods there are at once.
@@ -120,8 +124,8 @@ fn main() -> Result<ExitCode> {
             let notices = notices::Notices::measure(all_rounds)?;
             tell(&notices, arguments.json.as_deref(), notices.is_met())
         }
-        Some(Role::Sidecar) => {
-            let report = sidecar::Report::measure(all_rounds)?;
+        Some(Role::Sidecar { peers }) => {
+            let report = sidecar::Report::measure(all_rounds, &peers)?;
             tell(&report, arguments.json.as_deref(), report.is_met())
         }
         Some(Role::Controller { groups, peers }) => {

@@ -34,7 +34,7 @@ use crate::workload::Workload;
 use crate::workload::any::AnyWorkload;
 use crate::workload::cgroup::Base;
 use crate::workload::keeper::Keeper;
-use crate::workload::nothing::Nothing;
+use crate::workload::nothing::{Bars, Nothing};
 use crate::workload::process::{ProcessId, boot_id};
 use crate::workload::task::{Task, Terms};
 use crate::workload::via::{Distant, Door};
@@ -111,6 +111,8 @@ pub struct Front {
     pub patience: Option<Duration>,
     /// What this process does itself while the member is active, where it runs nothing.
     pub task: Option<Deed>,
+    /// Why it must not be active, while there is a reason, where it runs nothing.
+    pub bars: Option<Bars>,
     /// What sends it away, in a process whose signals are none of its business. It listens to signals where there is none.
     pub dismissal: Option<oneshot::Receiver<()>>,
     /// What reads snapshots, with its name. None of them ends before the elector.
@@ -194,7 +196,7 @@ async fn on_a_lease(settings: Settings, front: Front, place: ObjectName) -> Resu
         Duty::Tell => {
             let workload = match listening.front.task.take() {
                 Some(deed) => AnyWorkload::Task(Box::new(listening.begin(deed, Task::new()))),
-                None => AnyWorkload::Nothing(Nothing::default()),
+                None => AnyWorkload::Nothing(Nothing::unless(listening.front.bars.take())),
             };
             at_the_lease(Member::of(listening, || Ok(unguarded(workload)))?, locks).await
         }

@@ -1,6 +1,7 @@
 //! Members of soloist as leader-elector: processes that run nothing and tell over HTTP who leads.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -38,9 +39,15 @@ pub struct DropIn {
 impl DropIn {
     /// Makes the links.
     pub fn new() -> Result<Self> {
+        Self::of(&binary("soloist")?)
+    }
+
+    /// The same of another program.
+    pub fn of(program: &Path) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        let program = program.canonicalize().with_context(|| format!("no program {}", program.display()))?;
         for name in ["leader-elector", "server"] {
-            symlink(binary("soloist")?, folder.path().join(name)).context("failed to link")?;
+            symlink(&program, folder.path().join(name)).context("failed to link")?;
         }
         Ok(Self { folder })
     }
@@ -67,16 +74,32 @@ impl DropIn {
         self.serve(name, self.command("leader-elector", &[&[&*id, "--http=127.0.0.1:0"], flags].concat(), kubeconfig))
     }
 
+    /// The same of a program that does not say where it serves HTTP, and has to be told.
+    pub fn start_mute(&self, name: &str, flags: &[&str], kubeconfig: Option<&Path>) -> Result<Elector> {
+        // Free a moment ago: another one may be quicker, which its log says then.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let (id, http) = (format!("--id={name}"), format!("--http={address}"));
+        let mut elector =
+            self.spawn(name, self.command("leader-elector", &[&[&*id, &http], flags].concat(), kubeconfig))?;
+        elector.server = Server::at(&address);
+        wait_until("it to serve", LIMIT, || elector.ask("/").is_ok()).with_context(|| elector.log())?;
+        Ok(elector)
+    }
+
     /// Starts what says in its log where it serves HTTP.
-    fn serve(&self, name: &str, mut command: Command) -> Result<Elector> {
+    fn serve(&self, name: &str, command: Command) -> Result<Elector> {
+        let mut elector = self.spawn(name, command)?;
+        let address = || Some(elector.log().split_once("serving http on ")?.1.split_once('\n')?.0.to_owned());
+        let address = wait_for("it to serve", LIMIT, address).with_context(|| elector.log())?;
+        elector.server = Server::at(&address);
+        Ok(elector)
+    }
+
+    fn spawn(&self, name: &str, mut command: Command) -> Result<Elector> {
         let file = |kind: &str| self.folder.path().join(format!("{name}.{kind}"));
         let (log, out) = (file("log"), file("out"));
         let child = command.stdout(File::create(&out)?).stderr(File::create(&log)?).spawn()?;
-        let read = || fs::read_to_string(&log).unwrap_or_default();
-        let mut elector = Elector { name: name.to_owned(), child, log: log.clone(), out, server: Server::at("") };
-        let address = || Some(read().split_once("serving http on ")?.1.split_once('\n')?.0.to_owned());
-        elector.server = Server::at(&wait_for("it to serve", LIMIT, address).with_context(read)?);
-        Ok(elector)
+        Ok(Elector { name: name.to_owned(), child, log, out, server: Server::at("") })
     }
 }
 
@@ -122,9 +145,13 @@ impl Election {
 
     /// Members may do `verbs` on endpoints from now on, and nothing else.
     pub fn restrict(&mut self, verbs: &[&str]) -> Result<()> {
+        self.allow(&json!([{"apiGroups": [""], "resources": ["endpoints"], "verbs": verbs}]))
+    }
+
+    /// Members may do what `rules` say from now on, and nothing else.
+    pub fn allow(&mut self, rules: &Value) -> Result<()> {
         let name = "member";
-        let rules = json!([{"apiGroups": [""], "resources": ["endpoints"], "verbs": verbs}]);
-        self.cluster.grant(&self.namespace, name, &rules)?;
+        self.cluster.grant(&self.namespace, name, rules)?;
         self.become_account(name)
     }
 
@@ -162,23 +189,39 @@ impl Election {
 
     /// Starts a member.
     pub fn start(&self, name: &str) -> Result<Elector> {
-        let flags = [
-            format!("--election={NAME}"),
-            format!("--election-namespace={}", self.namespace),
-            format!("--ttl={}s", LEASE.as_secs()),
-            format!("--lock-kind={}", self.kind),
-        ];
+        let mut flags = self.flags();
+        flags.push(format!("--lock-kind={}", self.kind));
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         self.dropin.start(name, &flags, Some(&self.kubeconfig))
     }
 
+    /// Starts a member of another program, with the flags that all of them know.
+    pub fn start_mute(&self, name: &str) -> Result<Elector> {
+        let flags = self.flags();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        self.dropin.start_mute(name, &flags, Some(&self.kubeconfig))
+    }
+
+    fn flags(&self) -> Vec<String> {
+        vec![
+            format!("--election={NAME}"),
+            format!("--election-namespace={}", self.namespace),
+            format!("--ttl={}s", LEASE.as_secs()),
+        ]
+    }
+
     /// Starts a member of the same election by `soloist sidecar`.
     pub fn start_sidecar(&self, name: &str, options: &[&str]) -> Result<Elector> {
+        self.start_sidecar_as(name, options, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn start_sidecar_as(&self, name: &str, options: &[&str], variables: &[(&str, String)]) -> Result<Elector> {
         let lease = format!("{}s", LEASE.as_secs());
         let mut command = Command::new(binary("soloist")?);
         command.args(["sidecar", "--lock", &self.lock_url(), "--name", name, "--lease", &lease]);
         command.args(["--http", "127.0.0.1:0", "--handover-on", "none"]).args(options).stdin(Stdio::null());
-        command.env("KUBECONFIG", &self.kubeconfig);
+        command.env("KUBECONFIG", &self.kubeconfig).envs(variables.iter().map(|(name, value)| (name, value)));
         self.dropin.serve(name, command)
     }
 

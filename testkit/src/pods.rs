@@ -21,7 +21,7 @@ use crate::stamp;
 use crate::wait::{wait_for, wait_until};
 
 pub use self::ear::Ear;
-pub use self::node::{CutOff, PowerLoss};
+pub use self::node::{CutOff, Failover, PowerLoss};
 pub use self::pair::Pair;
 pub use self::seed::Seed;
 pub use self::traffic::Traffic;

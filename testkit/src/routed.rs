@@ -45,6 +45,45 @@ pub fn address(name: &str) -> &'static str {
     }
 }
 
+/// Makes two Services without selectors and pods `a` and `b` in a namespace.
+///
+/// # Errors
+/// The API server does not take them.
+pub fn furnish(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let apply = |api_version: &str, kind: &str, name: &str, spec: Value| {
+        let metadata = json!({"name": name, "namespace": namespace});
+        cluster.apply(&json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}))
+    };
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "default", "namespace": namespace}}))?;
+    for name in ["app", "old"] {
+        apply("v1", "Service", name, json!({"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}))?;
+    }
+    for name in ["a", "b"] {
+        apply("v1", "Pod", name, pod_spec())?;
+    }
+    Ok(())
+}
+
+fn pod_spec() -> Value {
+    json!({"containers": [{"name": "app", "image": "none"}]})
+}
+
+/// What the downward API would tell a process in the pod.
+///
+/// # Errors
+/// There is no such pod.
+pub fn environment(cluster: &Cluster, namespace: &str, pod: &str) -> Result<Vec<(&'static str, String)>> {
+    let uid = cluster.kubectl(&["-n", namespace, "get", "pod", pod, "-o", "jsonpath={.metadata.uid}"])?;
+    Ok(vec![
+        ("POD_NAME", pod.to_owned()),
+        ("POD_NAMESPACE", namespace.to_owned()),
+        ("POD_UID", uid),
+        ("POD_IP", address(pod).to_owned()),
+        ("NODE_NAME", "node1".to_owned()),
+    ])
+}
+
 impl Site {
     /// With the shortest lease.
     pub fn new() -> Result<Self> {
@@ -55,15 +94,8 @@ impl Site {
     pub fn with_lease(lease: Duration) -> Result<Self> {
         let cluster = Cluster::connect()?;
         let group = LeaseGroup::with_lease(&cluster, lease)?;
-        let site = Self { cluster, group };
-        site.apply(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}))?;
-        for name in ["app", "old"] {
-            site.service(name, json!({"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}))?;
-        }
-        for name in ["a", "b"] {
-            site.pod(name, json!({}))?;
-        }
-        Ok(site)
+        furnish(&cluster, &group.namespace)?;
+        Ok(Self { cluster, group })
     }
 
     /// Creates or changes an object of the group's namespace.
@@ -80,8 +112,7 @@ impl Site {
     /// Creates a pod, or changes its metadata.
     pub fn pod(&self, name: &str, mut metadata: Value) -> Result<()> {
         metadata["name"] = name.into();
-        let spec = json!({"containers": [{"name": "app", "image": "none"}]});
-        self.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
+        self.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec()}))
     }
 
     /// What `kubectl` prints in the group's namespace; fails if it does.
@@ -99,14 +130,7 @@ impl Site {
     /// What is put before the command of a member: it is PID 1 of a PID namespace of its own then, and finds what the
     /// downward API would tell its pod.
     pub fn as_pod(&self, name: &str) -> Result<Vec<String>> {
-        let uid = self.kubectl(&["get", "pod", name, "-o", "jsonpath={.metadata.uid}"])?;
-        let pairs = [
-            ("POD_NAME", name),
-            ("POD_NAMESPACE", &self.group.namespace),
-            ("POD_UID", &uid),
-            ("POD_IP", address(name)),
-            ("NODE_NAME", "node1"),
-        ];
+        let pairs = environment(&self.cluster, &self.group.namespace, name)?;
         let words = NAMESPACE.into_iter().chain(["env"]).map(str::to_owned);
         Ok(words.chain(pairs.into_iter().map(|(key, value)| format!("{key}={value}"))).collect())
     }

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use testkit::documents::root;
-use testkit::pods::{LEASE, LIMIT, NAMESPACE, Pods};
-use testkit::process;
+use testkit::pods::{LEASE, LIMIT, NAMESPACE, Pods, PowerLoss};
 use testkit::traffic::View;
 use testkit::wait::{wait_for, wait_until};
+use testkit::{process, stamp};
 
 const APP: &str = "my-warm";
 
@@ -127,5 +127,35 @@ fn a_warm_application_is_told_and_gets_the_traffic_whatever_ends() -> Result<()>
     eprintln!("sidecar killed: {took:?}");
     ensure!(took < LEASE + BEYOND, "took {took:?}{}", warm.pods.logs());
     warm.settle()?;
+    warm.labels.never_two()
+}
+
+#[test]
+fn a_node_without_power_costs_a_lease_and_the_label_moves() -> Result<()> {
+    let warm = Warm::start()?;
+    let (first, _) = warm.next(&Active::default())?;
+    warm.settle()?;
+    warm.pods.wait_elsewhere(&first.pod)?;
+    let standby = warm.names()?.into_iter().find(|name| *name != first.pod).context("no standby")?;
+    let node = warm.pods.node_of(&first.pod)?;
+    let began = stamp::now();
+    let loss = PowerLoss::new(&node)?;
+    // Nobody asks the dead pod: that takes kubectl half a minute.
+    let moved = wait_for("the label to move", LIMIT, || warm.labels.first(Some(&standby), began))
+        .with_context(|| warm.pods.logs())?;
+    let took = Duration::from_nanos(moved.saturating_sub(began));
+    eprintln!("a node without power: label moved after {took:?}");
+    ensure!(took < LEASE + BEYOND, "took {took:?}{}", warm.pods.logs());
+    let (second, _) = warm.next(&first)?;
+    ensure!(second.pod == standby, "{} is active{}", second.pod, warm.pods.logs());
+    loss.end()?;
+    warm.pods.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", &format!("node/{node}")])?;
+    warm.settle()?;
+    // What was active before is a standby, and says so to its application.
+    wait_until("the pod of that node to say so", LIMIT, || {
+        warm.asks(&first.pod).is_ok_and(|said| said["active"] != true)
+            && warm.asks(&second.pod).is_ok_and(|said| said["active"] == true)
+    })
+    .with_context(|| warm.pods.logs())?;
     warm.labels.never_two()
 }

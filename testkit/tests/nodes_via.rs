@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use testkit::documents::root;
 use testkit::history::Span;
-use testkit::pods::{LEASE, LIMIT, Pods};
+use testkit::pods::{Failover, LEASE, LIMIT, Pods};
 use testkit::process;
 use testkit::wait::wait_until;
 
@@ -118,4 +118,24 @@ fn an_ordinary_container_beside_the_application_does_as_well() -> Result<()> {
     let pods = Pods::new()?;
     let first = install(&pods, as_an_ordinary_container)?;
     each_end_in_turn(&pods, &first)
+}
+
+#[test]
+fn a_node_without_power_costs_a_lease_and_both_containers_stand_by_when_it_is_back() -> Result<()> {
+    let pods = Pods::new()?;
+    let active = install(&pods, |_| {})?;
+    pods.wait_elsewhere(&active.member)?;
+    let Failover { node, loss, next } = Failover::of(&pods, "my-app", LEASE, &active)?;
+    loss.end()?;
+    pods.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", &format!("node/{node}")])?;
+    // Both of its containers have run before: the sidecar is a standby with its application connected.
+    wait_until("the pod of that node to stand by", LIMIT, || {
+        let log = pods.kubectl(&["logs", &active.member, "-c", "soloist"]).unwrap_or_default();
+        log.contains("an application is connected") && !log.contains("role=active")
+    })
+    .with_context(|| pods.logs())?;
+    wait_for_a_standby(&pods)?;
+    let last = pods.history().spans.into_iter().max_by_key(|span| span.token).context("nobody was active")?;
+    ensure!(last.token == next.token, "{} leads on{}", next.member, pods.logs());
+    pods.check(2)
 }

@@ -3,9 +3,10 @@
 use testkit::sim::{Campaign, Kind, Scenario, report_table, run, run_campaign, run_safely};
 
 const HISTORIES: u64 = 10_000;
+const SLOTS_HISTORIES: u64 = 1_000;
 
 fn campaign(seed: u64) -> Campaign {
-    Campaign { histories: HISTORIES, seed, only: Vec::new(), jobs: 2 }
+    Campaign { histories: HISTORIES, seed, only: Vec::new(), slots: 1, jobs: 2 }
 }
 
 #[test]
@@ -19,6 +20,21 @@ fn no_history_breaks_a_rule_and_every_fault_fires() {
     assert_eq!(total.failed, 0, "{table}\n{seeds:?}");
     assert_eq!(total.never_fired(&campaign), [], "{table}");
     assert!(total.failovers > HISTORIES / 10, "too few failovers to say anything\n{table}");
+}
+
+#[test]
+fn never_more_are_active_than_there_are_slots_and_in_the_end_as_many() {
+    for slots in [2, 3, 5] {
+        let campaign = Campaign { histories: SLOTS_HISTORIES, slots, ..campaign(20) };
+        let total = run_campaign(&campaign);
+        let table = report_table(&campaign, &total);
+        let seeds: Vec<_> = total.failures.iter().map(|(scenario, findings)| (scenario.seed, findings)).collect();
+        assert_eq!((total.overlaps, total.false_failovers, total.failed), (0, 0, 0), "{table}\n{seeds:?}");
+        assert_eq!(total.never_fired(&campaign), [], "{table}");
+        assert_eq!(total.full, SLOTS_HISTORIES, "in each history all slots are taken at some moment\n{table}");
+        assert!(total.failovers > SLOTS_HISTORIES / 2, "too few failovers to say anything\n{table}");
+        assert!(total.moves > SLOTS_HISTORIES / 20, "too few moves to say anything\n{table}");
+    }
 }
 
 #[test]

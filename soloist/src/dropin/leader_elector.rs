@@ -12,11 +12,12 @@ use self::flags::{Options, Stop};
 use self::voice::Voice;
 use super::go;
 use crate::error::Failure;
-use crate::lock::kubernetes::{Access, ObjectName};
+use crate::lock::kubernetes::{Access, Elder, Kind, ObjectName};
 use crate::log::{self, Format, klog};
 use crate::member::{self, Front, Reader};
 use crate::serve::Bound;
 use crate::settings::{Place, Raw, Settings, is_label, is_subdomain};
+use crate::workload::nothing::Bars;
 
 /// The name of the program that this stands in for.
 pub const NAME: &str = "leader-elector";
@@ -74,18 +75,23 @@ fn contend(options: Options) -> Result<(), String> {
     }
     let place = place(&options)?;
     let settings = settings(&options, place.clone()).map_err(|failure| in_its_flags(&failure))?;
-    let voice = Voice::new(format!("{}/{}", place.namespace, place.name));
-    let mut readers: Vec<(&'static str, Reader)> =
-        vec![("the lines", Box::new(|snapshots| Ok(voice.follow(snapshots))))];
+    let mut readers: Vec<(&'static str, Reader)> = Vec::new();
+    let bars = (place.kind == Kind::Lease).then(|| {
+        let (elder, bars) = elder(&settings, &place);
+        readers.push(("the lock of old", Box::new(|_| Ok(Box::pin(elder.follow())))));
+        bars
+    });
+    let voice = Voice::new(format!("{}/{}", place.namespace, place.name), bars.clone());
+    readers.push(("the lines", Box::new(|snapshots| Ok(voice.follow(snapshots)))));
     if let Some(address) = &options.http {
-        readers.push(("http", http(go::bind(address)?)));
+        readers.push(("http", http(go::bind(address)?, bars.clone())));
     }
     let flush = log::start(Format::Klog);
     if options.initial_wait {
         tracing::warn!("--initial-wait has no meaning and is ignored");
     }
     let taken_part = super::first_look(&settings.access, place)
-        .and_then(|()| member::run(settings, Front { readers, ..Front::default() }));
+        .and_then(|()| member::run(settings, Front { readers, bars, ..Front::default() }));
     drop(flush);
     taken_part.map(drop).map_err(|failure| format!("failed to create election: {}", in_its_flags(&failure)))
 }
@@ -113,16 +119,25 @@ fn settings(options: &Options, place: ObjectName) -> Result<Settings, Failure> {
     Settings::at(Place::Kubernetes(place), None, raw, OnExit::Standby, OnLoss::Standby)
 }
 
+/// Members that were not moved to a Lease yet elect by the other object of that name, and see nothing of the Lease.
+fn elder(settings: &Settings, place: &ObjectName) -> (Elder, Bars) {
+    let Settings { access, timing, .. } = settings;
+    let old = ObjectName { kind: Kind::Endpoints, ..place.clone() };
+    Elder::new(access.clone(), old, timing.lease(), timing.period())
+}
+
 /// With the flags that there are here.
 fn in_its_flags(failure: &Failure) -> String {
     let flags = [("--lease", "--ttl"), ("--name", "--id")];
     flags.into_iter().fold(failure.to_string(), |text, (ours, theirs)| text.replace(ours, theirs))
 }
 
-fn http(bound: Bound) -> Reader {
+fn http(bound: Bound, bars: Option<Bars>) -> Reader {
     Box::new(move |snapshots| {
         tracing::info!("serving http on {}", bound.address());
-        let serving = bound.start_probe(snapshots, leader::answer)?;
+        let serving = bound.start_probe(snapshots, move |snapshot, now, path| {
+            leader::answer(snapshot, leader::barred_by(bars.as_ref()).as_deref(), now, path)
+        })?;
         Ok(Box::pin(serving))
     })
 }
@@ -130,7 +145,6 @@ fn http(bound: Bound) -> Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::kubernetes::Kind;
 
     fn refused(arguments: &[&str]) -> String {
         let arguments = arguments.iter().map(OsString::from).collect();

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 mod board;
 mod calls;
 mod container;
+mod elder;
 pub(crate) mod events;
 mod evidence;
 mod hub;
@@ -40,6 +41,7 @@ use super::{Failed, Lock, LockError};
 
 pub use self::access::Access;
 pub use self::board::LeaseBoard;
+pub use self::elder::Elder;
 pub use self::object::{Kind, ObjectName};
 pub use self::recorder::Recorder;
 pub use self::survey::{Scope, survey};

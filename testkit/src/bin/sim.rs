@@ -21,13 +21,16 @@ struct Arguments {
     /// Only these kinds of faults
     #[arg(long = "fault", value_delimiter = ',', value_parser = kind)]
     faults: Vec<Kind>,
+    /// How many members may be active at a time
+    #[arg(long, default_value_t = 1)]
+    slots: usize,
     /// Threads
     #[arg(long, default_value_t = 2)]
     jobs: u64,
     /// Also write the report to this file
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Replay one case, as JSON or as a seed, and print all that happened
+    /// Replay one case, as JSON or as a seed with its slots, and print all that happened
     #[arg(long)]
     case: Option<String>,
     /// List the kinds of faults
@@ -46,10 +49,10 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(case) = &arguments.case {
-        return replay(case);
+        return replay(case, arguments.slots);
     }
-    let Arguments { histories, seed, jobs, .. } = arguments;
-    let campaign = &Campaign { histories, seed, only: arguments.faults, jobs };
+    let Arguments { histories, seed, slots, jobs, .. } = arguments;
+    let campaign = &Campaign { histories, seed, only: arguments.faults, slots, jobs };
     let begun = std::time::Instant::now();
     let total = run_campaign(campaign);
     print!("{}", report_table(campaign, &total));
@@ -69,9 +72,9 @@ fn main() -> Result<ExitCode> {
     Ok(if sound && valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn replay(case: &str) -> Result<ExitCode> {
+fn replay(case: &str, slots: usize) -> Result<ExitCode> {
     let scenario: Scenario = match case.parse() {
-        Ok(seed) => Scenario::of(seed, &[]),
+        Ok(seed) => Scenario::of(seed, &[]).in_slots(slots),
         Err(_) => serde_json::from_str(case).context("failed to read the case")?,
     };
     println!("{}", serde_json::to_string(&scenario)?);

@@ -5,14 +5,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
+use super::{LIMIT, Pods};
+use crate::history::Span;
+use crate::lease_group::BEYOND;
 use crate::process::{self, Process};
 use crate::wait::wait_until;
 
 /// What runs on a node besides pods, in the order in which it is started.
 const SERVERS: [&str; 3] = ["containerd", "kubelet", "kube-proxy"];
+
+/// As much later than the standby may kubectl hear of a renewal, on a busy machine.
+const LATER: Duration = Duration::from_millis(300);
 
 /// How long the runtime may take to come back.
 const RUNTIME: Duration = Duration::from_secs(30);
@@ -89,6 +95,37 @@ impl Drop for PowerLoss {
         if let Err(error) = self.restore() {
             eprintln!("{} stays without power: {error:#}", self.node);
         }
+    }
+}
+
+/// What the node without power of an active pod leads to.
+#[derive(Debug)]
+pub struct Failover {
+    /// Which node.
+    pub node: String,
+    /// It lasts.
+    pub loss: PowerLoss,
+    /// Who is active then.
+    pub next: Span,
+}
+
+impl Failover {
+    /// Takes the power of the node of the pod that is active by this Lease, and waits for the next one, which has to come
+    /// when that has been silent for `lease` and not later.
+    pub fn of(pods: &Pods, name: &str, lease: Duration, active: &Span) -> Result<Self> {
+        let renewals = pods.hear_renewals(name)?;
+        let last_sight = || renewals.last_change(&format!("{} ", active.member));
+        wait_until("a renewal", LIMIT, || last_sight().is_some())?;
+        let node = pods.node_of(&active.member)?;
+        let loss = PowerLoss::new(&node)?;
+        let next = pods.wait_active_after(active.token, LIMIT)?;
+        let last_sight = last_sight().context("no renewal was heard")?;
+        let waited = Duration::from_nanos(next.first.saturating_sub(last_sight));
+        eprintln!("{name}: a node without power: the next one is active {waited:?} after the last sight");
+        ensure!(next.member != active.member, "the pod of the dead node came first{}", pods.logs());
+        ensure!(waited + LATER >= lease, "too early, after {waited:?}{}", pods.logs());
+        ensure!(waited <= lease + BEYOND, "too late, after {waited:?}{}", pods.logs());
+        Ok(Self { node, loss, next })
     }
 }
 

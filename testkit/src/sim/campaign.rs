@@ -20,6 +20,8 @@ pub struct Campaign {
     pub seed: u64,
     /// Only these kinds of faults, all of them in each history; any where there is none.
     pub only: Vec<Kind>,
+    /// How many members may be active at a time.
+    pub slots: usize,
     /// Threads.
     pub jobs: u64,
 }
@@ -35,6 +37,10 @@ pub struct Total {
     pub virtual_ms: u64,
     /// Workloads that were started.
     pub starts: u64,
+    /// Histories in which a member was active in each slot at the same moment.
+    pub full: u64,
+    /// Starts of a member in another slot than the one that it was active in before.
+    pub moves: u64,
     /// Starts after an unplanned end.
     pub failovers: u64,
     /// Failovers for no reason.
@@ -73,6 +79,8 @@ impl Total {
         self.steps += history.steps;
         self.virtual_ms += history.length / 1_000_000;
         self.starts += history.starts;
+        self.full += u64::from(history.was_full);
+        self.moves += history.moves;
         self.failovers += history.failovers;
         self.false_failovers += history.false_failovers;
         self.overlaps += history.overlaps;
@@ -105,6 +113,8 @@ impl Total {
         self.steps += other.steps;
         self.virtual_ms += other.virtual_ms;
         self.starts += other.starts;
+        self.full += other.full;
+        self.moves += other.moves;
         self.failovers += other.failovers;
         self.false_failovers += other.false_failovers;
         self.overlaps += other.overlaps;
@@ -177,7 +187,7 @@ fn run_share(campaign: &Campaign, job: u64, jobs: u64) -> Total {
     let mut total = Total::new();
     let mut index = job;
     while index < campaign.histories {
-        let scenario = Scenario::of(campaign.seed.wrapping_add(index), &campaign.only);
+        let scenario = Scenario::of(campaign.seed.wrapping_add(index), &campaign.only).in_slots(campaign.slots);
         let history = run_safely(&scenario);
         total.add(scenario, history);
         index += jobs;

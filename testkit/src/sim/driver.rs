@@ -26,32 +26,36 @@ impl World<'_> {
         }
         match delivery {
             Delivery::Wake(generation) if generation == self.members[member].wake => {
-                self.step(member, Input::Wake);
+                self.step(member, 0, Input::Wake);
             }
             Delivery::Wake(_) => {}
-            Delivery::Notice(version) => {
-                if self.members[member].last_version != version {
-                    self.step(member, Input::Changed);
+            Delivery::Notice(slot, version) => {
+                if self.members[member].last_version[slot] != version {
+                    self.step(member, slot, Input::Changed);
                 }
             }
             Delivery::Answer { op, input } => {
-                if self.members[member].pending.is_some_and(|pending| pending.op == op) {
-                    self.members[member].pending = None;
-                    self.step(member, *input);
+                if let Some((slot, _)) = self.members[member].settle(op) {
+                    self.step(member, slot, *input);
                 }
             }
             Delivery::Timeout { op } => {
-                if let Some(pending) = self.members[member].pending.take_if(|pending| pending.op == op) {
+                if let Some((slot, pending)) = self.members[member].settle(op) {
                     let why = "no answer within the limit".to_owned();
                     let input = match pending.attempt {
                         Some(attempt) => Input::Written { attempt, outcome: Write::Unknown(why) },
                         None => Input::Read(Err(why)),
                     };
-                    self.step(member, input);
+                    self.step(member, slot, input);
+                }
+            }
+            Delivery::Order(input) if *input == Input::Changed => {
+                for slot in 0..self.members[member].pending.len() {
+                    self.step(member, slot, Input::Changed);
                 }
             }
             Delivery::Order(input) => {
-                self.step(member, *input);
+                self.step(member, 0, *input);
             }
         }
     }
@@ -67,7 +71,7 @@ impl World<'_> {
             Delivery::Wake(_) => ranks[0],
             Delivery::Answer { .. } => ranks[1],
             Delivery::Timeout { .. } => ranks[2],
-            Delivery::Notice(_) | Delivery::Order(_) => ranks[3],
+            Delivery::Notice(..) | Delivery::Order(_) => ranks[3],
         });
         let process = self.members[member].process;
         self.note(member, |_| format!("runs on, with {} inputs waiting", backlog.len()));
@@ -76,37 +80,38 @@ impl World<'_> {
         }
     }
 
-    /// One input for the machine, and everything that it wants done. True where it granted a request.
-    pub(super) fn step(&mut self, member: usize, input: Input) -> bool {
+    /// One input for the machine of a slot, and everything that it wants done. True where it granted a request.
+    pub(super) fn step(&mut self, member: usize, mut slot: usize, input: Input) -> bool {
         let local = self.members[member].clock.read(self.now);
-        self.members[member].hear(&input);
         if let Input::Gone { .. } = &input
             && let Some(tree) = self.members[member].tree
         {
+            slot = self.trees[tree].slot;
             let activation = self.trees[tree].activation;
             self.members[member].gone.push(activation);
         }
+        self.members[member].hear(slot, &input);
         self.note(member, |_| format!("<- {}", brief(&input)));
         let (is_wake, is_request) = (input == Input::Wake, matches!(input, Input::Request(_)));
         let Some(machine) = self.members[member].machine.as_mut() else { return false };
-        let outputs = machine.step(local, input);
+        let outputs = machine.step(local, slot, input);
         self.history.steps += 1;
         self.history.fold(&[self.now, member as u64, outputs.len() as u64]);
-        let answers = outputs.iter().filter(|output| matches!(output.action, Action::Answer(_))).count();
+        let answers = outputs.iter().filter(|(_, output)| matches!(output.action, Action::Answer(_))).count();
         if answers != usize::from(is_request) {
             self.history.finding(self.now, format!("{answers} answers to one input"));
         }
         self.check_wakes(member, local, is_wake && outputs.is_empty());
-        let granted = outputs.iter().any(|output| output.action == Action::Answer(Ok(())));
-        for output in outputs {
-            self.carry_out(member, local, output);
+        let granted = outputs.iter().any(|(_, output)| output.action == Action::Answer(Ok(())));
+        for (slot, output) in outputs {
+            self.carry_out(member, slot, local, output);
         }
         self.check_stop_is_kept(member);
         self.schedule_wake(member);
         granted
     }
 
-    fn carry_out(&mut self, member: usize, local: Instant, output: Output) {
+    fn carry_out(&mut self, member: usize, slot: usize, local: Instant, output: Output) {
         self.note(member, |_| format!("-> {:?}: {}", output.action, output.reason));
         self.history.fold_text(&output.reason);
         if output.reason.is_empty() {
@@ -115,14 +120,16 @@ impl World<'_> {
         match output.action {
             Action::Read { limit } => {
                 let due = self.members[member].clock.when(local + limit);
-                self.call(member, None, due, Call::Read { back: 0 });
+                self.call(member, slot, None, due, Call::Read { back: 0 });
             }
             Action::Write { expected, record, attempt, limit } => {
-                self.check_write(member, local, expected, &record, attempt);
+                self.check_write(member, slot, local, expected, &record, attempt);
                 let due = self.members[member].clock.when(local + limit);
-                self.call(member, Some(attempt), due, Call::Write { expected, record, attempt });
+                self.call(member, slot, Some(attempt), due, Call::Write { expected, record, attempt });
             }
-            Action::Start { activation, token, kill_at, .. } => self.start(member, local, activation, token, kill_at),
+            Action::Start { activation, token, kill_at, .. } => {
+                self.start(member, slot, local, activation, token, kill_at);
+            }
             Action::Extend { kill_at } => self.extend(member, kill_at),
             Action::Stop { grace, .. } => self.stop(member, local, grace),
             Action::Kill => self.kill_told(member),
@@ -132,15 +139,15 @@ impl World<'_> {
     }
 
     /// Sends one request and sets its limit.
-    fn call(&mut self, member: usize, attempt: Option<election::Attempt>, due: Nanos, call: Call) {
+    fn call(&mut self, member: usize, slot: usize, attempt: Option<election::Attempt>, due: Nanos, call: Call) {
         self.ops += 1;
         let op = self.ops;
-        if self.members[member].pending.replace(Pending { op, attempt }).is_some() {
+        if self.members[member].pending[slot].replace(Pending { op, attempt }).is_some() {
             self.history.finding(self.now, "two operations at a time");
         }
         let process = self.members[member].process;
         self.at(due, Event::Deliver { member, process, delivery: Delivery::Timeout { op } });
-        self.send(member, process, op, call);
+        self.send(member, process, slot, op, call);
     }
 
     fn exit(&mut self, member: usize, exit: Exit) {
@@ -218,6 +225,7 @@ impl World<'_> {
     fn check_write(
         &mut self,
         member: usize,
+        slot: usize,
         local: Instant,
         expected: Version,
         record: &Record,
@@ -232,7 +240,7 @@ impl World<'_> {
         };
         let one = &mut self.members[member];
         let tree = one.tree.filter(|tree| self.trees[*tree].activation == activation);
-        let sent = Sent { attempt, activation, at: local, lease, expected, confirmed: false, unknown: false };
+        let sent = Sent { slot, attempt, activation, at: local, lease, expected, confirmed: false, unknown: false };
         one.sent.push(sent);
         let Some(tree) = tree.map(|tree| &self.trees[tree]) else { return };
         match lease {
@@ -256,11 +264,12 @@ impl World<'_> {
         if unclear.iter().any(|kind| self.scenario.has(*kind)) {
             return;
         }
-        let current = self.register.record().map(|record| &record.claim);
         let open = one.sent.iter().any(|sent| {
             let settled = one.sent.iter().any(|other| other.activation == sent.activation && other.confirmed);
+            let register = &self.registers[sent.slot];
+            let current = register.record().map(|record| &record.claim);
             let landed = matches!(current, Some(Claim::Held(holder)) if holder.attempt == sent.attempt);
-            sent.unknown && !settled && (landed || self.register.version() == sent.expected)
+            sent.unknown && !settled && (landed || register.version() == sent.expected)
         });
         if open {
             self.history.finding(self.now, "a member leaves while its acquiring write is unresolved");

@@ -46,7 +46,7 @@ pub enum Event {
     /// Something reaches the elector of this process.
     Deliver { member: usize, process: u32, delivery: Delivery },
     /// A request reaches the store.
-    Arrive { member: usize, process: u32, op: u64, request: Box<Call>, back: Back },
+    Arrive { member: usize, process: u32, slot: usize, op: u64, request: Box<Call>, back: Back },
     /// A stopped elector, or a host that slept, runs on.
     Resume { member: usize },
     /// Something of this tree is due.
@@ -62,8 +62,8 @@ pub enum Event {
 pub enum Delivery {
     /// The wake-up of this generation.
     Wake(u32),
-    /// The lock has changed to this version.
-    Notice(Version),
+    /// The lock of a slot has changed to this version.
+    Notice(usize, Version),
     /// The answer to an operation.
     Answer { op: u64, input: Box<Input> },
     /// The limit of an operation has passed.

@@ -48,16 +48,18 @@ impl World<'_> {
     pub(super) fn start(
         &mut self,
         member: usize,
+        slot: usize,
         local: Instant,
         activation: Activation,
         token: Token,
         kill_at: Instant,
     ) {
-        self.check_start(member, local, activation, token, kill_at);
+        self.check_start(member, slot, local, activation, token, kill_at);
         let index = self.trees.len();
         self.trees.push(Tree {
             member,
             process: self.members[member].process,
+            slot,
             activation,
             token,
             kill_at,
@@ -78,8 +80,9 @@ impl World<'_> {
 
     pub(super) fn extend(&mut self, member: usize, kill_at: Instant) {
         let Some(tree) = self.members[member].tree else { return };
-        let activation = self.trees[tree].activation;
-        let is_allowed = self.members[member].allowed.is_some_and(|(of, until)| of == activation && kill_at <= until);
+        let Tree { activation, slot, .. } = self.trees[tree];
+        let is_allowed =
+            self.members[member].allowed[slot].is_some_and(|(of, until)| of == activation && kill_at <= until);
         if !is_allowed {
             self.history.finding(self.now, "the deadline moves beyond what the confirmed sends allow");
         }
@@ -160,7 +163,7 @@ impl World<'_> {
 
     /// The deadline is read again, then the workload is let through.
     fn gate(&mut self, tree: usize) {
-        let Tree { member, kill_at, life, told, .. } = self.trees[tree];
+        let Tree { member, slot, kill_at, life, told, .. } = self.trees[tree];
         if life != Life::Waiting {
             return;
         }
@@ -171,11 +174,15 @@ impl World<'_> {
         self.trees[tree].started = Some(self.now);
         self.check_exclusion(tree);
         self.history.starts += 1;
-        if self.history.starts > 1 && !self.is_failover_expected() {
+        let before = || self.trees[..tree].iter().rev().filter(|tree| tree.started.is_some());
+        let is_first = !before().any(|tree| tree.slot == slot);
+        let moves = before().find(|tree| tree.member == member).is_some_and(|tree| tree.slot != slot);
+        self.history.moves += u64::from(moves);
+        if !is_first && !self.is_failover_expected() {
             self.history.false_failovers += 1;
             self.history.finding(self.now, "the active role moved for no reason");
         }
-        if let Some(LastEnd { at, planned }) = self.last_end {
+        if let Some(LastEnd { at, planned }) = self.last_end[slot] {
             self.history.failovers += u64::from(!planned);
             // Where several faults met, none of them can be named.
             let alone = self.scenario.faults.len() == 1;
@@ -237,9 +244,9 @@ impl World<'_> {
     fn proof(&mut self, tree: usize) {
         let one = &mut self.trees[tree];
         one.life = Life::Gone;
-        let Tree { member, guard, planned, .. } = *one;
+        let Tree { member, slot, guard, planned, .. } = *one;
         if one.started.is_some() {
-            self.last_end = Some(LastEnd { at: self.now, planned });
+            self.last_end[slot] = Some(LastEnd { at: self.now, planned });
         }
         self.note(member, |_| "## nothing of the workload is left".to_owned());
         let released = (self.scenario.local_release && guard == Guard::Runs).then(|| self.release_locally(tree));
@@ -248,7 +255,8 @@ impl World<'_> {
 
     /// The guard's own release, where the lock lives on the same host.
     fn release_locally(&mut self, tree: usize) -> Option<Version> {
-        let record = self.register.record()?;
+        let slot = self.trees[tree].slot;
+        let record = self.registers[slot].record()?;
         let Claim::Held(holder) = &record.claim else { return None };
         if holder.activation != self.trees[tree].activation {
             return None;
@@ -262,17 +270,25 @@ impl World<'_> {
                 successor: None,
             }),
             lease: Duration::from_millis(u64::from(self.members[self.trees[tree].member].spec.lease_ms)),
-            slots: 1,
+            slots: record.slots,
             paused_until_unix_ms: None,
         };
-        let version = self.register.put(release);
-        self.announce();
+        let version = self.registers[slot].put(release);
+        self.announce(slot);
         Some(version)
     }
 
     // === checks ===
 
-    fn check_start(&mut self, member: usize, local: Instant, activation: Activation, token: Token, kill_at: Instant) {
+    fn check_start(
+        &mut self,
+        member: usize,
+        slot: usize,
+        local: Instant,
+        activation: Activation,
+        token: Token,
+        kill_at: Instant,
+    ) {
         let mut wrong = Vec::new();
         if kill_at <= local {
             wrong.push("a workload is started after its deadline");
@@ -280,7 +296,7 @@ impl World<'_> {
         if self.trees.iter().any(|tree| tree.activation == activation) {
             wrong.push("an activation is started twice");
         }
-        match self.members[member].allowed {
+        match self.members[member].allowed[slot] {
             Some((of, until)) if of == activation => {
                 if kill_at > until {
                     wrong.push("a workload starts with a deadline beyond what the confirmed sends allow");
@@ -288,19 +304,33 @@ impl World<'_> {
             }
             _ => wrong.push("a workload is started before its acquiring write was confirmed"),
         }
-        if token.0 <= self.largest_token && !self.broken.contains(&Broken::StoreRewound) {
+        if token.0 <= self.largest_token[slot] && !self.broken.contains(&Broken::StoreRewound) {
             wrong.push("a token is not larger than the one before");
         }
-        self.largest_token = self.largest_token.max(token.0);
+        if slot >= self.members[member].pending.len().min(self.most_slots) {
+            wrong.push("a workload is started in a slot beyond the number in the record");
+        }
+        self.largest_token[slot] = self.largest_token[slot].max(token.0);
         for what in wrong {
             self.history.finding(self.now, what);
         }
     }
 
-    /// Exclusion: at any instant at most one member has a runnable process of its workload.
+    /// Exclusion: at any instant at most one member has a runnable process of its workload in each slot, and no process of
+    /// a member is in two.
     fn check_exclusion(&mut self, started: usize) {
+        let Tree { slot, member, process, .. } = self.trees[started];
+        let runs = |slot: &usize| self.trees.iter().any(|tree| tree.slot == *slot && tree.life == Life::Running);
+        self.history.was_full |= (0..self.scenario.slots).all(|slot| runs(&slot));
         for other in 0..self.trees.len() {
             if other == started || !self.trees[other].is_alive() {
+                continue;
+            }
+            if self.trees[other].slot != slot {
+                if (self.trees[other].member, self.trees[other].process) == (member, process) {
+                    self.history.overlaps += 1;
+                    self.history.finding(self.now, "overlap: a member is active in two slots");
+                }
                 continue;
             }
             match self.excuse(started, other) {

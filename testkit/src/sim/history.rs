@@ -17,6 +17,10 @@ pub struct History {
     pub length: Nanos,
     /// Workloads that were started.
     pub starts: u64,
+    /// Whether a member was active in each slot at the same moment.
+    pub was_full: bool,
+    /// Starts of a member in another slot than the one that it was active in before.
+    pub moves: u64,
     /// Starts after another activation had ended without being asked to.
     pub failovers: u64,
     /// Failovers where no fault was strong enough for one.

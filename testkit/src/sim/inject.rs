@@ -46,7 +46,10 @@ impl World<'_> {
     }
 
     fn hit(&mut self, target: Target) -> Option<usize> {
-        let holder = self.trees.iter().rev().find(|tree| tree.life == Life::Running).map(|tree| tree.member);
+        let holder = match self.scenario.slots {
+            1 => self.trees.iter().rev().find(|tree| tree.life == Life::Running).map(|tree| tree.member),
+            _ => self.any_holder(),
+        };
         let count = self.members.len();
         match (target, holder) {
             (Target::Holder, Some(holder)) => Some(holder),
@@ -54,6 +57,22 @@ impl World<'_> {
             (Target::Holder | Target::Standby, _) => Some(self.random.index(count)),
             (Target::Member(index), _) => Some(usize::try_from(index).unwrap_or(0) % count),
         }
+    }
+
+    /// Whose workloads run.
+    fn holders(&self) -> Vec<usize> {
+        self.trees.iter().filter(|tree| tree.life == Life::Running).map(|tree| tree.member).collect()
+    }
+
+    /// One of several.
+    fn any_holder(&mut self) -> Option<usize> {
+        let holders = self.holders();
+        (!holders.is_empty()).then(|| self.random.pick(&holders))
+    }
+
+    /// The slot whose lock a fault is about.
+    fn slot_of(&self, fault: &Fault) -> usize {
+        usize::try_from(fault.amount).unwrap_or(0) % self.scenario.slots
     }
 
     /// The tree of `member`, if it runs.
@@ -178,7 +197,8 @@ impl World<'_> {
     // === the lock ===
 
     fn inject_lock(&mut self, index: usize, fault: &Fault) {
-        let Some(mut record) = self.register.record().cloned() else { return };
+        let slot = self.slot_of(fault);
+        let Some(mut record) = self.registers[slot].record().cloned() else { return };
         let held = matches!(record.claim, Claim::Held(_));
         let foreign = |holder: Option<&str>, fingerprint| {
             let why = "the digest does not match".to_owned();
@@ -186,30 +206,30 @@ impl World<'_> {
         };
         let fingerprint = self.random.draw();
         match fault.kind {
-            Kind::LockDeleted => self.register.delete(),
+            Kind::LockDeleted => self.registers[slot].delete(),
             Kind::LockBlanked => {
                 record.claim = foreign(None, fingerprint);
-                self.register.put(record);
+                self.registers[slot].put(record);
             }
             Kind::LockRenamed => {
                 record.claim = foreign(Some("somebody"), fingerprint);
-                self.register.put(record);
+                self.registers[slot].put(record);
             }
             Kind::LeaseEdited if held => {
                 record.lease = Duration::from_millis(1);
-                self.register.put(record);
+                self.registers[slot].put(record);
                 self.break_assumption(Broken::LeaseEdited);
             }
             Kind::LockReplaced => {
-                self.register.delete();
+                self.registers[slot].delete();
                 if fault.amount < 500 {
                     record.claim = foreign(None, fingerprint);
                 }
-                self.register.put(record);
+                self.registers[slot].put(record);
             }
             Kind::StoreRewound => {
                 let back = 1 + usize::try_from(fault.amount / 60).unwrap_or(0);
-                if !self.register.rewind(back) {
+                if !self.registers[slot].rewind(back) {
                     return;
                 }
                 self.break_assumption(Broken::StoreRewound);
@@ -219,7 +239,7 @@ impl World<'_> {
         }
         self.after_hand(fault.kind);
         self.fault_shows(fault.kind);
-        self.announce();
+        self.announce(slot);
     }
 
     /// Somebody who never saw a longer lease cannot wait for it once the record is gone.
@@ -236,13 +256,14 @@ impl World<'_> {
         match fault.kind {
             Kind::ForeignHolder => self.renew_as_stranger(index, count, &fault),
             Kind::LockTouched => {
+                let slot = self.slot_of(&fault);
                 // To the end of the history: whoever restarts a timer for it never takes over.
-                if let Some(record) = self.register.record().cloned() {
+                if let Some(record) = self.registers[slot].record().cloned() {
                     if count == 0 {
                         self.fault_shows(fault.kind);
                     }
-                    self.register.put(record);
-                    self.announce();
+                    self.registers[slot].put(record);
+                    self.announce(slot);
                 }
                 let pause = self.longest_lease * u64::from(100 + fault.amount / 4) / 1000;
                 self.after(pause, Event::Again { index, count: 1 });
@@ -284,7 +305,8 @@ impl World<'_> {
     }
 
     fn renew_as_stranger(&mut self, index: usize, count: u32, fault: &Fault) {
-        let Some(mut record) = self.register.record().cloned() else { return };
+        let slot = self.slot_of(fault);
+        let Some(mut record) = self.registers[slot].record().cloned() else { return };
         if count == 0 {
             self.fault_shows(fault.kind);
             self.after_hand(fault.kind);
@@ -292,8 +314,8 @@ impl World<'_> {
         let fingerprint = self.random.draw();
         let holder = Some("stranger".to_owned());
         record.claim = Claim::Foreign(Foreign { holder, fingerprint, why: "no annotations of ours".to_owned() });
-        self.register.put(record);
-        self.announce();
+        self.registers[slot].put(record);
+        self.announce(slot);
         let pause = self.longest_lease / 7;
         let began = u64::from(fault.at_ms) * MS;
         if self.now + pause < began + u64::from(fault.length_ms) * MS {
@@ -315,7 +337,7 @@ impl World<'_> {
         }
         let hands_over = matches!(request, Request::Switchover { .. });
         let had_asked = std::mem::replace(&mut self.members[member].asked, true);
-        let granted = self.step(member, Input::Request(request));
+        let granted = self.step(member, 0, Input::Request(request));
         if !(granted && hands_over) {
             self.members[member].asked = had_asked;
         }
@@ -335,7 +357,7 @@ impl World<'_> {
             Kind::Paused | Kind::Resumed | Kind::OutageInPause => {
                 let length = if fault.kind == Kind::OutageInPause { length * 2 } else { length };
                 let pause = Request::Pause { length: Duration::from_millis(length), until_unix_ms: 1 };
-                if !self.request(member, pause) {
+                if !self.pause(member, fault.kind, &pause) {
                     return;
                 }
                 self.longest_pause = self.longest_pause.max(length * MS);
@@ -373,6 +395,23 @@ impl World<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a pause is granted, where the outage in it is everybody's by the active member of each slot.
+    fn pause(&mut self, member: usize, kind: Kind, pause: &Request) -> bool {
+        if self.scenario.slots == 1 || kind != Kind::OutageInPause {
+            return self.request(member, pause.clone());
+        }
+        let holders = self.holders();
+        let granted = holders.iter().filter(|holder| self.request(**holder, pause.clone())).count();
+        if granted < self.scenario.slots && granted > 0 {
+            // No outage, and a pause all the same.
+            let Request::Pause { length, .. } = pause else { return false };
+            let length = super::clock::nanos(*length);
+            self.longest_pause = self.longest_pause.max(length);
+            self.quiet_until(self.now + (length + self.longest_lease) * 12 / 10);
+        }
+        granted >= self.scenario.slots
     }
 
     fn set_health(&mut self, member: usize, healthy: bool) {
@@ -455,14 +494,14 @@ impl World<'_> {
     fn clone_standby(&mut self, member: usize) {
         let one = &self.members[member];
         let stands_by = one.machine.as_ref().is_some_and(|machine| machine.role() == Role::Standby);
-        if !stands_by || !one.runs(self.now) || self.members.len() >= 9 {
+        if !stands_by || !one.runs(self.now) || self.members.len() >= 8 + self.scenario.slots {
             return;
         }
-        let mut copy = super::member::Member::new(one.spec.clone(), one.clock);
+        let mut copy = super::member::Member::new(one.spec.clone(), one.clock, one.pending.len());
         copy.machine = one.machine.clone();
-        copy.pending = one.pending;
+        copy.pending.clone_from(&one.pending);
         copy.healthy = one.healthy;
-        copy.last_version = one.last_version;
+        copy.last_version.clone_from(&one.last_version);
         copy.process = 1;
         let (index, local) = (self.members.len(), one.clock.read(self.now));
         // Its answer reaches the original; the copy hears nothing until its limit.
@@ -470,11 +509,12 @@ impl World<'_> {
         let until = one.clock.when(local + limit);
         self.members.push(copy);
         self.fault_shows(Kind::StandbyCloned);
-        if let Some(pending) = self.members[index].pending {
-            let delivery = Delivery::Timeout { op: pending.op };
-            self.at(until, Event::Deliver { member: index, process: 1, delivery });
-        } else {
-            self.step(index, Input::Wake);
+        let waits: Vec<u64> = self.members[index].pending.iter().flatten().map(|pending| pending.op).collect();
+        for op in &waits {
+            self.at(until, Event::Deliver { member: index, process: 1, delivery: Delivery::Timeout { op: *op } });
+        }
+        if waits.is_empty() {
+            self.step(index, 0, Input::Wake);
         }
     }
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use election::{
-    Absence, Activation, Attempt, Claim, Input, Instant, Machine, OnExit, OnLoss, Seen, Settings, Timing, Version,
-    Write,
+    Absence, Activation, Attempt, Claim, Input, Instant, OnExit, OnLoss, Seen, Settings, Slots, Timing, Version, Write,
 };
 
 use super::clock::{Clock, Nanos};
@@ -12,7 +11,7 @@ use super::event::Delivery;
 use super::random::Kernel;
 use super::scenario::Spec;
 
-/// What the driver waits for.
+/// What the driver waits for, of one slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending {
     /// The operation.
@@ -24,6 +23,8 @@ pub struct Pending {
 /// One send of a process, as the simulator saw it: what the machine may claim is recomputed from these.
 #[derive(Clone, Debug)]
 pub struct Sent {
+    /// The slot whose lock it was for.
+    pub slot: usize,
     /// Its id.
     pub attempt: Attempt,
     /// The activation in its record.
@@ -49,18 +50,18 @@ pub struct Member {
     pub clock: Clock,
     /// Counts its processes.
     pub process: u32,
-    /// The machine of the present process.
-    pub machine: Option<Machine<Kernel>>,
-    /// The operation under way.
-    pub pending: Option<Pending>,
+    /// The machines of the present process, one for each slot.
+    pub machine: Option<Slots<Kernel>>,
+    /// The operation under way, for each slot.
+    pub pending: Vec<Option<Pending>>,
     /// Whether the elector is stopped.
     pub stopped_until: Nanos,
     /// Whether the whole host sleeps.
     pub frozen_until: Nanos,
     /// What reached the elector while it did not run.
     pub backlog: Vec<Delivery>,
-    /// The version that the last answer named: changes are counted from here.
-    pub last_version: Version,
+    /// The version that the last answer of each slot named: changes are counted from here.
+    pub last_version: Vec<Version>,
     /// The wake-up that counts.
     pub wake: u32,
     /// When that is.
@@ -71,8 +72,8 @@ pub struct Member {
     pub tree: Option<usize>,
     /// The sends of the present process.
     pub sent: Vec<Sent>,
-    /// The deadline that the confirmed sends of this activation allow.
-    pub allowed: Option<(Activation, Instant)>,
+    /// The deadline that the confirmed sends of the last activation in each slot allow.
+    pub allowed: Vec<Option<(Activation, Instant)>>,
     /// The activations whose end this process has heard of.
     pub gone: Vec<Activation>,
     /// Whether somebody asked it to hand over.
@@ -84,24 +85,24 @@ pub struct Member {
 }
 
 impl Member {
-    /// A member that has no process yet.
-    pub fn new(spec: Spec, clock: Clock) -> Self {
+    /// A member of a group with so many slots that has no process yet.
+    pub fn new(spec: Spec, clock: Clock, slots: usize) -> Self {
         Self {
             spec,
             clock,
             process: 0,
             machine: None,
-            pending: None,
+            pending: vec![None; slots],
             stopped_until: 0,
             frozen_until: 0,
             backlog: Vec::new(),
-            last_version: Version::ABSENT,
+            last_version: vec![Version::ABSENT; slots],
             wake: 0,
             wake_at: None,
             idle_wakes: 0,
             tree: None,
             sent: Vec::new(),
-            allowed: None,
+            allowed: vec![None; slots],
             gone: Vec::new(),
             asked: false,
             healthy: true,
@@ -118,7 +119,7 @@ impl Member {
             stop_grace: Duration::from_millis(u64::from(self.spec.stop_grace_ms)),
             absence: Absence::CostsALease,
             can_pause: true,
-            slots: 1,
+            slots: u32::try_from(self.pending.len()).unwrap_or(u32::MAX),
             on_exit: match self.spec.on_exit {
                 0 => OnExit::Exit,
                 1 => OnExit::Restart,
@@ -128,7 +129,7 @@ impl Member {
             healthy: true,
         };
         self.end();
-        self.machine = Some(Machine::new(settings, kernel.clone()));
+        self.machine = Some(Slots::new(&settings, || kernel.clone()));
         true
     }
 
@@ -136,16 +137,24 @@ impl Member {
     pub fn end(&mut self) {
         self.process += 1;
         self.machine = None;
-        self.pending = None;
+        self.pending.fill(None);
         self.backlog.clear();
         self.wake_at = None;
         self.wake += 1;
         self.stopped_until = 0;
         self.sent.clear();
-        self.allowed = None;
+        self.allowed.fill(None);
         self.gone.clear();
         self.asked = false;
-        self.last_version = Version::ABSENT;
+        self.last_version.fill(Version::ABSENT);
+    }
+
+    /// The operation that is answered or given up, with its slot, unless it is over already.
+    pub fn settle(&mut self, op: u64) -> Option<(usize, Pending)> {
+        let answered = |(slot, pending): (usize, &mut Option<Pending>)| {
+            pending.take_if(|pending| pending.op == op).map(|pending| (slot, pending))
+        };
+        self.pending.iter_mut().enumerate().find_map(answered)
     }
 
     /// Whether its elector runs at `now`.
@@ -153,12 +162,12 @@ impl Member {
         self.machine.is_some() && now >= self.stopped_until && now >= self.frozen_until
     }
 
-    /// Takes from an answer which of the own sends it confirms.
-    pub fn hear(&mut self, input: &Input) {
+    /// Takes from an answer of a slot which of the own sends it confirms.
+    pub fn hear(&mut self, slot: usize, input: &Input) {
         match input {
             Input::Read(Ok(Seen { version, .. }))
             | Input::Written { outcome: Write::Written(version), .. }
-            | Input::Gone { released: Some(version), .. } => self.last_version = *version,
+            | Input::Gone { released: Some(version), .. } => self.last_version[slot] = *version,
             _ => {}
         }
         match input {
@@ -185,7 +194,7 @@ impl Member {
         sent.confirmed = true;
         let Some(lease) = sent.lease else { return };
         let until = sent.at + kill_after(lease);
-        match &mut self.allowed {
+        match &mut self.allowed[sent.slot] {
             Some((activation, allowed)) if *activation == sent.activation => *allowed = (*allowed).max(until),
             allowed => *allowed = Some((sent.activation, until)),
         }

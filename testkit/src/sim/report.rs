@@ -26,6 +26,11 @@ pub fn table(campaign: &Campaign, total: &Total) -> String {
     };
     line(format!("seed {}, histories {}, hash {:016x}", campaign.seed, total.histories, total.hash));
     line(format!("virtual time {} h, inputs {}", total.virtual_ms / 3_600_000, total.steps));
+    let Total { full, moves, .. } = total;
+    line(format!(
+        "slots {}, histories with all of them taken at once {full}, moves to another slot {moves}",
+        campaign.slots
+    ));
     line(format!("starts {}, failovers {}", total.starts, total.failovers));
     line(format!("overlaps {}, false failovers {}", total.overlaps, total.false_failovers));
     line(format!("histories with a finding {}", total.failed));
@@ -77,6 +82,9 @@ pub fn to_json(campaign: &Campaign, total: &Total) -> Value {
         "hash": format!("{:016x}", total.hash),
         "virtual_hours": total.virtual_ms / 3_600_000,
         "inputs": total.steps,
+        "slots": campaign.slots,
+        "histories_with_all_slots_taken": total.full,
+        "moves_to_another_slot": total.moves,
         "starts": total.starts,
         "failovers": total.failovers,
         "overlaps": total.overlaps,

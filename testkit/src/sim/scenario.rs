@@ -25,6 +25,12 @@ pub struct Scenario {
     pub free: bool,
     /// Whether the guard writes the release itself, as on a file lock.
     pub local_release: bool,
+    /// How many members may be active at a time, as most of them were told.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub slots: usize,
+    /// Who was told that it is one more, if anybody was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_more: Option<usize>,
     /// The members.
     pub members: Vec<Spec>,
     /// What goes wrong, by time.
@@ -139,7 +145,32 @@ impl Scenario {
             faults[early].at_ms = small(random.below(settled));
         }
         faults.sort_by_key(|fault| fault.at_ms);
-        Self { seed, free, local_release: random.chance(200), members, faults }
+        Self { seed, free, local_release: random.chance(200), slots: 1, told_more: None, members, faults }
+    }
+
+    /// The same with several slots, and one more member for each; in some, one was told another number than the others.
+    #[must_use]
+    pub fn in_slots(self, slots: usize) -> Self {
+        let mut random = Random::stream(self.seed, 5);
+        let mut members = self.members;
+        for letter in ('h'..='z').take(slots.saturating_sub(1)) {
+            let like = random.index(members.len());
+            let rate_ppm = small(random.between(u64::from(SLOWEST), u64::from(FASTEST)));
+            let name = letter.to_string();
+            members.push(Spec { name, rate_ppm, ..members[like].clone() });
+        }
+        let told_more = (slots > 1 && random.chance(200)).then(|| random.index(members.len()));
+        Self { slots, told_more, members, ..self }
+    }
+
+    /// How many slots there are locks for.
+    pub fn locks(&self) -> usize {
+        self.slots + usize::from(self.told_more.is_some())
+    }
+
+    /// How many slots this member was told of.
+    pub fn told(&self, member: usize) -> usize {
+        self.slots + usize::from(self.told_more == Some(member))
     }
 
     /// Whether a fault of this kind is in it.
@@ -151,6 +182,15 @@ impl Scenario {
     pub fn longest_lease_ms(&self) -> u32 {
         self.members.iter().map(|member| member.lease_ms).max().unwrap_or(0)
     }
+}
+
+fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_one(slots: &usize) -> bool {
+    *slots == 1
 }
 
 /// Absence has no version. A standby that saw the lock absent, hears nothing more for a lease and finds it absent again

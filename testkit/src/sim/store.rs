@@ -32,7 +32,7 @@ pub(super) fn free_record(scenario: &Scenario) -> Record {
 
 impl World<'_> {
     /// Sends one request on its way.
-    pub(super) fn send(&mut self, member: usize, process: u32, op: u64, mut call: Call) {
+    pub(super) fn send(&mut self, member: usize, process: u32, slot: usize, op: u64, mut call: Call) {
         let is_write = matches!(call, Call::Write { .. });
         let mut hits = Vec::new();
         let route = self.network.route(&mut self.random, member, self.now, is_write, &mut hits);
@@ -55,7 +55,7 @@ impl World<'_> {
                 self.quiet_until(self.now + there);
             }
             let request = Box::new(call.clone());
-            self.after(there, Event::Arrive { member, process, op, request, back });
+            self.after(there, Event::Arrive { member, process, slot, op, request, back });
         }
     }
 
@@ -64,22 +64,22 @@ impl World<'_> {
         self.after(delay, Event::Deliver { member, process, delivery });
     }
 
-    /// One request reaches the store.
-    pub(super) fn arrive(&mut self, member: usize, process: u32, op: u64, call: &Call, back: Back) {
+    /// One request about a slot reaches the store.
+    pub(super) fn arrive(&mut self, member: usize, process: u32, slot: usize, op: u64, call: &Call, back: Back) {
         let input = match call {
             Call::Read { back: stale } => Input::Read(match back.instead {
-                None if *stale == 0 => Ok(self.with_evidence(self.register.read())),
-                None => Ok(self.with_evidence(self.register.read_past(*stale))),
+                None if *stale == 0 => Ok(self.with_evidence(self.registers[slot].read())),
+                None => Ok(self.with_evidence(self.registers[slot].read_past(*stale))),
                 Some(instead) => Err(format!("{instead:?}")),
             }),
             Call::Write { expected, record, attempt } => {
                 let outcome = match back.instead {
-                    None => self.store(member, *expected, record),
+                    None => self.store(member, slot, *expected, record),
                     Some(Instead::Throttled(ms)) => Write::Throttled(Duration::from_millis(u64::from(ms))),
                     Some(Instead::Denied) => Write::Denied("not allowed".to_owned()),
                     Some(Instead::Failed) => Write::Unknown("500".to_owned()),
                     Some(Instead::FailedAfter) => {
-                        self.store(member, *expected, record);
+                        self.store(member, slot, *expected, record);
                         Write::Unknown("500".to_owned())
                     }
                 };
@@ -102,19 +102,22 @@ impl World<'_> {
         seen
     }
 
-    fn store(&mut self, member: usize, expected: Version, record: &Record) -> Write {
+    fn store(&mut self, member: usize, slot: usize, expected: Version, record: &Record) -> Write {
         if let (Claim::Released(release), Some(Claim::Held(holder))) =
-            (&record.claim, self.register.record().map(|record| &record.claim))
-            && expected == self.register.version()
+            (&record.claim, self.registers[slot].record().map(|record| &record.claim))
+            && expected == self.registers[slot].version()
             && holder.activation != release.activation
         {
             self.wrong_release();
         }
-        let outcome = self.register.write(expected, record);
+        let outcome = self.registers[slot].write(expected, record);
         if let Write::Written(version) = &outcome {
             let version = *version;
             self.note(member, |_| format!("== stored {}.{}", version.incarnation, version.number));
-            self.announce();
+            if slot == 0 {
+                self.most_slots = self.most_slots.max(usize::try_from(record.slots).unwrap_or(usize::MAX));
+            }
+            self.announce(slot);
         }
         outcome
     }
@@ -128,18 +131,18 @@ impl World<'_> {
         }
     }
 
-    /// Tells everybody that the lock has changed, as far as the network lets it.
-    pub(super) fn announce(&mut self) {
-        let version = self.register.version();
+    /// Tells everybody that the lock of a slot has changed, as far as the network lets it.
+    pub(super) fn announce(&mut self, slot: usize) {
+        let version = self.registers[slot].version();
         self.history.fold(&[self.now, version.incarnation, version.number]);
         let mut hits = Vec::new();
         for member in 0..self.members.len() {
-            if self.members[member].machine.is_none() {
+            if self.members[member].machine.is_none() || slot >= self.members[member].pending.len() {
                 continue;
             }
             let process = self.members[member].process;
             for delay in self.network.notices(&mut self.random, member, self.now, &mut hits).into_iter().flatten() {
-                self.after(delay, Event::Deliver { member, process, delivery: Delivery::Notice(version) });
+                self.after(delay, Event::Deliver { member, process, delivery: Delivery::Notice(slot, version) });
             }
         }
         for kind in hits {

@@ -35,6 +35,8 @@ pub struct Tree {
     pub member: usize,
     /// The process that started it.
     pub process: u32,
+    /// The slot that it is active in.
+    pub slot: usize,
     /// The activation.
     pub activation: Activation,
     /// Its token.

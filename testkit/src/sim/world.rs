@@ -34,15 +34,20 @@ pub(super) struct World<'a> {
     order: u64,
     pub random: Random,
     pub kernel: Kernel,
-    pub register: Register,
+    /// The lock of each slot.
+    pub registers: Vec<Register>,
     pub network: Network,
     pub members: Vec<Member>,
     pub trees: Vec<Tree>,
     pub history: History,
     pub broken: Vec<Broken>,
-    pub last_end: Option<LastEnd>,
+    /// The last end in each slot.
+    pub last_end: Vec<Option<LastEnd>>,
     pub last_fault: Option<Kind>,
-    pub largest_token: u64,
+    /// The largest token in each slot.
+    pub largest_token: Vec<u64>,
+    /// The most slots that a record of the first one has ever said there are.
+    pub most_slots: usize,
     pub faults_left: usize,
     /// Everything is repaired from here on.
     pub quiet_from: Nanos,
@@ -63,9 +68,9 @@ pub fn run(scenario: &Scenario, with_trace: bool) -> History {
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, with_trace: bool) -> Self {
         let mut offsets = Random::stream(scenario.seed, 2);
-        let members = scenario.members.iter().map(|spec| {
+        let members = scenario.members.iter().enumerate().map(|(member, spec)| {
             let offset = 1_000_000 * MS + offsets.below(1_000_000 * MS);
-            Member::new(spec.clone(), Clock::new(offset, spec.rate_ppm))
+            Member::new(spec.clone(), Clock::new(offset, spec.rate_ppm), scenario.told(member))
         });
         Self {
             scenario,
@@ -74,15 +79,16 @@ impl<'a> World<'a> {
             order: 0,
             random: Random::stream(scenario.seed, 3),
             kernel: Kernel::new(Random::stream(scenario.seed, 4)),
-            register: Register::default(),
+            registers: vec![Register::default(); scenario.locks()],
             network: Network::default(),
             members: members.collect(),
             trees: Vec::new(),
             history: History::new(with_trace),
             broken: Vec::new(),
-            last_end: None,
+            last_end: vec![None; scenario.locks()],
             last_fault: None,
-            largest_token: 0,
+            largest_token: vec![0; scenario.locks()],
+            most_slots: 1,
             faults_left: scenario.faults.len(),
             quiet_from: 0,
             longest_lease: u64::from(scenario.longest_lease_ms()) * MS,
@@ -93,7 +99,10 @@ impl<'a> World<'a> {
 
     fn begin(&mut self) {
         if self.scenario.free {
-            self.register.put(super::store::free_record(self.scenario));
+            let free = super::store::free_record(self.scenario);
+            for register in &mut self.registers {
+                register.put(free.clone());
+            }
         }
         for member in 0..self.members.len() {
             let start = u64::from(self.members[member].spec.start_ms) * MS;
@@ -160,9 +169,9 @@ impl<'a> World<'a> {
                     self.deliver(member, delivery);
                 }
             }
-            Event::Arrive { member, process, op, request, back } => {
+            Event::Arrive { member, process, slot, op, request, back } => {
                 let call: Call = *request;
-                self.arrive(member, process, op, &call, back);
+                self.arrive(member, process, slot, op, &call, back);
             }
             Event::Resume { member } => self.resume(member),
             Event::Tree { tree, due } => self.tree_due(tree, due),
@@ -197,18 +206,27 @@ impl<'a> World<'a> {
         }
         let settled = self.longest_lease * 5 / 4;
         let since = |tree: &Tree| tree.started.unwrap_or(self.now).max(self.quiet_from);
-        let running = self.trees.iter().rev().take(8).find(|tree| tree.life == Life::Running);
-        if running.is_some_and(|tree| self.now > since(tree) + settled) {
+        let running: Vec<&Tree> = (0..self.scenario.slots).filter_map(|slot| self.running_in(slot)).collect();
+        let wanted = self.scenario.slots.min(self.scenario.members.len());
+        if running.iter().filter(|tree| self.now > since(tree) + settled).count() >= wanted {
             return true;
         }
         if self.now <= self.quiet_from + self.bound() {
             return false;
         }
-        if running.is_none() {
+        let missing = wanted.saturating_sub(running.len());
+        if missing > 0 {
             let bound = self.bound() / MS;
-            self.history.finding(self.now, format!("no member is active {bound} ms after everything was repaired"));
+            let who = if self.scenario.slots == 1 { "no member is" } else { "not so many members as may be are" };
+            self.history.finding(self.now, format!("{who} active {bound} ms after everything was repaired"));
         }
         true
+    }
+
+    /// The newest tree that runs in a slot.
+    fn running_in(&self, slot: usize) -> Option<&Tree> {
+        let newest = self.trees.iter().rev().take(8 * self.scenario.locks());
+        newest.filter(|tree| tree.slot == slot).find(|tree| tree.life == Life::Running)
     }
 
     fn finish(mut self) -> History {

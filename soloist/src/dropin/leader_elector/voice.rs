@@ -7,11 +7,14 @@ use super::leader;
 use crate::clock;
 use crate::member::Reading;
 use crate::snapshot::Snapshot;
+use crate::workload::nothing::Bars;
 
 /// Says what changed.
 pub(super) struct Voice {
     /// Namespace and name of the election.
     lock: String,
+    /// What keeps this member from leading.
+    bars: Option<Bars>,
     /// Who was said to lead; nothing as long as nothing was said.
     said: Option<String>,
     led: bool,
@@ -25,8 +28,8 @@ enum Line {
 }
 
 impl Voice {
-    pub(super) fn new(lock: String) -> Self {
-        Self { lock, said: None, led: false }
+    pub(super) fn new(lock: String, bars: Option<Bars>) -> Self {
+        Self { lock, bars, said: None, led: false }
     }
 
     /// Follows the elector to its end.
@@ -54,7 +57,8 @@ impl Voice {
             (true, false) => lines.push(Line::Log(format!("stopped leading {}: {}", self.lock, snapshot.reason))),
             _ => {}
         }
-        let name = leader::name(snapshot, now).unwrap_or_default();
+        let old = leader::barred_by(self.bars.as_ref());
+        let name = leader::name(snapshot, old.as_deref(), now).unwrap_or_default();
         if self.said.as_deref() != Some(name) {
             if !leads && !name.is_empty() {
                 lines.push(Line::Log(format!("lock is held by {name} and has not yet expired")));
@@ -88,7 +92,7 @@ mod tests {
 
     #[test]
     fn each_change_is_said_once() {
-        let mut voice = Voice::new("default/example".to_owned());
+        let mut voice = Voice::new("default/example".to_owned(), None);
         let (out, log) = (|text: &str| Line::Out(text.to_owned()), |text: &str| Line::Log(text.to_owned()));
         let mut nothing = standby(None);
         nothing.store_answered = None;

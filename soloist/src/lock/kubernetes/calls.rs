@@ -24,6 +24,14 @@ pub struct Calls {
     hub: Arc<Hub>,
 }
 
+/// What came of a look at what may be somebody else's.
+pub enum Peeked {
+    /// The hub knows it.
+    Known,
+    /// It must not be looked at.
+    Forbidden(String),
+}
+
 impl Calls {
     /// Reads the credentials; nothing is asked of the API server yet.
     ///
@@ -80,6 +88,17 @@ impl Calls {
         self.ask(Verb::Get, Method::GET, self.place.path(), Vec::new()).await
     }
 
+    /// The same of what may be somebody else's. Why it must not be looked at, where no rule allows that.
+    pub async fn peek(&self) -> Result<Peeked, Failed> {
+        match self.ask_once(Verb::Peek, Method::GET, self.place.path(), Vec::new()).await? {
+            Answer::Denied(why) => Ok(Peeked::Forbidden(why)),
+            answer => match self.note(answer) {
+                Ok(_) | Err(Failed::Absent) => Ok(Peeked::Known),
+                Err(failed) => Err(failed),
+            },
+        }
+    }
+
     /// Replaces the Lease whose UID and resource version `lease` quotes.
     pub async fn put(&self, lease: &Value) -> Result<(Version, Value), Failed> {
         self.ask(Verb::Update, Method::PUT, self.place.path(), self.bytes(lease)?).await
@@ -101,6 +120,11 @@ impl Calls {
             Answer::Unauthorized(_) => self.ask_once(verb, method, path, body).await?,
             answer => answer,
         };
+        self.note(answer)
+    }
+
+    /// Tells the hub what an answer shows.
+    fn note(&self, answer: Answer) -> Result<(Version, Value), Failed> {
         match answer {
             Answer::Lease(lease) => {
                 let version = lease::version(&lease).map_err(Failed::Unknown)?;

@@ -9,6 +9,8 @@ use super::ObjectName;
 pub enum Verb {
     /// One look.
     Get,
+    /// One look at what may be somebody else's, and is not written.
+    Peek,
     /// A first write.
     Create,
     /// Every other write.
@@ -20,7 +22,7 @@ pub enum Verb {
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Verb::Get => "get",
+            Verb::Get | Verb::Peek => "get",
             Verb::Create => "create",
             Verb::Update => "update",
             Verb::Watch => "watch",
@@ -32,15 +34,16 @@ impl fmt::Display for Verb {
 pub fn missing(verb: Verb, place: &ObjectName) -> String {
     let ObjectName { kind, namespace, name } = place;
     let (group, resource) = (kind.group(), kind.resource());
+    let verbs =
+        |verbs| format!("{{apiGroups: [{group}], resources: [{resource}], resourceNames: [{name}], verbs: [{verbs}]}}");
     let role = match verb {
         // The name of what does not exist yet cannot be part of a rule.
         Verb::Create => format!(
             "{{apiGroups: [{group}], resources: [{resource}], verbs: [create]}}; or apply a manifest with the {}",
             kind.word()
         ),
-        _ => format!(
-            "{{apiGroups: [{group}], resources: [{resource}], resourceNames: [{name}], verbs: [get, watch, update]}}"
-        ),
+        Verb::Peek => verbs("get, watch"),
+        _ => verbs("get, watch, update"),
     };
     format!("missing: verb {verb} on {resource} {name:?} in namespace {namespace:?}; add to the member's Role: {role}")
 }
