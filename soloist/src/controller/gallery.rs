@@ -109,9 +109,10 @@ impl From<&Failover> for LastFailover {
 }
 
 impl View {
-    /// Whether somebody should look at it: not all places are taken, or not all its pods are its own.
+    /// Whether somebody should look at it: not all places are taken, or not all its pods are its own. One that is paused
+    /// was looked at, and is counted as such.
     fn is_in_trouble(&self) -> bool {
-        matches!(self.standing, Standing::Nobody | Standing::Short) || self.concern.is_some()
+        !self.paused && (matches!(self.standing, Standing::Nobody | Standing::Short) || self.concern.is_some())
     }
 }
 
@@ -120,7 +121,7 @@ impl View {
 pub struct Counts {
     /// All of them.
     pub groups: usize,
-    /// Those whose places are not all taken, or in which somebody has to put something right.
+    /// Those whose places are not all taken, or in which somebody has to put something right, without the paused ones.
     pub trouble: usize,
     /// Those that nobody could take over in.
     pub lone: usize,
@@ -334,7 +335,8 @@ impl Gallery {
         let from = wanted.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let walls = self.walls();
         let fits = |(key, shown): &(&Key, &(u64, Arc<View>))| wanted.only.fits(&shown.1) && is_in(&wanted.filter, key);
-        let mut found = walls.views.range::<Key, _>((from, Bound::Unbounded)).filter(fits).map(|(_, shown)| shown.clone());
+        let mut found =
+            walls.views.range::<Key, _>((from, Bound::Unbounded)).filter(fits).map(|(_, shown)| shown.clone());
         let groups = found.by_ref().take(wanted.limit).collect();
         let has_more = found.next().is_some();
         Sight { term: walls.term, counts: walls.counts, groups, has_more }
@@ -395,17 +397,19 @@ pub(crate) mod tests {
         for (name, standing) in [("b", Standing::Fine), ("a-1", Standing::Nobody), ("a-2", Standing::Lone)] {
             gallery.show(&key(name), view(name, standing));
         }
-        gallery.show(&key("c"), View { paused: true, concern: Some("odd".to_owned()), ..view("c", Standing::Fine) });
+        gallery.show(&key("c"), View { concern: Some("odd".to_owned()), ..view("c", Standing::Fine) });
+        let concern = Some("odd".to_owned());
+        gallery.show(&key("d"), View { paused: true, concern, ..view("d", Standing::Nobody) });
         let of_them = |filter: &str, only| names(&gallery, &of(filter, only)).0;
-        assert_eq!(of_them("", Only::All), ["a-1", "a-2", "b", "c"]);
+        assert_eq!(of_them("", Only::All), ["a-1", "a-2", "b", "c", "d"]);
         assert_eq!(of_them("a-", Only::All), ["a-1", "a-2"]);
         assert_eq!(of_them("prod", Only::Trouble), ["a-1", "c"]);
         assert_eq!(of_them("od/a", Only::Lone), ["a-2"]);
-        assert_eq!(of_them("prod/b", Only::Paused), [""; 0]);
+        assert_eq!((of_them("prod/b", Only::Paused), of_them("", Only::Paused)), (Vec::new(), vec!["d".to_owned()]));
         let page = |after: Option<&str>| Wanted { after: after.map(key), limit: 2, ..Wanted::default() };
         assert_eq!(names(&gallery, &page(None)), (vec!["a-1".to_owned(), "a-2".to_owned()], true));
-        assert_eq!(names(&gallery, &page(Some("a-2"))), (vec!["b".to_owned(), "c".to_owned()], false));
-        let counts = Counts { groups: 4, trouble: 2, lone: 1, paused: 1 };
+        assert_eq!(names(&gallery, &page(Some("b"))), (vec!["c".to_owned(), "d".to_owned()], false));
+        let counts = Counts { groups: 5, trouble: 2, lone: 1, paused: 1 };
         assert_eq!((gallery.look(&page(None)).term, gallery.look(&page(None)).counts), (Some(3), counts));
     }
 
