@@ -1,5 +1,8 @@
 //! What the controller knows of one group, and remembers of it for as long as its term lasts.
 
+mod concerns;
+mod report;
+mod rest;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,10 +23,6 @@ use super::pod::Pod;
 use super::pods::Shown;
 use super::record::Record;
 use crate::route::owner::Owner;
-
-mod concerns;
-mod report;
-mod rest;
 
 use self::report::Report;
 
