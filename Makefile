@@ -201,7 +201,7 @@ size: ## Size of the release binary; fails above 8 MB
 	@bytes=$$(stat -c %s target/release/soloist); echo "soloist: $$bytes bytes"; [ "$$bytes" -le 8000000 ]
 
 .PHONY: packages
-packages: ## Image, Debian package and list of parts, made of an unoptimised build and used; needs root
+packages: tools ## Image, Debian package and list of parts, made of an unoptimised build and used; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "these tests need root: sudo make packages" >&2; exit 1; }
 	@testbed/packages
 	scripts/pack "$$(testbed/test-binaries)" out/packages

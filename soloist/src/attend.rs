@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clock::unix_us;
-use crate::elector::{KernelEntropy, Order, Petition};
+use crate::elector::{Order, Petition};
+use crate::entropy::KernelEntropy;
 use crate::lock::LockError;
 use crate::lock::board::{
     ANNOUNCEMENT_LIFE, ANNOUNCEMENT_PERIOD, Answer, Asked, Board, CALL_LIMIT, Changes, REQUEST_LIFE, Refused,

@@ -232,6 +232,10 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::clock;
+    use crate::workload::Workload as _;
+    use crate::workload::task::Task;
+    use crate::workload::task::tests::launch;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -251,6 +255,54 @@ mod tests {
                 return lead;
             }
         }
+    }
+
+    /// A lead that lasts for a minute, and what prolongs it or cuts it short.
+    async fn minute() -> (Task, Lead) {
+        let (mut task, mut terms) = Task::trusted(Duration::ZERO);
+        task.start(launch(7), None);
+        let mandate = terms.next().await.unwrap();
+        (task, Lead { mandate, is_over: AtomicBool::new(false), _dropped: oneshot::channel().0 })
+    }
+
+    #[tokio::test]
+    async fn who_has_heard_once_that_it_leads_no_more_hears_nothing_else() {
+        for asks in [|lead: &Lead| !lead.lasts(), |lead: &Lead| lead.rest().is_zero()] {
+            let (mut task, lead) = minute().await;
+            assert!(lead.lasts() && lead.token() == 7);
+            task.extend(clock::now());
+            // Nobody has asked: a renewal that comes now is in time for all that it knows.
+            task.extend(clock::now() + LONG);
+            assert!(lead.lasts());
+            task.extend(clock::now());
+            assert!(asks(&lead));
+            task.extend(clock::now() + LONG);
+            assert!(!lead.lasts() && lead.rest().is_zero());
+        }
+        let (mut task, mut lead) = minute().await;
+        task.extend(clock::now());
+        lead.over().await;
+        task.extend(clock::now() + LONG);
+        assert!(!lead.lasts());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_runtimes_clock_says_nothing_of_a_lead() {
+        let (mut task, mut lead) = minute().await;
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert!(lead.lasts());
+        let end = clock::now() + Duration::from_millis(50);
+        task.extend(end);
+        lead.over().await;
+        assert!(clock::now() >= end && !lead.lasts());
+    }
+
+    #[tokio::test]
+    async fn a_lead_is_over_a_grace_before_the_others_may_think_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut roles = stand(&folder, "first", LONG);
+        // Of a lease of 15 s the deadline is at 10 s, counted from before the write, and the grace 2 s.
+        assert!(lead(&mut roles).await.rest() <= Duration::from_secs(8));
     }
 
     async fn is_told_nothing(roles: &mut Roles) -> bool {

@@ -1,6 +1,18 @@
 //! Active and standby pods by label, for applications that have no member of their own in them: a controller watches all
 //! pods of a group, decides who is active, and moves label and traffic. It is itself one of several members, of which one
 //! is active.
+//!
+//! News go one way round, in the order of this list:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `lead` | the loop of a term: hears news, begins rounds of writes, takes in what became of them |
+//! | `watch` with `pods`, `node`, `service`, `declared` | tells of all objects of a kind, list and watch |
+//! | `census` with `roster` | whose each pod is |
+//! | `cache` | one group: what is known of it, and what is to be done next |
+//! | `plan` with `critical` | what to write, from what is there: pure |
+//! | `apply` with `record` | sends the writes, and says what became of each |
+//! | `status`, `gallery` | what people see of it |
 
 pub mod apply;
 mod cache;

@@ -19,6 +19,8 @@ use election::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+pub use crate::entropy::KernelEntropy;
+
 use crate::clock::{Clock, unix_us};
 use crate::lock::Lock;
 use crate::metrics::Metrics;
@@ -33,20 +35,6 @@ use self::traffic::{Departure, Traffic};
 /// How often everybody else gets a turn before the workload is made ready: from here to the socket, the acquiring write
 /// passes through several tasks, and it goes first.
 const TURNS_TO_SEND: usize = 8;
-
-/// Randomness of the kernel, asked for each time: a cloned process draws other bits.
-/// See docs/safety.md R10.
-#[derive(Clone, Copy, Debug)]
-pub struct KernelEntropy;
-
-impl Entropy for KernelEntropy {
-    fn bits(&mut self) -> u64 {
-        let mut bytes = [0; 8];
-        // The kernel's pool is up before any process of ours: this loops only over interruptions by signals.
-        while rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) != Ok(bytes.len()) {}
-        u64::from_ne_bytes(bytes)
-    }
-}
 
 /// What to run, as the command line said.
 #[derive(Clone, Debug)]

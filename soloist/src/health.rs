@@ -16,7 +16,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock;
 use crate::commands::{Call, Commands, How};
-use crate::elector::{KernelEntropy, Order};
+use crate::elector::Order;
+use crate::entropy::KernelEntropy;
 use crate::settings::health::{Check, Health as Settings, Subject};
 use crate::snapshot::{Health, Snapshot, Workload};
 use judge::{Finding, Judge, Origin};

@@ -17,6 +17,7 @@ pub mod demo;
 pub mod descriptors;
 pub mod dropin;
 pub mod elector;
+pub mod entropy;
 pub mod error;
 pub mod handover;
 pub mod health;

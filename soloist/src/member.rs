@@ -1,6 +1,7 @@
 //! One member: its elector, and what is around it. What is around it reads snapshots and hands in orders, and is never
 //! waited for.
 
+mod around;
 mod routes;
 
 use std::future::Future;
@@ -12,12 +13,12 @@ use std::time::Duration;
 
 use election::{Absence, Exit, OnExit, Role, Slots};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 
 use crate::clock::{BootClock, unix_us};
 use crate::commands::Commands;
 use crate::controller::gallery::Gallery;
-use crate::elector::{Command, Elector, KernelEntropy, Order, fitness, let_others_go_first};
+use crate::elector::{Command, Elector, Order, fitness, let_others_go_first};
+use crate::entropy::KernelEntropy;
 use crate::error::{Code, Failure};
 use crate::lock::board::Board;
 use crate::lock::consul::{ConsulBoard, ConsulLock, Keys};
@@ -27,7 +28,6 @@ use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::patience::within;
 use crate::route::Route;
-use crate::settings::notify::Listener;
 use crate::settings::{ConsulPlace, Duty, FilePlace, Place, Settings, of_slot};
 use crate::snapshot::{Health, Publisher, Snapshot};
 use crate::workload::Workload;
@@ -39,8 +39,9 @@ use crate::workload::process::{ProcessId, boot_id};
 use crate::workload::task::{Task, Terms};
 use crate::workload::via::{Distant, Door};
 use crate::workload::warm::{Guarded, Standing};
-use crate::{attend, countdown, handover, health, hooks, notify, serve, signals};
+use crate::{health, notify, serve, signals};
 
+use self::around::{Around, Lingering, Parts};
 use self::routes::Opened;
 
 /// How long the first look at the lock may take with `--fail-fast`.
@@ -129,9 +130,6 @@ pub type Reader = Box<dyn FnOnce(watch::Receiver<Snapshot>) -> std::io::Result<R
 
 /// Reads snapshots until the elector has ended.
 pub type Reading = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
-
-/// Reads snapshots until the elector has ended, and lives on for a moment.
-type Lingering = Box<dyn FnOnce(watch::Receiver<Snapshot>) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 async fn on_a_file(settings: Settings, front: Front, place: FilePlace) -> Result<Exit, Failure> {
     let mut member = Member::start(settings, front, guarded)?;
@@ -485,33 +483,9 @@ impl<W: Workload> Member<W> {
         let health = health::before_the_first(settings.health.as_ref());
         let fit = fitness(&health, &workload);
         let slots = Slots::new(&machine_settings(&settings, absence, can_pause, &fit), || KernelEntropy);
-        let mut first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
-        first.is_warm = settings.warm.is_some();
-        if first.is_warm {
-            notify::reset_files(&settings.listeners, &first).map_err(|why| Failure::new(Code::Permission, why))?;
-        }
-        let publisher = Publisher::new(first.in_slots(slots.count()));
-        around.add("the countdown", countdown::run(publisher.subscribe()));
-        let nonce = slots.member().nonce;
-        if let Some(place) = settings.handover.clone() {
-            let watching = handover::run(settings.access.clone(), place, publisher.subscribe(), sender.clone());
-            around.add("the watch of the pod", watching);
-        }
-        let mut farewells = JoinSet::new();
-        let attending = attend::attend(Arc::new(board), nonce, publisher.subscribe(), sender.clone());
-        around.add_lingering("board", attending, &mut farewells);
-        for (name, task) in lingering {
-            around.add_lingering(name, task(publisher.subscribe()), &mut farewells);
-        }
-        around.add_commands(&settings, &commands, &publisher, &sender)?;
-        if let Some(wanted) = settings.hooks.clone() {
-            let hooks = hooks::run(wanted, commands.clone(), publisher.subscribe());
-            around.add_lingering("the hooks", hooks, &mut farewells);
-        }
-        for listener in settings.listeners.clone() {
-            let telling = notify::run(listener, commands.clone(), publisher.subscribe());
-            around.add_lingering("a notice", telling, &mut farewells);
-        }
+        let publisher = first_word(&settings, health, slots.count())?;
+        let parts = Parts { settings: &settings, commands: &commands, publisher: &publisher, orders: &sender };
+        let mut farewells = around.add_company(&parts, Arc::new(board), slots.member().nonce, lingering)?;
         let metrics = Metrics::default();
         if let Some(http) = http {
             let (lock, groups) = (settings.lock.to_string(), front.groups);
@@ -537,84 +511,14 @@ impl<W: Workload> Member<W> {
     }
 }
 
-/// The tasks around the elector. None of them ends before it; if one does, the member leaves.
-#[derive(Default)]
-struct Around(JoinSet<(&'static str, anyhow::Result<()>)>);
-
-impl Around {
-    fn add(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        self.0.spawn(async move { (name, task.await) });
+/// What is known of this member before it has looked at the lock.
+fn first_word(settings: &Settings, health: Health, slots: usize) -> Result<Publisher, Failure> {
+    let mut first = Snapshot::new(&settings.group, &settings.name, settings.timing.lease(), health, unix_us());
+    first.is_warm = settings.warm.is_some();
+    if first.is_warm {
+        notify::reset_files(&settings.listeners, &first).map_err(|why| Failure::new(Code::Permission, why))?;
     }
-
-    /// The health check, and who collects what checks and hooks leave behind. Nothing wakes up where there are none.
-    fn add_commands(
-        &mut self,
-        settings: &Settings,
-        commands: &Commands,
-        publisher: &Publisher,
-        orders: &mpsc::Sender<Order>,
-    ) -> Result<(), Failure> {
-        let tells_by_command = settings.listeners.iter().any(|listener| matches!(listener, Listener::Exec { .. }));
-        if settings.health.is_some() || settings.hooks.is_some() || tells_by_command {
-            self.add("the reaper", commands.reaper().map_err(internal("handle SIGCHLD"))?);
-        }
-        if let Some(health) = settings.health.clone() {
-            let task = health::run(health, commands.clone(), publisher.subscribe(), orders.clone());
-            self.add("the health check", task);
-        }
-        Ok(())
-    }
-
-    /// A task that outlives the elector for a moment: its end among `farewells` is to be waited for.
-    fn add_lingering(
-        &mut self,
-        name: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-        farewells: &mut JoinSet<()>,
-    ) {
-        let (lives, mut ended) = mpsc::channel::<()>(1);
-        self.add(name, async move {
-            ended.recv().await;
-            Ok(())
-        });
-        farewells.spawn(async move {
-            let _lives = lives;
-            task.await;
-        });
-    }
-
-    async fn first_end(&mut self) -> String {
-        match self.0.join_next().await {
-            Some(Ok((name, Ok(())))) => format!("{name} ended"),
-            Some(Ok((name, Err(error)))) => format!("{name} failed: {error:#}"),
-            Some(Err(error)) => format!("a task failed: {error}"),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Runs the elector to its end. A member of which a part is missing leaves in order.
-    async fn keep(
-        mut self,
-        elector: impl Future<Output = Exit>,
-        orders: &mpsc::Sender<Order>,
-    ) -> Result<Exit, Failure> {
-        tokio::pin!(elector);
-        let why = tokio::select! {
-            exit = &mut elector => return Ok(exit),
-            why = self.first_end() => why,
-        };
-        tracing::error!("{why}: leaving");
-        let leave = async {
-            // Fails only if the elector is gone already.
-            let _ = orders.send(Order::Leave).await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            _ = elector => {}
-            () = leave => {}
-        }
-        Err(Failure::new(Code::Internal, why))
-    }
+    Ok(Publisher::new(first.in_slots(slots)))
 }
 
 fn machine_settings(settings: &Settings, absence: Absence, can_pause: bool, health: &Health) -> election::Settings {

@@ -230,7 +230,7 @@ fn of_groups(page: &mut Page, Groups { groups, trouble, lone, paused }: Groups) 
         ("soloist_controller_groups", "Groups that this controller looks after while it leads", groups),
         (
             "soloist_controller_groups_in_trouble",
-            "Groups whose places are not all taken, or that somebody has to put right",
+            "Groups whose places are not all taken, or that somebody has to put right, without the paused ones",
             trouble,
         ),
         ("soloist_controller_groups_without_standby", "Groups that nobody could take over in", lone),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use election::Entropy;
 use tokio::time::timeout;
 
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 use crate::lock::{Failed, LockError};
 
 /// There was no answer in time. Nobody knows what became of what was asked for.

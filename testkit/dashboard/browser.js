@@ -21,9 +21,10 @@ export async function launch() {
 
 /** What a browser writes into the console when a request is refused or a server is gone, as some tests want it. */
 const REFUSED = /^Failed to load resource: the server responded with a status of 4(01|09)/;
+const FULL = /^Failed to load resource: the server responded with a status of 503/;
 const GONE = /^Failed to load resource: net::ERR_(CONNECTION_REFUSED|INCOMPLETE_CHUNKED_ENCODING|CONNECTION_RESET|EMPTY_RESPONSE)/;
 const BLOCKED = /^This document requires .TrustedScript. assignment/;
-export const ALLOWED = { nothing: [], refusals: [REFUSED], ends: [GONE], blocks: [BLOCKED] };
+export const ALLOWED = { nothing: [], refusals: [REFUSED], full: [FULL], ends: [GONE], blocks: [BLOCKED] };
 
 /** Opens the page of a member, runs `test` on it, and then complains about all that went wrong meanwhile. */
 export async function onPage(browser, member, options, test) {

@@ -91,6 +91,13 @@ test("a command from the page pauses the group and hands it over, and the page s
     obey(await command("Pause"));
     await shows(page, "orders", "paused");
     assert.equal(await page.textContent("#count-paused"), "1");
+    // Nobody is active in this one, and somebody wants it so.
+    const pause = (paused) => obey(`kubectl patch activestandby waiting -n ${PROD} --type=merge -p '{"spec":{"paused":${paused}}}'`);
+    pause(true);
+    await page.locator("#count-trouble", { hasText: /^0$/ }).waitFor();
+    await page.locator("#headline", { hasText: "all groups that are not paused have their active pods" }).waitFor();
+    pause(false);
+    await page.locator("#count-trouble", { hasText: /^1$/ }).waitFor();
     obey(await command("Resume"));
     await command("Pause");
     obey(await command("Hand over to orders-2"));
@@ -113,6 +120,16 @@ test("a search is made by the server, and a page of many groups is small", async
     await page.fill("#filter", "many-1");
     await page.waitForFunction(() => document.querySelectorAll("#groups > li").length === 10);
     assert.ok(await page.isHidden("#next"));
+    // Nothing is said of groups that were not told of yet.
+    await page.evaluate(() => {
+      window.flashes = [];
+      const none = document.getElementById("none");
+      const note = () => none.hidden || window.flashes.push(none.textContent);
+      new MutationObserver(note).observe(none, { attributes: true, childList: true, characterData: true, subtree: true });
+    });
+    await page.fill("#filter", "many-2");
+    await page.locator('#groups li[data-group$="many-20"]').waitFor();
+    assert.deepEqual(await page.evaluate(() => window.flashes), []);
     await page.fill("#filter", "nothing like it");
     await page.locator("#none", { hasText: "No group is like that" }).waitFor();
     await page.fill("#filter", "");
@@ -122,6 +139,19 @@ test("a search is made by the server, and a page of many groups is small", async
   });
   kubectl(["delete", "--raw", `/apis/soloist.dev/v1alpha1/namespaces/${PROD}/activestandbys?labelSelector=many`]);
   await onPage(browser, controller, {}, (page) => page.locator("#count-groups", { hasText: /^3$/ }).waitFor());
+});
+
+test("who is refused reads why, and the page goes on when there is room", async () => {
+  await onPage(browser, controller, { allowed: ALLOWED.full }, async (page) => {
+    await shows(page, "duty", "duty-2");
+    const body = JSON.stringify({ error: "too many clients listen to events: try again later" });
+    await page.route("**/events?*", (route) => route.fulfill({ status: 503, contentType: "application/json", body }));
+    await page.fill("#filter", "duty");
+    await page.locator("#lost", { hasText: "refuses to be listened to: too many clients listen to events" }).waitFor();
+    await page.unroute("**/events?*");
+    await page.locator("#connection", { hasText: /^live$/ }).waitFor();
+    assert.ok(await page.isHidden("#lost"));
+  });
 });
 
 test("keyboard, screen reader, colours and phones", async () => {

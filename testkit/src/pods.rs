@@ -1,6 +1,7 @@
 //! Members as real pods on the two nodes of the testbed, with a workload that stamps into a folder of this machine.
 
 mod ear;
+pub mod labelled;
 mod node;
 mod pair;
 mod seed;

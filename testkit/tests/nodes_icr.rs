@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
+use testkit::pods::labelled::{Labelled, Pair, Pod, is_ready};
 use testkit::pods::{LIMIT, NAMESPACE, Pods, Seed};
 use testkit::process::{self, Process};
 use testkit::stamp;
@@ -38,54 +39,18 @@ const OTHER: Container = ("noncritcontainer", "sleep");
 struct Application<'a> {
     pods: &'a Pods,
     namespace: &'a str,
-    seen: Views,
-}
-
-struct Views {
-    /// Who is labelled as active.
-    labelled: View,
-    /// Who gets the traffic of the Service.
-    ready: View,
+    seen: Labelled<'a>,
     /// Who was not deleted.
     staying: View,
 }
 
-/// A pod of the application.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Pod {
-    name: String,
-    ip: String,
-}
-
-/// Both pods, when nothing is on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Pair {
-    active: Pod,
-    standby: Pod,
-}
-
-impl Views {
-    fn open(pods: &Pods, namespace: &str) -> Result<Self> {
-        let kubectl = pods.client();
-        Ok(Self {
-            labelled: View::of_pods(kubectl, namespace, &[("app", "hapod"), ("role", "active")])?,
-            ready: View::of_slices(kubectl, namespace, SERVICE)?,
-            staying: View::of_staying_pods(kubectl, namespace, &[("app", "hapod")])?,
-        })
-    }
-
-    fn never_two(&self) -> Result<()> {
-        self.labelled.never_two()?;
-        self.ready.never_two()
-    }
-}
-
 impl<'a> Application<'a> {
     fn create(pods: &'a Pods, seed: &Seed, namespace: &'a str) -> Result<Self> {
-        let seen = Views::open(pods, namespace)?;
+        let seen = Labelled::watch(pods, namespace, SERVICE)?;
+        let staying = View::of_staying_pods(pods.client(), namespace, &[("app", "hapod")])?;
         seed.create(namespace, "hapod_replicaset.yaml")?;
         seed.create(namespace, "ha_service.yaml")?;
-        Ok(Self { pods, namespace, seen })
+        Ok(Self { pods, namespace, seen, staying })
     }
 
     fn kubectl(&self, words: &[&str]) -> Result<String> {
@@ -94,30 +59,13 @@ impl<'a> Application<'a> {
 
     /// Waits until one of two ready pods is active, the other one stands by, and the Service has just the active one.
     fn settled(&self) -> Result<Pair> {
-        let look = || self.look().ok().flatten();
+        let look = || self.seen.look().ok().flatten();
         wait_for("an active pod and a standby", LIMIT, look).with_context(|| self.logs())
-    }
-
-    /// All pods that nobody has deleted.
-    fn staying(&self) -> Result<Vec<Value>> {
-        let mut list: Value =
-            serde_json::from_str(&self.kubectl(&["get", "pods", "-l", "app=hapod", "-o", "json"])?)?;
-        let mut pods: Vec<Value> = serde_json::from_value(list["items"].take())?;
-        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-        Ok(pods)
-    }
-
-    fn look(&self) -> Result<Option<Pair>> {
-        let pods = self.staying()?;
-        let of = |role: &str| pods.iter().find(|pod| pod["metadata"]["labels"]["role"] == role && is_ready(pod));
-        let (Some(active), Some(standby)) = (of("active"), of("standby")) else { return Ok(None) };
-        let pair = Pair { active: Pod::read(active), standby: Pod::read(standby) };
-        Ok((pods.len() == 2 && self.seen.ready.now() == [&*pair.active.ip]).then_some(pair))
     }
 
     /// The last one by age and name, once both are ready.
     fn youngest_of_two(&self) -> Result<Option<Pod>> {
-        let pods = self.staying()?;
+        let pods = self.seen.staying()?;
         let age = |pod: &&Value| (pod["status"]["startTime"].to_string(), pod["metadata"]["name"].to_string());
         let are_both = pods.len() == 2 && pods.iter().all(is_ready);
         Ok(pods.iter().filter(|_| are_both).max_by_key(age).map(Pod::read))
@@ -144,9 +92,9 @@ impl<'a> Application<'a> {
         let call = stamp::now();
         let at = act(&active).with_context(|| what.to_owned())?;
         let first = |view: &View, who: &str| wait_for(what, LIMIT, || view.first(Some(who), call));
-        let labelled = first(&self.seen.labelled, &standby.name).with_context(|| self.logs())?;
+        let labelled = first(&self.seen.active, &standby.name).with_context(|| self.logs())?;
         let ready = first(&self.seen.ready, &standby.ip).with_context(|| self.logs())?;
-        let at = at.or_else(|| self.seen.staying.left(&active.name, call)).context("nobody saw it happen")?;
+        let at = at.or_else(|| self.staying.left(&active.name, call)).context("nobody saw it happen")?;
         let [called, to_label, to_endpoint] = [(call, ready), (at, labelled), (at, ready)].map(between);
         eprintln!(
             "{what}: label moved after {to_label:?}, endpoint after {to_endpoint:?}; {called:?} from the call on"
@@ -201,7 +149,7 @@ impl<'a> Application<'a> {
         let call = stamp::now();
         self.kubectl(&["label", "pod", &pod.name, role, "--overwrite"])?;
         let repaired = || {
-            let seen = self.seen.labelled.seen();
+            let seen = self.seen.active.seen();
             let edited = seen.iter().position(|seen| seen.at >= call && seen.who != [&*active.name])?;
             let mut since = seen.get(edited..)?.iter();
             since.find(|seen| seen.who == [&*active.name]).map(|seen| seen.at)
@@ -215,20 +163,8 @@ impl<'a> Application<'a> {
         let mut all = self.kubectl(&["get", "pods", "-o", "wide", "--show-labels"]).unwrap_or_default();
         all += &self.kubectl(&["logs", "--prefix", "--all-containers", "-l", "app=hapod"]).unwrap_or_default();
         all += &self.pods.kubectl(&["logs", "--prefix", "--tail=40", "-l", "app=icr"]).unwrap_or_default();
-        format!("\n{all}{:#?}", self.seen.labelled.seen())
+        format!("\n{all}{:#?}", self.seen.active.seen())
     }
-}
-
-impl Pod {
-    fn read(pod: &Value) -> Self {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Self { name: text(&pod["metadata"]["name"]), ip: text(&pod["status"]["podIP"]) }
-    }
-}
-
-fn is_ready(pod: &Value) -> bool {
-    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-    conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
 fn between((earlier, later): (u64, u64)) -> Duration {
@@ -316,7 +252,7 @@ fn whoever_is_deleted_plainly_hands_over_long_before_its_end() -> Result<()> {
     // As an update of the application does: each of its pods, one after the other.
     let Pair { active, standby } = application.settled()?;
     application.kubectl(&["delete", "pod", &standby.name, "--wait=false"])?;
-    let left = || application.seen.staying.left(&standby.name, 0);
+    let left = || application.staying.left(&standby.name, 0);
     wait_for("the standby to be deleted", LIMIT, left)?;
     let pair = application.settled()?;
     ensure!(pair.active == active, "the standby was deleted, and {pair:?}{}", application.logs());
@@ -337,7 +273,7 @@ fn labels_by_hand_are_repaired_and_other_containers_change_nothing() -> Result<(
     application.seen.never_two()?;
     // Here the hand itself makes two of them.
     application.label(&pair.standby, "role=active", &pair.active)?;
-    application.seen = Views::open(&pods, NAMESPACE)?;
+    application.seen = Labelled::watch(&pods, NAMESPACE, SERVICE)?;
     ensure!(application.settled()? == pair, "a label was believed{}", application.logs());
 
     for pod in [&pair.active, &pair.standby] {
@@ -362,7 +298,7 @@ fn what_another_controller_has_made_active_stays_active() -> Result<()> {
     let pair = application.settled()?;
     ensure!(pair.active == chosen, "{pair:?}{}", application.logs());
     application.told_once(&pair)?;
-    application.seen.labelled.check(&[&chosen.name])?;
+    application.seen.active.check(&[&chosen.name])?;
     application.force("active pod deleted by force, of another controller's choice")
 }
 
@@ -397,7 +333,7 @@ fn each_namespace_has_an_active_pod_of_its_own() -> Result<()> {
     let before = here.settled()?;
     there.force("active pod of another namespace deleted by force")?;
     here.told_once(&before)?;
-    here.seen.labelled.check(&[&before.active.name])
+    here.seen.active.check(&[&before.active.name])
 }
 
 /// One more namespace, until this is dropped.

@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testkit::controlled::{APP, Site};
 use testkit::documents;
+use testkit::group::binary;
 use testkit::http::Server;
 use testkit::scenario::LIMIT;
-use testkit::wait::wait_until;
+use testkit::wait::{wait_for, wait_until};
 
 #[test]
 fn the_groups_are_told_as_documented_and_a_failover_is_told_with_its_parts() -> Result<()> {
@@ -58,5 +59,42 @@ fn the_groups_are_told_as_documented_and_a_failover_is_told_with_its_parts() -> 
     let deleted =
         |told: &Value| told["members"].as_array().into_iter().flatten().any(|pod| pod["trouble"] == "is being deleted");
     ensure!(deleted(&told), "{told:#}");
+    site.check()
+}
+
+/// What `soloist status` says of the group's Lease, as if members took part there.
+fn status(site: &Site) -> Result<String> {
+    let lock = format!("kubernetes://{}/{APP}", site.pods.namespace);
+    let output = Command::new(binary("soloist")?).args(["status", "--lock", &lock]).output()?;
+    ensure!(output.status.code() == Some(65), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn a_group_whose_pods_are_gone_is_shown_no_more_and_comes_again_with_a_larger_token() -> Result<()> {
+    let site = Site::new()?;
+    site.pods.up("a")?;
+    let controller = site.lead("c1", &["--http", "127.0.0.1:0"])?;
+    site.pods.wait_active(&["a"])?;
+    let server = Server::of(&controller)?;
+    let path = format!("/groups/{}/{APP}", site.pods.namespace);
+    let token = |pod: &str| -> Option<u64> {
+        let group = server.get(&path).ok()?.json().ok()?;
+        let active = &group["active"][0];
+        (active["pod"] == pod).then(|| active["fencing_token"].as_u64()).flatten()
+    };
+    let first = wait_for("the group to be shown", LIMIT, || token("a"))?;
+    let told = status(&site)?;
+    for part in [&format!("a is active with token {first}"), "kubectl describe lease", &path] {
+        ensure!(told.contains(part), "{part}: {told}");
+    }
+
+    site.pods.force_delete("a")?;
+    wait_until("the group to be gone", LIMIT, || server.get(&path).is_ok_and(|answer| answer.status == 404))?;
+    site.pods.record().context("its record stays")?;
+    site.pods.up("b")?;
+    site.pods.wait_active(&["b"])?;
+    let second = wait_for("the group to be shown again", LIMIT, || token("b"))?;
+    ensure!(second > first, "{second} after {first}");
     site.check()
 }

@@ -14,7 +14,7 @@ use super::plan::{Part, Write};
 use super::pod::{Pod, TERM, TOKEN, WANTED, WRITE};
 use super::pods::{Eye, Shown};
 use super::record::{self, Record, Stored};
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 use crate::lock::kubernetes::Access;
 use crate::lock::kubernetes::recorder::event;
 use crate::patience::within;

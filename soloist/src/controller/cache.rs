@@ -1,5 +1,8 @@
 //! What the controller knows of one group, and remembers of it for as long as its term lasts.
 
+mod concerns;
+mod report;
+mod rest;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,9 +23,6 @@ use super::pod::Pod;
 use super::pods::Shown;
 use super::record::Record;
 use crate::route::owner::Owner;
-
-mod concerns;
-mod report;
 
 use self::report::Report;
 
@@ -83,7 +83,7 @@ pub struct GroupState {
     report: Report,
     /// What there is to tell people, once nothing is to be written any more.
     notes: Vec<Note>,
-    /// Nobody wants the group any more: nothing is begun for it.
+    /// Nobody wants the group any more, or nothing is left of it: nothing is begun for it, and it is forgotten.
     pub is_retired: bool,
 }
 
@@ -252,7 +252,8 @@ impl GroupState {
     pub fn next(&mut self, around: &Surroundings<'_>) -> Next {
         let Surroundings { has_room, may_report, now, .. } = *around;
         let is_unknown = self.pods.is_empty() && self.known == Known::Nothing && self.report.origin.is_none();
-        if self.is_busy || self.is_retired || is_unknown {
+        self.is_retired |= is_unknown && !self.is_busy;
+        if self.is_busy || self.is_retired {
             return Next::Wait(None);
         }
         if let Some(at) = self.writes.pause(now) {
@@ -276,7 +277,7 @@ impl GroupState {
         }
         if writes.is_empty() {
             (self.since, self.recorded) = (None, None);
-            let later_still = self.warn_if_alone(now);
+            let later_still = [self.warn_if_alone(now), self.retire_if_over(now)].into_iter().flatten();
             return self.report_or_wait(again_at.into_iter().chain(later).chain(later_still).min(), may_report, now);
         }
         Next::Write(Box::new(self.ground(&writes)), writes)

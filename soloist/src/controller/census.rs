@@ -101,10 +101,11 @@ impl Census {
         self.listed.contains(&None) || self.listed.iter().flatten().any(|listed| listed == namespace)
     }
 
-    /// A round of a group has come to its end: one that nobody wants any more is forgotten.
+    /// A round of a group has come to its end, or there was none to begin: one that is over is forgotten.
     pub fn release(&mut self, key: &Key) {
         if self.groups.get(key).is_some_and(|group| group.is_retired && !group.is_busy) {
             self.groups.remove(key);
+            self.roster.forget(key);
         }
     }
 
@@ -333,21 +334,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::controller::cache::{Next, Surroundings};
     use crate::controller::declared::tests::declared;
     use crate::controller::node::Node;
     use crate::controller::plan::tests::pod;
     use crate::controller::pods::Eye;
     use crate::lock::kubernetes::Access;
 
-    fn census() -> Census {
-        Census::new(&Settings {
+    fn settings() -> Settings {
+        Settings {
             access: Access::default(),
             namespaces: Vec::new(),
             groups: Groups::Declared { token_file: None },
             eye: Eye::default(),
             looks_around: true,
             gallery: None,
-        })
+        }
+    }
+
+    fn census() -> Census {
+        Census::new(&settings())
     }
 
     fn shown(name: &str, labels: &[(&str, &str)]) -> Shown {
@@ -437,6 +443,28 @@ mod tests {
         census.group(&key("duty")).unwrap().0.is_busy = false;
         census.release(&key("duty"));
         assert!(census.group(&key("duty")).is_none());
+    }
+
+    #[test]
+    fn of_a_group_by_selector_nothing_is_left_when_nothing_is_owed_and_it_may_come_again() {
+        let group = crate::controller::plan::tests::group();
+        let key = group.key();
+        let groups = Groups::Each(Box::new(group));
+        let mut census = Census::new(&Settings { groups, ..settings() });
+        let shown = shown("a", &[]);
+        census.hear(Heard::Pods(News::All(None, vec![shown.clone()])));
+        for _ in 0..2 {
+            census.hear(now(&shown, 11));
+            census.release(&key);
+            assert!(census.group(&key).is_some(), "it has a pod");
+            census.hear(Heard::Pods(News::Gone(Box::new(shown.clone()))));
+            let around =
+                Surroundings { term: 7, has_room: true, may_report: true, nodes: &Nodes::new(), now: clock::now() };
+            assert!(matches!(census.group(&key).unwrap().0.next(&around), Next::Wait(None)));
+            census.release(&key);
+            let Roster::Each(_, groups) = &census.roster else { panic!("not by selector") };
+            assert!(census.groups.is_empty() && groups.is_empty() && census.whose.is_empty());
+        }
     }
 
     #[test]

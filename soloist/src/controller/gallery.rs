@@ -1,10 +1,12 @@
-//! What people see of the groups while this controller leads: a copy of each, made when it changes, so that nobody who
-//! looks is ever waited for.
+//! What people see of the groups while this controller leads: a copy of each, made when it changes.
+//!
+//! Who looks does so on a thread of lower priority, and may be put aside in the midst of it. So whoever leads only leaves
+//! its news and goes on; they are hung up by the next one who has the walls to himself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -14,8 +16,6 @@ use super::status::Failover;
 
 /// So many may listen at a time: each of them looks anew at each change.
 const VISITORS_MAX: usize = 64;
-/// So many groups are looked at before the next one may be shown: nobody is kept waiting by a filter.
-const STEP: usize = 256;
 
 /// How a group stands, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -109,9 +109,10 @@ impl From<&Failover> for LastFailover {
 }
 
 impl View {
-    /// Whether somebody should look at it: not all places are taken, or not all its pods are its own.
+    /// Whether somebody should look at it: not all places are taken, or not all its pods are its own. One that is paused
+    /// was looked at, and is counted as such.
     fn is_in_trouble(&self) -> bool {
-        matches!(self.standing, Standing::Nobody | Standing::Short) || self.concern.is_some()
+        !self.paused && (matches!(self.standing, Standing::Nobody | Standing::Short) || self.concern.is_some())
     }
 }
 
@@ -120,7 +121,7 @@ impl View {
 pub struct Counts {
     /// All of them.
     pub groups: usize,
-    /// Those whose places are not all taken, or in which somebody has to put something right.
+    /// Those whose places are not all taken, or in which somebody has to put something right, without the paused ones.
     pub trouble: usize,
     /// Those that nobody could take over in.
     pub lone: usize,
@@ -191,7 +192,10 @@ pub struct Sight {
 /// All groups, as they are shown.
 #[derive(Debug, Default)]
 pub struct Gallery {
+    /// Held for as long as a look takes.
     walls: Mutex<Walls>,
+    /// Held only to put something in or to take it all out.
+    news: Mutex<News>,
     changes: watch::Sender<u64>,
     visitors: AtomicUsize,
 }
@@ -213,6 +217,15 @@ impl Drop for Visitor {
     }
 }
 
+/// What is not on the walls yet: of each group only the newest.
+#[derive(Debug, Default)]
+struct News {
+    /// A term that has begun or ended; what was there before it does not count.
+    term: Option<Option<u64>>,
+    /// Groups as they are now; nothing for one that is not there any more.
+    views: HashMap<Key, Option<View>>,
+}
+
 #[derive(Debug, Default)]
 struct Walls {
     term: Option<u64>,
@@ -222,54 +235,77 @@ struct Walls {
 }
 
 impl Walls {
-    fn remove(&mut self, key: &Key) -> bool {
-        let Some((_, view)) = self.views.remove(key) else { return false };
-        self.counts.change(&view, usize::saturating_sub);
-        true
+    /// Whether anything is different by the news.
+    fn hang(&mut self, news: News) -> bool {
+        let before = self.changes;
+        if let Some(term) = news.term {
+            *self = Self { term, changes: self.changes + 1, ..Self::default() };
+        }
+        for (key, view) in news.views {
+            match view {
+                Some(view) => self.show(key, view),
+                None => self.forget(&key),
+            }
+        }
+        self.changes != before
     }
 
-    fn change(&mut self) -> u64 {
+    fn show(&mut self, key: Key, view: View) {
+        if self.views.get(&key).is_some_and(|(_, before)| **before == view) {
+            return;
+        }
+        self.forget(&key);
+        self.counts.change(&view, usize::saturating_add);
         self.changes += 1;
-        self.changes
+        self.views.insert(key, (self.changes, Arc::new(view)));
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some((_, view)) = self.views.remove(key) {
+            self.counts.change(&view, usize::saturating_sub);
+            self.changes += 1;
+        }
     }
 }
 
 impl Gallery {
+    /// The walls, with all news on them.
     fn walls(&self) -> MutexGuard<'_, Walls> {
-        self.walls.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut walls = self.walls.lock().unwrap_or_else(PoisonError::into_inner);
+        walls.hang(std::mem::take(&mut *self.news()));
+        walls
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves news. Whoever is looking now hears that there are some, and looks once more.
+    fn leave(&self, note: impl FnOnce(&mut News)) {
+        note(&mut self.news());
+        let is_other = match self.walls.try_lock() {
+            Ok(mut walls) => walls.hang(std::mem::take(&mut *self.news())),
+            Err(TryLockError::Poisoned(walls)) => walls.into_inner().hang(std::mem::take(&mut *self.news())),
+            Err(TryLockError::WouldBlock) => true,
+        };
+        if is_other {
+            self.changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     /// This controller leads from now on, or does not any more: nothing of what was known before counts.
     pub fn open(&self, term: Option<u64>) {
-        let mut walls = self.walls();
-        let changes = walls.change();
-        *walls = Walls { term, changes, ..Walls::default() };
-        drop(walls);
-        self.changes.send_replace(changes);
+        self.leave(|news| *news = News { term: Some(term), ..News::default() });
     }
 
     /// A group is so now.
     pub fn show(&self, key: &Key, view: View) {
-        let mut walls = self.walls();
-        if walls.views.get(key).is_some_and(|(_, before)| **before == view) {
-            return;
-        }
-        walls.remove(key);
-        walls.counts.change(&view, usize::saturating_add);
-        let changes = walls.change();
-        walls.views.insert(key.clone(), (changes, Arc::new(view)));
-        drop(walls);
-        self.changes.send_replace(changes);
+        self.leave(|news| drop(news.views.insert(key.clone(), Some(view))));
     }
 
     /// A group is not there any more.
     pub fn forget(&self, key: &Key) {
-        let mut walls = self.walls();
-        if walls.remove(key) {
-            let changes = walls.change();
-            drop(walls);
-            self.changes.send_replace(changes);
-        }
+        self.leave(|news| drop(news.views.insert(key.clone(), None)));
     }
 
     /// One more that listens, if there is room.
@@ -278,7 +314,7 @@ impl Gallery {
         (self.visitors.fetch_add(1, Ordering::Relaxed) < VISITORS_MAX).then_some(visitor)
     }
 
-    /// Tells of each change, by its number.
+    /// Tells that there is something new to see.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -294,27 +330,16 @@ impl Gallery {
         self.walls().views.get(key).map(|(_, view)| Arc::clone(view))
     }
 
-    /// Looks for what somebody wants to see, and at no more than that takes.
+    /// Looks for what somebody wants to see, all of it at one moment.
     pub fn look(&self, wanted: &Wanted) -> Sight {
-        let mut groups = Vec::new();
-        let mut from = wanted.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
-        loop {
-            let walls = self.walls();
-            let mut last = None;
-            for (key, shown) in walls.views.range((from, Bound::Unbounded)).take(STEP) {
-                if wanted.only.fits(&shown.1) && is_in(&wanted.filter, key) {
-                    if groups.len() == wanted.limit {
-                        return Sight { term: walls.term, counts: walls.counts, groups, has_more: true };
-                    }
-                    groups.push(shown.clone());
-                }
-                last = Some(key.clone());
-            }
-            match last {
-                Some(last) => from = Bound::Excluded(last),
-                None => return Sight { term: walls.term, counts: walls.counts, groups, has_more: false },
-            }
-        }
+        let from = wanted.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let walls = self.walls();
+        let fits = |(key, shown): &(&Key, &(u64, Arc<View>))| wanted.only.fits(&shown.1) && is_in(&wanted.filter, key);
+        let mut found =
+            walls.views.range::<Key, _>((from, Bound::Unbounded)).filter(fits).map(|(_, shown)| shown.clone());
+        let groups = found.by_ref().take(wanted.limit).collect();
+        let has_more = found.next().is_some();
+        Sight { term: walls.term, counts: walls.counts, groups, has_more }
     }
 }
 
@@ -372,17 +397,19 @@ pub(crate) mod tests {
         for (name, standing) in [("b", Standing::Fine), ("a-1", Standing::Nobody), ("a-2", Standing::Lone)] {
             gallery.show(&key(name), view(name, standing));
         }
-        gallery.show(&key("c"), View { paused: true, concern: Some("odd".to_owned()), ..view("c", Standing::Fine) });
+        gallery.show(&key("c"), View { concern: Some("odd".to_owned()), ..view("c", Standing::Fine) });
+        let concern = Some("odd".to_owned());
+        gallery.show(&key("d"), View { paused: true, concern, ..view("d", Standing::Nobody) });
         let of_them = |filter: &str, only| names(&gallery, &of(filter, only)).0;
-        assert_eq!(of_them("", Only::All), ["a-1", "a-2", "b", "c"]);
+        assert_eq!(of_them("", Only::All), ["a-1", "a-2", "b", "c", "d"]);
         assert_eq!(of_them("a-", Only::All), ["a-1", "a-2"]);
         assert_eq!(of_them("prod", Only::Trouble), ["a-1", "c"]);
         assert_eq!(of_them("od/a", Only::Lone), ["a-2"]);
-        assert_eq!(of_them("prod/b", Only::Paused), [""; 0]);
+        assert_eq!((of_them("prod/b", Only::Paused), of_them("", Only::Paused)), (Vec::new(), vec!["d".to_owned()]));
         let page = |after: Option<&str>| Wanted { after: after.map(key), limit: 2, ..Wanted::default() };
         assert_eq!(names(&gallery, &page(None)), (vec!["a-1".to_owned(), "a-2".to_owned()], true));
-        assert_eq!(names(&gallery, &page(Some("a-2"))), (vec!["b".to_owned(), "c".to_owned()], false));
-        let counts = Counts { groups: 4, trouble: 2, lone: 1, paused: 1 };
+        assert_eq!(names(&gallery, &page(Some("b"))), (vec!["c".to_owned(), "d".to_owned()], false));
+        let counts = Counts { groups: 5, trouble: 2, lone: 1, paused: 1 };
         assert_eq!((gallery.look(&page(None)).term, gallery.look(&page(None)).counts), (Some(3), counts));
     }
 
@@ -409,6 +436,34 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn whoever_leads_waits_for_nobody_who_looks_and_its_news_are_seen_by_the_next_one() {
+        let gallery = Arc::new(Gallery::default());
+        let changes = gallery.changes();
+        gallery.open(Some(3));
+        gallery.show(&key("a"), view("a", Standing::Fine));
+        gallery.show(&key("b"), view("b", Standing::Fine));
+        let (told, looking) = (*changes.borrow(), gallery.walls());
+        let (end, ended) = std::sync::mpsc::channel();
+        let leads = Arc::clone(&gallery);
+        std::thread::spawn(move || {
+            leads.forget(&key("a"));
+            leads.show(&key("b"), view("b", Standing::Lone));
+            leads.show(&key("b"), view("b", Standing::Nobody));
+            let _ = end.send(());
+        });
+        assert_eq!(ended.recv_timeout(std::time::Duration::from_secs(10)), Ok(()), "it waits");
+        drop(looking);
+        assert!(*changes.borrow() > told);
+        let sight = gallery.look(&of("", Only::All));
+        assert_eq!(sight.counts, Counts { groups: 1, trouble: 1, lone: 0, paused: 0 });
+        let looking = gallery.walls();
+        let leads = Arc::clone(&gallery);
+        std::thread::spawn(move || leads.open(None)).join().unwrap();
+        drop(looking);
+        assert!(gallery.look(&of("", Only::All)).groups.is_empty() && gallery.counts().is_none());
+    }
+
+    #[test]
     fn there_is_room_for_so_many_at_a_time() {
         let gallery = Arc::new(Gallery::default());
         let mut visitors: Vec<Visitor> = (0..VISITORS_MAX).filter_map(|_| gallery.admit()).collect();
@@ -418,7 +473,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn ten_thousand_groups_are_searched_step_by_step() {
+    fn ten_thousand_groups_are_searched() {
         let gallery = Gallery::default();
         for number in 0..10_000 {
             let name = format!("group-{number:05}");

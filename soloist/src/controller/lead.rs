@@ -187,6 +187,7 @@ impl Lead {
             if self.census.is_listed(&key.namespace) {
                 self.begin_round(&key);
                 self.show(&key);
+                self.census.release(&key);
             }
         }
     }

@@ -61,7 +61,12 @@ impl Deletions {
     }
 
     fn is_forgotten(&self, now: Instant) -> bool {
-        self.last.is_none_or(|last| now.since(last) > DELETIONS_FORGOTTEN)
+        self.forgotten_at().is_none_or(|at| now >= at)
+    }
+
+    /// When they count no more; nothing where there were none.
+    pub fn forgotten_at(&self) -> Option<Instant> {
+        self.last.map(|last| last + DELETIONS_FORGOTTEN)
     }
 
     /// How many may be at once now.

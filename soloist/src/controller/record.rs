@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::group::Group;
-
-/// The annotation with the record.
-const RECORD: &str = "soloist.dev/active-pods";
+use crate::lock::kubernetes::ACTIVE_PODS as RECORD;
 
 /// A place among the active ones, and who has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

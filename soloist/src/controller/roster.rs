@@ -52,6 +52,13 @@ impl Roster {
             Self::Declared(index) => index.owner(pod),
         }
     }
+
+    /// Nothing is left of a group: one that is declared is there all the same.
+    pub fn forget(&mut self, key: &Key) {
+        if let Self::Each(_, groups) = self {
+            groups.remove(&key.namespace);
+        }
+    }
 }
 
 impl Index {

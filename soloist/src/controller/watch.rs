@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 use crate::error::chain;
 use crate::lock::kubernetes::Access;
 use crate::lock::kubernetes::answer::retry_after;

@@ -11,7 +11,7 @@ use election::Entropy;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 
 /// How long a look-up may take where the last addresses are known: a part of the shortest attempt.
 const LOOKUP_LIMIT: Duration = Duration::from_millis(150);

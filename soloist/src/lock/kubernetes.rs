@@ -42,6 +42,7 @@ use super::{Failed, Lock, LockError};
 pub use self::access::Access;
 pub use self::board::LeaseBoard;
 pub use self::elder::Elder;
+pub use self::lease::ACTIVE_PODS;
 pub use self::object::{Kind, ObjectName};
 pub use self::recorder::Recorder;
 pub use self::survey::{Scope, survey};

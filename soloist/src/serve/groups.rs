@@ -8,12 +8,13 @@ use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Site;
 use super::extras::frame;
@@ -26,6 +27,10 @@ pub(super) const GROUPS: &str = "/groups";
 /// So many groups at once where nothing is said, and at most.
 const LIMIT: usize = 50;
 const LIMIT_MAX: usize = 200;
+/// So many pages are being made or sent at once: each may have 800 kB, and nobody has to read it.
+const PAGES_MAX: usize = 16;
+/// So long one waits for its turn.
+const TURN: Duration = Duration::from_secs(2);
 /// No two names together are longer.
 const FILTER_MAX: usize = 320;
 /// Who listens hears of changes at most so often: of many, what came of them.
@@ -94,19 +99,38 @@ fn next(sight: &Sight) -> Option<String> {
 
 type GroupsQueried = Result<Query<GroupsQuery>, QueryRejection>;
 
+/// The bytes of a page, and its turn, which lasts until they are sent.
+struct Sent {
+    json: Vec<u8>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
+    }
+}
+
 /// The questions about groups.
 pub(super) fn routes(gallery: &Arc<Gallery>) -> Router<Arc<Site>> {
     let [all, each] = [Arc::clone(gallery), Arc::clone(gallery)];
-    Router::new().route(GROUPS, get(move |query: GroupsQueried| groups(Arc::clone(&all), query))).route(
+    let turns = Arc::new(Semaphore::new(PAGES_MAX));
+    let groups = move |query: GroupsQueried| groups(Arc::clone(&all), Arc::clone(&turns), query);
+    Router::new().route(GROUPS, get(groups)).route(
         "/groups/{namespace}/{name}",
         get(move |Path((namespace, name)): Path<(String, String)>| group(Arc::clone(&each), namespace, name)),
     )
 }
 
 /// Those that are asked for, as they are now.
-async fn groups(gallery: Arc<Gallery>, query: GroupsQueried) -> Result<Response, Problem> {
+async fn groups(gallery: Arc<Gallery>, turns: Arc<Semaphore>, query: GroupsQueried) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let sight = gallery.look(&query.wanted()?);
+    let wanted = query.wanted()?;
+    let Ok(Ok(turn)) = timeout(TURN, turns.acquire_owned()).await else {
+        let sentence = "too many clients read groups and are slow to do so: try again later";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence));
+    };
+    let sight = gallery.look(&wanted);
     let page = Page {
         schema: SCHEMA,
         leads: sight.term.is_some(),
@@ -115,7 +139,9 @@ async fn groups(gallery: Arc<Gallery>, query: GroupsQueried) -> Result<Response,
         groups: sight.groups.iter().map(|(_, view)| &**view).collect(),
         next: next(&sight),
     };
-    Ok(Json(page).into_response())
+    // Numbers, words and lists: nothing in it can fail to be JSON.
+    let json = serde_json::to_vec(&page).unwrap_or_default();
+    Ok(([(CONTENT_TYPE, "application/json")], Bytes::from_owner(Sent { json, _turn: turn })).into_response())
 }
 
 /// One of them.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::{failed, timeout_until};
 use crate::clock;
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 
 /// Longest time between two looks at a cgroup, in case that a notice is lost.
 const LOOK_PACE: Duration = Duration::from_millis(20);

@@ -114,22 +114,8 @@ impl Workload for Nothing {
 
 #[cfg(test)]
 mod tests {
-    use election::{Activation, Member, Nonce, Token};
-
     use super::*;
-    use crate::workload::Preparation;
-
-    fn launch() -> Launch {
-        let preparation = Preparation {
-            command: Vec::new(),
-            activation: Activation(1),
-            member: Member { name: "a".to_owned(), nonce: Nonce(1) },
-            slot: 1,
-            stop_grace: Duration::from_secs(10),
-            local_lock: None,
-        };
-        Launch { preparation, token: Token(1), kill_at: Instant::default(), successor: None }
-    }
+    use crate::workload::task::tests::launch;
 
     #[test]
     fn an_activation_is_gone_once_and_as_soon_as_it_is_to_stop() {
@@ -137,7 +123,7 @@ mod tests {
         nothing.stop(Duration::ZERO, None, "not active");
         assert_eq!(nothing.try_next(), None);
         for _ in 0..2 {
-            nothing.start(launch(), None);
+            nothing.start(launch(1), None);
             assert_eq!(nothing.try_next(), None);
             nothing.stop(Duration::from_secs(10), None, "why");
             nothing.kill();
@@ -153,7 +139,7 @@ mod tests {
         assert_eq!((nothing.absence().as_deref(), nothing.try_next()), (Some("not looked at"), None));
         tell.send_replace(None);
         assert_eq!((nothing.next().await, nothing.absence()), (Event::Absent, None));
-        nothing.start(launch(), None);
+        nothing.start(launch(1), None);
         tell.send_replace(Some(Bar { why: "held by b".to_owned(), holder: Some("b".to_owned()) }));
         let gone = Event::Gone { proof: Proof::NeverStarted, released: None };
         for event in [Event::Exited(Ending::Code(0)), gone, Event::Absent] {
@@ -168,7 +154,7 @@ mod tests {
     fn what_it_holds_is_free_when_it_is_gone() {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut nothing = Nothing::default();
-        nothing.start(launch(), Some(writer.into()));
+        nothing.start(launch(1), Some(writer.into()));
         nothing.stop(Duration::ZERO, None, "why");
         assert_eq!(std::io::read_to_string(reader).unwrap(), "");
     }

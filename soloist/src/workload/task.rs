@@ -217,13 +217,13 @@ impl Workload for Task {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use election::{Activation, Member, Nonce, Token};
 
     use super::*;
     use crate::workload::Preparation;
 
-    fn launch(token: u64) -> Launch {
+    pub fn launch(token: u64) -> Launch {
         let preparation = Preparation {
             command: Vec::new(),
             activation: Activation(1),

@@ -14,7 +14,7 @@ use election::{Entropy, Instant, Nonce, Proof};
 use super::keeper::Keeper;
 use super::{Ending, Event, Launch, Preparation, Workload};
 use crate::clock;
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 
 /// A standby that ended sooner than this after its start is not started again at once.
 const QUICK_END: Duration = Duration::from_secs(10);

@@ -10,7 +10,8 @@ use soloist::workload::process::{ProcessId, carrying, children_of};
 use soloist::workload::{Ending, Launch, Workload};
 use tokio::time::sleep;
 
-use super::{Scene, each, each_far, send, wait_until};
+use super::far::each_far;
+use super::{Scene, each, send, wait_until};
 
 impl Scene {
     /// Makes `launch` ready, and waits for the child that stands at its gate.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::oneself;
 use super::print::{self, since_then};
 use crate::clock::unix_us;
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 use crate::error::{Code, Failure};
 use crate::lock::LockError;
 use crate::lock::board::{Asked, Asking, Board, Look, REQUEST_LIFE, Wish};

@@ -10,9 +10,9 @@ const MEMBERS_MAX: usize = 32;
 impl GroupState {
     /// What is known of it; nothing before its record was read.
     pub fn view(&self) -> Option<View> {
-        // One that nobody has declared is there for as long as it has pods.
-        let is_over = self.is_retired || (self.pods.is_empty() && self.report.origin.is_none());
-        if self.known == Known::Nothing || is_over {
+        // One that nobody has declared may stay a while after its pods.
+        let is_hidden = self.is_retired || (self.pods.is_empty() && self.report.origin.is_none());
+        if self.known == Known::Nothing || is_hidden {
             return None;
         }
         let facts = self.facts(0);

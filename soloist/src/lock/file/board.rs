@@ -24,7 +24,7 @@ use super::deaths::Deaths;
 use super::paths::{Inode, Paths, open_to_read};
 use super::watch::Folders;
 use super::{blocking, names_no_file, seen_by_anybody, store, unreadable};
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 use crate::lock::LockError;
 use crate::lock::board::{self, Answer, Asked, Asking, Board, Changes, Look};
 use crate::snapshot::Announcement;

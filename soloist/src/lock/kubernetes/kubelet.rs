@@ -17,7 +17,7 @@ use super::events::{Cut, Feed};
 use super::rule::{Verb, missing_beside};
 use super::session::{Sessions, request};
 use super::watch::{BACKOFF_MAX, BACKOFF_MIN, FORBIDDEN_PAUSE, GOOD, LATE_MAX, START_LIMIT, WATCH_SECONDS};
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 use crate::patience::{jittered, within};
 
 /// What is watched from the start of a member on waits so long: the member may have to acquire the lock, and another

@@ -21,6 +21,8 @@ pub const RECORD: &str = "soloist.dev/record";
 pub const DIGEST: &str = "soloist.dev/digest";
 /// The annotation of a Lease that a manifest created and that nobody has used yet.
 pub const INITIAL: &str = "soloist.dev/initial";
+/// The annotation with the record of a controller, which says which pods are active.
+pub const ACTIVE_PODS: &str = "soloist.dev/active-pods";
 /// What all our annotations begin with.
 const OURS: &str = "soloist.dev/";
 /// The two times that tell an untouched Lease are taken one after the other, in whole seconds.
@@ -49,7 +51,11 @@ pub fn resource_version(metadata: &Value) -> Result<u64, String> {
 /// See docs/safety.md R17.
 pub fn decode(lease: &Value) -> Record {
     let Some(text) = annotation(lease, RECORD) else {
-        return if is_initial(lease) { never_used() } else { foreign(lease, "it has no record of soloist".into()) };
+        return match annotation(lease, ACTIVE_PODS) {
+            Some(pods) => foreign(lease, controllers(lease, pods)),
+            None if is_initial(lease) => never_used(),
+            None => foreign(lease, "it has no record of soloist".into()),
+        };
     };
     let expected = digest(text, &lease["spec"]);
     if annotation(lease, DIGEST) != Some(&expected) {
@@ -172,6 +178,22 @@ fn digest(record: &str, spec: &Value) -> String {
         spec["leaseTransitions"]
     ]);
     format!("{:016x}", fingerprint(sealed.to_string().as_bytes()))
+}
+
+/// What there is to know where somebody takes the record of a controller for that of members.
+fn controllers(lease: &Value, record: &str) -> String {
+    let (metadata, record) = (&lease["metadata"], serde_json::from_str(record).unwrap_or(Value::Null));
+    let active = record["places"].as_array().into_iter().flatten().filter_map(|place| {
+        let token = place["token"].as_u64().or_else(|| resource_version(metadata).ok())?;
+        Some(format!("{} is active with token {token}", place["pod"].as_str()?))
+    });
+    let active: Vec<String> = active.collect();
+    let active = if active.is_empty() { "no pod is active".to_owned() } else { active.join(", ") };
+    let [namespace, name] = ["namespace", "name"].map(|field| metadata[field].as_str().unwrap_or_default());
+    format!(
+        "it is the record of a controller, which labels pods: {active}; kubectl describe lease {name} -n {namespace} \
+         says why, and so does /groups/{namespace}/{name} of the controller"
+    )
 }
 
 /// A record for a Lease that somebody else wrote.

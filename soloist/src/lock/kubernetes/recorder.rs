@@ -19,7 +19,7 @@ use super::calls::Calls;
 use super::hub::Hub;
 use super::rule::{Verb, missing_beside};
 use super::session::{Session, request};
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 use crate::snapshot::Snapshot;
 
 /// How many may follow each other at once.

@@ -20,7 +20,7 @@ use super::events::{Cut, Event, Feed, parse};
 use super::hub::Hub;
 use super::rule::Verb;
 use super::session::{BODY_MAX, Sessions, request};
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 use crate::patience::{jittered, within};
 
 /// The server ends a watch after this, and up to as much again: not all members' at once.

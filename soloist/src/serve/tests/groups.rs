@@ -117,6 +117,23 @@ fn a_burst_is_heard_at_the_pace_of_a_listener() {
 }
 
 #[test]
+fn pages_that_nobody_reads_are_bounded_and_make_room_when_they_are_gone() {
+    let (stand, gallery) = with(&[]);
+    for number in 0..200 {
+        let (name, reason) = (format!("g{number}"), "x".repeat(4_000));
+        gallery.show(&key(&name), View { reason, ..view(&name, Standing::Fine) });
+    }
+    let mut readers: Vec<Client> = (0..16).map(|_| stand.client()).collect();
+    for reader in &mut readers {
+        reader.say("GET /groups?limit=200 HTTP/1.1\r\nhost: x\r\n\r\n");
+        assert!(reader.head().starts_with("HTTP/1.1 200 "));
+    }
+    stand.get("/groups?limit=1").refuses(503, "too many clients read groups");
+    drop(readers.pop());
+    wait_until("room for one more", || stand.get("/groups?limit=1").status == 200);
+}
+
+#[test]
 fn a_member_has_no_groups_and_a_controller_has_the_page_of_a_member_too() {
     let member = Stand::up();
     member.get("/groups").refuses(404, "nothing is here");

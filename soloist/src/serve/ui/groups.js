@@ -3,7 +3,7 @@
 
 /** What is shown: one entry for each group, by NAMESPACE/NAME. */
 const shown = new Map();
-const view = { after: [], next: null, leads: null, counts: null };
+const view = { after: [], next: null, leads: null, counts: null, asks: false };
 
 const STANDING = {
   fine: ["good", "active"],
@@ -17,8 +17,8 @@ const names = (group) => group.active.map((one) => one.pod).join(", ");
 // === one group ===
 
 function standing(group) {
-  if (group.concern) return ["bad", "needs a look"];
   if (group.paused) return ["warn", "paused"];
+  if (group.concern) return ["bad", "needs a look"];
   return STANDING[group.standing];
 }
 
@@ -165,11 +165,14 @@ function headline(counts) {
   if (!view.leads) return "this controller does not lead";
   if (counts.groups === 0) return "no groups yet";
   if (counts.trouble) return counts.trouble + (counts.trouble === 1 ? " group needs" : " groups need") + " attention";
+  if (counts.paused === counts.groups) return counts.groups === 1 ? "the group is paused" : "all groups are paused";
+  if (counts.paused) return "all groups that are not paused have their active pods";
   return counts.groups === 1 ? "the group has its active pods" : "all groups have their active pods";
 }
 
 function showGroups(news) {
-  [view.next, view.leads, view.counts] = [news.next, news.leads, news.counts];
+  if (view.asks) shown.clear();
+  [view.next, view.leads, view.counts, view.asks] = [news.next, news.leads, news.counts, false];
   news.groups.forEach(showGroup);
   const order = new Set(news.order);
   for (const name of shown.keys()) if (!order.has(name)) shown.delete(name);
@@ -190,6 +193,8 @@ function showState() {
   say($("overline"), view.leads ? "this controller leads" : "this controller: " + status.role);
   say($("reason"), view.leads || !status.holder ? status.reason : status.holder + " leads: its page shows the groups");
   kind(document.querySelector(".hero"), !view.leads || !counts.groups ? "none" : counts.trouble ? "bad" : counts.lone || counts.paused ? "warn" : "good");
+  // Of what is asked for now nothing is known yet.
+  if (view.asks) return;
   const few = shown.size === 0, searched = $("filter").value || $("only").value || view.after.length;
   $("none").hidden = !few;
   say($("none"), !view.leads ? "The controller that leads shows them." : searched ? "No group is like that." : "No group has pods yet.");
@@ -210,7 +215,7 @@ function place() {
 /** Listens for something else: what is shown stays until the first word of it. */
 function search(after) {
   view.after = after;
-  shown.clear();
+  view.asks = true;
   connect();
 }
 

@@ -118,8 +118,22 @@ function connected() {
   document.body.classList.remove("stale");
 }
 
-function lost() {
-  line.source.close();
+/** Why the member refuses to be listened to, if it does: an EventSource does not say. */
+async function refusal() {
+  const asking = new AbortController();
+  try {
+    const answer = await fetch(page.place(), { signal: asking.signal });
+    return answer.ok ? null : (await answer.json()).error;
+  } catch (error) {
+    return null;
+  } finally {
+    asking.abort();
+  }
+}
+
+async function lost() {
+  const source = line.source, isRefused = source.readyState === EventSource.CLOSED;
+  source.close();
   if (line.lostAt === null) {
     line.lostAt = performance.now();
     if (last.status) log("the connection is lost", "page", "bad");
@@ -135,6 +149,9 @@ function lost() {
   clearTimeout(line.timer);
   line.timer = setTimeout(connect, line.wait);
   line.wait = Math.min(RETRY_MAX_MS, line.wait * 1.6);
+  const why = isRefused ? await refusal() : null;
+  // Unless it listens again by now.
+  if (why && line.lostAt !== null) say($("lost"), "This member refuses to be listened to: " + why + ". Trying again ...");
 }
 
 /** What a page is: where it listens, to what, and what it does without a connection. */

@@ -238,6 +238,21 @@ fn a_lease_of_client_go_is_foreign_and_never_free() {
 }
 
 #[test]
+fn the_record_of_a_controller_is_foreign_and_says_who_is_active() {
+    let mut lease = client_go("duty-1,duty-2", 15);
+    let record = json!({"places": [{"pod": "duty-1", "uid": "u", "token": 41}, {"pod": "duty-2", "uid": "v"}]});
+    lease["metadata"]["resourceVersion"] = json!("57");
+    lease["metadata"]["annotations"] = json!({ACTIVE_PODS: record.to_string()});
+    let why = foreign_in(&lease).0.why;
+    for part in ["duty-1 is active with token 41, duty-2 is active with token 57", "kubectl describe lease", "/groups/"]
+    {
+        assert!(why.contains(part), "{why}");
+    }
+    lease["metadata"]["annotations"] = json!({ACTIVE_PODS: "{"});
+    assert!(foreign_in(&lease).0.why.contains("no pod is active"));
+}
+
+#[test]
 fn every_renewal_of_a_foreigner_is_seen() {
     let before = foreign_in(&client_go("a", 15)).0;
     for (field, value) in [
