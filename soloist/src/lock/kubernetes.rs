@@ -201,6 +201,10 @@ impl KubernetesLock {
 
     async fn store(&self, expected: Version, record: &Record, why: &str) -> Result<Version, Failed> {
         let before = self.at(expected).await?;
+        if let Some(why) = before.as_ref().and_then(lease::another_use) {
+            let ObjectName { kind, namespace, name } = self.place();
+            return Err(Failed::Denied(format!("the {} {namespace}/{name} is no lock: {why}", kind.word())));
+        }
         let now = jiff::Timestamp::now();
         let named = self.witness.named(&record.claim);
         let lease = lease::encode(before.as_ref(), self.place(), record, named, why, now)

@@ -51,8 +51,8 @@ pub fn resource_version(metadata: &Value) -> Result<u64, String> {
 /// See docs/safety.md R17.
 pub fn decode(lease: &Value) -> Record {
     let Some(text) = annotation(lease, RECORD) else {
-        return match annotation(lease, ACTIVE_PODS) {
-            Some(pods) => foreign(lease, controllers(lease, pods)),
+        return match another_use(lease) {
+            Some(why) => foreign(lease, why),
             None if is_initial(lease) => never_used(),
             None => foreign(lease, "it has no record of soloist".into()),
         };
@@ -180,9 +180,14 @@ fn digest(record: &str, spec: &Value) -> String {
     format!("{:016x}", fingerprint(sealed.to_string().as_bytes()))
 }
 
-/// What there is to know where somebody takes the record of a controller for that of members.
-fn controllers(lease: &Value, record: &str) -> String {
-    let (metadata, record) = (&lease["metadata"], serde_json::from_str(record).unwrap_or(Value::Null));
+/// What there is to know where somebody takes the record of a controller for that of members. It has tokens of its own:
+/// members must not write there.
+pub fn another_use(lease: &Value) -> Option<String> {
+    if annotation(lease, RECORD).is_some() {
+        return None;
+    }
+    let metadata = &lease["metadata"];
+    let record: Value = serde_json::from_str(annotation(lease, ACTIVE_PODS)?).unwrap_or(Value::Null);
     let active = record["places"].as_array().into_iter().flatten().filter_map(|place| {
         let token = place["token"].as_u64().or_else(|| resource_version(metadata).ok())?;
         Some(format!("{} is active with token {token}", place["pod"].as_str()?))
@@ -190,10 +195,10 @@ fn controllers(lease: &Value, record: &str) -> String {
     let active: Vec<String> = active.collect();
     let active = if active.is_empty() { "no pod is active".to_owned() } else { active.join(", ") };
     let [namespace, name] = ["namespace", "name"].map(|field| metadata[field].as_str().unwrap_or_default());
-    format!(
+    Some(format!(
         "it is the record of a controller, which labels pods: {active}; kubectl describe lease {name} -n {namespace} \
          says why, and so does /groups/{namespace}/{name} of the controller"
-    )
+    ))
 }
 
 /// A record for a Lease that somebody else wrote.

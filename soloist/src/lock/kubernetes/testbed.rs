@@ -336,6 +336,22 @@ async fn what_others_do_to_the_lease_is_seen_for_what_it_is() {
 
 #[tokio::test]
 #[ignore = "needs the testbed: make cluster"]
+async fn the_record_of_a_controller_is_left_alone() {
+    let cluster = Cluster::connect().await;
+    let place = cluster.place();
+    let lock = cluster.lock(&place).await;
+    let active = json!({"places": [{"pod": "duty-1", "uid": "u", "token": 41}]}).to_string();
+    let of_a_controller = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": place.name, "annotations": {lease::ACTIVE_PODS: active}}});
+    cluster.post(&place.collection(), of_a_controller).await;
+    let seen = lock.read().await.unwrap();
+    let told = lock.write(seen.version, &held(1, 1), "why").await;
+    assert!(matches!(&told, Write::Denied(why) if why.contains("duty-1 is active with token 41")), "{told:?}");
+    assert_eq!(lock.read().await.unwrap().version, seen.version);
+}
+
+#[tokio::test]
+#[ignore = "needs the testbed: make cluster"]
 async fn the_mark_of_a_manifest_means_nothing_once_the_lease_was_used() {
     let cluster = Cluster::connect().await;
     let place = cluster.place();
