@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use election::{Activation, Claim, Entropy, Nonce, Refusal, Role};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clock::unix_us;
 use crate::elector::{Order, Petition};
@@ -65,8 +65,6 @@ pub async fn attend<B: Board>(
         faults: BTreeMap::new(),
     };
     attendant.run(&*board).await;
-    // Whoever takes over is about to write.
-    sleep(SETTLE).await;
     withdraw(&*board, nonce).await;
 }
 

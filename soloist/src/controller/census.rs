@@ -125,8 +125,8 @@ impl Census {
             Heard::Groups(News::Now(declared)) => self.want(*declared),
             Heard::Groups(News::Gone(declared)) => self.retire(&declared.key),
             Heard::Nodes(News::All(_, all)) => {
-                let there: BTreeSet<&String> = all.iter().map(|node| &node.name).collect();
-                let gone: Vec<String> = self.nodes.keys().filter(|name| !there.contains(name)).cloned().collect();
+                let there = those(all.iter().map(|node| node.name.clone()));
+                let gone: Vec<String> = self.nodes.keys().filter(|name| !there.contains(*name)).cloned().collect();
                 gone.iter().for_each(|name| self.forget_node(name));
                 all.into_iter().for_each(|node| self.see_node(node));
             }
@@ -159,7 +159,7 @@ impl Census {
     }
 
     fn hear_all_pods(&mut self, of: Option<String>, all: Vec<Shown>) {
-        let there: BTreeSet<String> = all.iter().map(|shown| shown.pod.uid.clone()).collect();
+        let there = those(all.iter().map(|shown| shown.pod.uid.clone()));
         let is_new = !self.listed.insert(of.clone());
         for shown in all {
             self.see(shown, is_new);
@@ -234,7 +234,7 @@ impl Census {
     }
 
     fn hear_all_groups(&mut self, of: Option<&str>, all: Vec<Declared>) {
-        let there: BTreeSet<Key> = all.iter().map(|declared| declared.key.clone()).collect();
+        let there = those(all.iter().map(|declared| declared.key.clone()));
         let Roster::Declared(index) = &self.roster else { return };
         let gone: Vec<Key> = index.keys(of).into_iter().filter(|key| !there.contains(key)).collect();
         gone.iter().for_each(|key| self.retire(key));
@@ -327,6 +327,13 @@ impl Census {
         let keys: Vec<Key> = self.groups.iter().filter_map(is_on).collect();
         keys.into_iter().for_each(|key| self.mark(key));
     }
+}
+
+/// All of them, put in one by one: to collect them would put a way to sort each type into the binary, 4 kB each.
+fn those<T: Ord>(all: impl Iterator<Item = T>) -> BTreeSet<T> {
+    let mut set = BTreeSet::new();
+    set.extend(all);
+    set
 }
 
 #[cfg(test)]

@@ -136,7 +136,8 @@ fn selector(text: &str) -> Result<(Selector, String), Failure> {
     let pairs: Vec<(String, String)> = text.split(',').map(read).collect::<Result<_, _>>()?;
     let first = pairs[0].1.clone();
     let count = pairs.len();
-    let labels: BTreeMap<String, String> = pairs.into_iter().collect();
+    let mut labels: BTreeMap<String, String> = BTreeMap::new();
+    labels.extend(pairs);
     if labels.len() < count {
         return Err(refuse("names a label twice"));
     }

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use election::{Entropy as _, Nonce};
 use serde::Serialize;
@@ -30,6 +31,8 @@ const POST_BYTES_MAX: usize = 4 * 1024;
 const MEMBERS_MAX: usize = 64;
 /// As many old posts are cleared away with one announcement: Consul takes 64 operations at once.
 const CLEARED_MAX: usize = 32;
+/// How long a member that leaves waits before it takes its announcement down.
+const GIVE_WAY: Duration = Duration::from_millis(100);
 /// How often a change is tried while others make one as well.
 const TRIES: u32 = 6;
 
@@ -205,6 +208,8 @@ impl Board for ConsulBoard {
         if self.is_silent || Nonce::parse(nonce).is_none() {
             return Ok(());
         }
+        // Whoever takes over is about to write, and would be held up.
+        tokio::time::sleep(GIVE_WAY).await;
         let key = self.member_key(nonce);
         let (_, keys) = within(CALL_LIMIT, self.calls.list(&key)).await?;
         let Some(entry) = keys.iter().find(|entry| entry.key == key) else { return Ok(()) };
