@@ -71,9 +71,9 @@ impl Definition {
     }
 
     /// What the agent is told.
-    fn registration(&self, lock: &str) -> Value {
+    fn registration(&self, lock: &str, tags: &[String]) -> Value {
         let mut told = json!({
-            "ID": self.id(), "Name": self.service, "Tags": [STANDBY], "Meta": {LOCK: lock}, "EnableTagOverride": true,
+            "ID": self.id(), "Name": self.service, "Tags": tags, "Meta": {LOCK: lock}, "EnableTagOverride": true,
         });
         if let Some(address) = &self.address {
             told["Address"] = address.as_str().into();
@@ -128,12 +128,15 @@ impl Instance {
 
     /// The operation that marks it with `token` and as what it is, unless it has changed meanwhile.
     fn marked(&self, service: &str, role: &str, token: u64) -> Value {
-        let tags = [role.to_owned(), format!("{TOKEN}{token}")];
         json!({"Service": {"Verb": "cas", "Node": self.node, "Service": {
-            "ID": self.id, "Service": service, "Tags": tags, "Meta": self.meta, "Address": self.address,
+            "ID": self.id, "Service": service, "Tags": tags(role, token), "Meta": self.meta, "Address": self.address,
             "Port": self.port, "EnableTagOverride": true, "ModifyIndex": self.modify_index,
         }}})
     }
+}
+
+fn tags(role: &str, token: u64) -> [String; 2] {
+    [role.to_owned(), format!("{TOKEN}{token}")]
 }
 
 /// The members of one group as instances of a service.
@@ -163,7 +166,7 @@ impl ConsulService {
             let what = format!("the instance {:?} on node {:?} is not of this group", stranger.id, stranger.node);
             return Err(Failure::new(Code::Configuration, what).hint("choose another name for the service").into());
         }
-        shared.register().await?;
+        shared.register(&[STANDBY.to_owned()]).await?;
         let limit = Instant::now() + CATALOG_MAX;
         loop {
             let instances = shared.instances().await?;
@@ -194,9 +197,10 @@ impl Shared {
         }
     }
 
-    /// Tells the agent, whose word counts for everything but the tags.
-    async fn register(&self) -> Result<(), Failed> {
-        let body = self.definition.registration(&self.lock).to_string().into_bytes();
+    /// Tells the agent, whose word counts for everything but the tags; and for them as well whenever the check of the
+    /// instance has another result, which Consul 1.20 stores together with what the agent was told last.
+    async fn register(&self, tags: &[String]) -> Result<(), Failed> {
+        let body = self.definition.registration(&self.lock, tags).to_string().into_bytes();
         self.tell("/v1/agent/service/register", body).await
     }
 
@@ -231,13 +235,14 @@ impl Shared {
             }
             if self.own(&instances).is_none() {
                 // Its agent was restarted, or somebody took it away.
-                self.register().await.map_err(sentence)?;
+                self.register(&[STANDBY.to_owned()]).await.map_err(sentence)?;
                 sleep(CATALOG_PACE).await;
                 continue;
             }
             match self.transact(self.operations(&instances, turn.token.0)).await {
                 Err(Failed::Conflict | Failed::Absent) => {}
-                done => return done.map_err(sentence),
+                Ok(()) => return self.register(&tags(ACTIVE, turn.token.0)).await.map_err(sentence),
+                Err(failed) => return Err(sentence(failed)),
             }
         }
         Err(format!("the service {service} changes too often"))
@@ -246,12 +251,16 @@ impl Shared {
     async fn withdraw(&self, turn: Turn) -> Result<(), String> {
         for _ in 0..TRIES {
             let instances = self.instances().await.map_err(sentence)?;
-            let is_meant = |own: &&Instance| own.has(ACTIVE) && own.token() == Some(turn.token.0);
-            let Some(own) = self.own(&instances).filter(is_meant) else { return Ok(()) };
+            let Some(own) = self.own(&instances) else { return Ok(()) };
+            if !own.has(ACTIVE) || own.token() != Some(turn.token.0) {
+                // Another one has published: the agent must not put back what this one did.
+                return self.register(own.tags.as_deref().unwrap_or_default()).await.map_err(sentence);
+            }
             let operation = own.marked(&self.definition.service, STANDBY, turn.token.0);
             match self.transact(vec![operation]).await {
                 Err(Failed::Conflict | Failed::Absent) => {}
-                done => return done.map_err(sentence),
+                Ok(()) => return self.register(&tags(STANDBY, turn.token.0)).await.map_err(sentence),
+                Err(failed) => return Err(sentence(failed)),
             }
         }
         Err(format!("the service {} changes too often", self.definition.service))
@@ -309,11 +318,11 @@ mod tests {
 
     #[test]
     fn the_agent_is_told_what_to_check() {
-        let told = definition().registration("l");
+        let told = definition().registration("l", &[STANDBY.to_owned()]);
         assert_eq!(told["Check"]["HTTP"], "http://[fd00::7]:8080/health");
         assert_eq!((&told["Check"]["Interval"], &told["Tags"]), (&json!("10000ms"), &json!(["standby"])));
         assert_eq!(told["EnableTagOverride"], true);
-        let silent = Definition { check: None, address: None, port: None, ..definition() }.registration("l");
+        let silent = Definition { check: None, address: None, port: None, ..definition() }.registration("l", &[]);
         assert!(silent["Check"].is_null() && silent["Address"].is_null() && silent["Port"].is_null());
     }
 
