@@ -122,6 +122,10 @@ impl Instance {
         self.tags.iter().flatten().any(|one| one == tag)
     }
 
+    fn is_active(&self, token: u64) -> bool {
+        self.has(ACTIVE) && self.token() == Some(token)
+    }
+
     fn token(&self) -> Option<u64> {
         self.tags.iter().flatten().find_map(|tag| tag.strip_prefix(TOKEN)?.parse().ok())
     }
@@ -225,24 +229,35 @@ impl Shared {
         instances.iter().filter(|one| one.meta[LOCK] == self.lock.as_str())
     }
 
+    /// The agent takes whatever it is told, however late: so all is looked at once more after it was told, and what turns out
+    /// to be old is taken back.
     async fn publish(&self, turn: Turn) -> Result<(), String> {
-        let service = &self.definition.service;
+        let (service, token) = (&self.definition.service, turn.token.0);
+        let mut is_told = false;
         for _ in 0..TRIES {
             let instances = self.instances().await.map_err(sentence)?;
-            if let Some(newer) = self.group(&instances).filter_map(Instance::token).find(|token| *token > turn.token.0)
-            {
+            if let Some(newer) = self.group(&instances).filter_map(Instance::token).find(|other| *other > token) {
+                if is_told {
+                    self.register(&tags(STANDBY, newer)).await.map_err(sentence)?;
+                }
                 return Err(format!("the service {service} has token {newer}, which is newer"));
             }
-            if self.own(&instances).is_none() {
+            let Some(own) = self.own(&instances) else {
                 // Its agent was restarted, or somebody took it away.
                 self.register(&[STANDBY.to_owned()]).await.map_err(sentence)?;
                 sleep(CATALOG_PACE).await;
                 continue;
+            };
+            if is_told && own.is_active(token) {
+                return Ok(());
             }
-            match self.transact(self.operations(&instances, turn.token.0)).await {
+            match self.transact(self.operations(&instances, token)).await {
                 Err(Failed::Conflict | Failed::Absent) => {}
-                Ok(()) => return self.register(&tags(ACTIVE, turn.token.0)).await.map_err(sentence),
-                Err(failed) => return Err(sentence(failed)),
+                done => {
+                    done.map_err(sentence)?;
+                    self.register(&tags(ACTIVE, token)).await.map_err(sentence)?;
+                    is_told = true;
+                }
             }
         }
         Err(format!("the service {service} changes too often"))
@@ -252,7 +267,7 @@ impl Shared {
         for _ in 0..TRIES {
             let instances = self.instances().await.map_err(sentence)?;
             let Some(own) = self.own(&instances) else { return Ok(()) };
-            if !own.has(ACTIVE) || own.token() != Some(turn.token.0) {
+            if !own.is_active(turn.token.0) {
                 // Another one has published: the agent must not put back what this one did.
                 return self.register(own.tags.as_deref().unwrap_or_default()).await.map_err(sentence);
             }
@@ -360,6 +375,10 @@ mod tests {
         assert!(old.publish(turn(5)).await.unwrap_err().contains("newer"));
         let active: Vec<_> = new.0.instances().await.unwrap().into_iter().filter(|one| one.has(ACTIVE)).collect();
         assert_eq!((active.len(), active[0].token()), (1, Some(6)));
+        // Nor what is told to its agent late: the check of its instance would put that back.
+        let told = old.0.client.call(Method::GET, &format!("/v1/agent/service/{service}-a"), "", Vec::new()).await;
+        let told: Value = answer::json(&told.unwrap()).unwrap();
+        assert_eq!(told["Tags"], json!(["standby"]));
         // Also after that one has withdrawn.
         new.withdraw(turn(6)).await.unwrap();
         assert!(old.publish(turn(5)).await.unwrap_err().contains("newer"));
