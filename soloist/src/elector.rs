@@ -19,8 +19,6 @@ use election::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-pub use crate::entropy::KernelEntropy;
-
 use crate::clock::{Clock, unix_us};
 use crate::lock::Lock;
 use crate::metrics::Metrics;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use election::Entropy;
 use rustix::process::Signal;
 use serde::Serialize;
-use soloist::elector::KernelEntropy;
+use soloist::entropy::KernelEntropy;
 use tempfile::TempDir;
 use testkit::history::{History, Span};
 use testkit::relay::Relay;

@@ -101,7 +101,7 @@ impl Census {
         self.listed.contains(&None) || self.listed.iter().flatten().any(|listed| listed == namespace)
     }
 
-    /// A round of a group has come to its end, or there was none to begin: one that is over is forgotten.
+    /// No round of a group is to be begun: one that is over is forgotten.
     pub fn release(&mut self, key: &Key) {
         if self.groups.get(key).is_some_and(|group| group.is_retired && !group.is_busy) {
             self.groups.remove(key);

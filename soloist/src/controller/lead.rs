@@ -250,7 +250,6 @@ impl Lead {
             Done::Looked(_, Err(trouble)) => group.fail_to_read(&trouble.to_string(), now),
             Done::Written(outcomes) => group.take(outcomes, nodes, now),
         }
-        self.census.release(&key);
         self.due.insert(key);
     }
 

@@ -135,11 +135,11 @@ fn selector(text: &str) -> Result<(Selector, String), Failure> {
     let read = |part: &str| pair(part.trim()).ok_or_else(|| refuse("is no list of labels"));
     let pairs: Vec<(String, String)> = text.split(',').map(read).collect::<Result<_, _>>()?;
     let first = pairs[0].1.clone();
-    let count = pairs.len();
-    let mut labels: BTreeMap<String, String> = BTreeMap::new();
-    labels.extend(pairs);
-    if labels.len() < count {
-        return Err(refuse("names a label twice"));
+    let mut labels = BTreeMap::new();
+    for (key, value) in pairs {
+        if labels.insert(key, value).is_some() {
+            return Err(refuse("names a label twice"));
+        }
     }
     Selector::all(labels).map(|selector| (selector, first)).ok_or_else(|| refuse("is empty"))
 }

@@ -54,9 +54,8 @@ impl World<'_> {
         token: Token,
         kill_at: Instant,
     ) {
-        self.check_start(member, slot, local, activation, token, kill_at);
         let index = self.trees.len();
-        self.trees.push(Tree {
+        let tree = Tree {
             member,
             process: self.members[member].process,
             slot,
@@ -72,7 +71,9 @@ impl World<'_> {
             planned: false,
             unguarded: false,
             platform_tells: false,
-        });
+        };
+        self.check_start(local, &tree);
+        self.trees.push(tree);
         self.members[member].tree = Some(index);
         let fork = if self.random.chance(50) { self.lateness_max(member) } else { self.random.between(MS / 5, 5 * MS) };
         self.due(fork, index, Due::Gate);
@@ -280,15 +281,8 @@ impl World<'_> {
 
     // === checks ===
 
-    fn check_start(
-        &mut self,
-        member: usize,
-        slot: usize,
-        local: Instant,
-        activation: Activation,
-        token: Token,
-        kill_at: Instant,
-    ) {
+    fn check_start(&mut self, local: Instant, tree: &Tree) {
+        let Tree { member, slot, activation, token, kill_at, .. } = *tree;
         let mut wrong = Vec::new();
         if kill_at <= local {
             wrong.push("a workload is started after its deadline");

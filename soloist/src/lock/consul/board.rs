@@ -18,7 +18,7 @@ use super::calls::{Calls, Keys, Operation};
 use super::entry::Entry;
 use super::session::{TTL_MIN, Terms};
 use super::watch::{Hub, Posted, Watcher};
-use crate::elector::KernelEntropy;
+use crate::entropy::KernelEntropy;
 use crate::lock::board::{self, Answer, Asked, Asking, Board, CALL_LIMIT, Changes, Look};
 use crate::lock::codec::fingerprint;
 use crate::lock::{Failed, LockError};

@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
 use super::entry::Entry;
-use crate::elector::{KernelEntropy, let_others_go_first};
+use crate::elector::let_others_go_first;
+use crate::entropy::KernelEntropy;
 use crate::lock::news::News;
 use crate::lock::{Failed, LockError};
 use crate::patience::{jittered, within};
