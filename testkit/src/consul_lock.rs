@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::consul::Consul;
+use crate::executable;
 use crate::group::{Group, MARK, binary};
 use crate::history::Span;
 use crate::lease_group::NAMESPACE;
@@ -81,8 +82,7 @@ impl Site {
         group.set_fresh(Duration::from_millis(50));
         symlink(binary("soloist")?, group.folder().join("consul"))?;
         let script = group.folder().join("stamp");
-        fs::write(&script, STAMP)?;
-        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        executable::write(&script, STAMP)?;
         Ok(Self { consul, prefix, group, address: None })
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::executable;
 use crate::history::{History, Span};
 use crate::member::Starter;
 use crate::process::{self, Process};
@@ -100,7 +101,7 @@ impl Group {
         let binaries = self.folder.path().join("bin");
         fs::create_dir_all(&binaries).context("failed to create a folder for binaries")?;
         for name in ["soloist", "probe"] {
-            fs::copy(binary(name)?, binaries.join(name)).with_context(|| format!("failed to copy {name}"))?;
+            executable::copy(&binary(name)?, &binaries.join(name))?;
         }
         let page = self.page();
         for path in [self.folder.path(), &binaries, self.probes.path(), &page, &page.join("old")] {

@@ -13,6 +13,7 @@ pub mod consul_lock;
 pub mod controlled;
 pub mod documents;
 pub mod ends;
+pub mod executable;
 pub mod group;
 pub mod helm;
 pub mod history;

@@ -1,7 +1,6 @@
 //! What the documents show of Consul is run, on a real one.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -9,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::consul_lock::{LIMIT, Site};
 use testkit::documents::{needs_consul, root, shown_lines};
+use testkit::executable;
 use testkit::group::binary;
 use testkit::member::Member;
 use testkit::service::Service;
@@ -83,8 +83,8 @@ impl Drop for Host {
 fn two_hosts_with_the_file_of_the_example_are_one_group() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (told, database) = (folder.path().join("told"), folder.path().join("db"));
-    fs::write(&database, format!("#!/bin/sh\necho $SOLOIST_MEMBER $* >>{}\nexec sleep 1000\n", told.display()))?;
-    fs::set_permissions(&database, fs::Permissions::from_mode(0o755))?;
+    let script = format!("#!/bin/sh\necho $SOLOIST_MEMBER $* >>{}\nexec sleep 1000\n", told.display());
+    executable::write(&database, &script)?;
     let begun = |name: &str| {
         let line = format!("{name} --data /var/lib/db\n");
         wait_until(&format!("{name} to run the database"), LIMIT, || {

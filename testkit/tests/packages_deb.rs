@@ -4,12 +4,13 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use testkit::documents::root as repository;
+use testkit::executable;
 use testkit::unit::Unit;
 
 /// Whom the unit says, in the files of the root.
@@ -35,7 +36,7 @@ impl Host {
         for folder in ["bin", "dev", "etc/soloist", "proc", "tmp", "var/lib/dpkg/info", "var/lib/dpkg/updates"] {
             fs::create_dir_all(host.path(folder))?;
         }
-        fs::copy("/bin/busybox", host.path("bin/busybox"))?;
+        executable::copy(Path::new("/bin/busybox"), &host.path("bin/busybox"))?;
         for applet in ["cat", "env", "mkfifo", "sh", "sleep", "su"] {
             symlink("busybox", host.path("bin").join(applet))?;
         }
@@ -79,11 +80,10 @@ fn an_installed_package_runs_two_services_of_one_host_as_the_unit_says() -> Resu
 
     fs::create_dir_all(host.path("usr/local/bin"))?;
     // What the examples run: it tells who runs it, and with what.
-    fs::write(
-        host.path("usr/local/bin/web"),
+    executable::write(
+        &host.path("usr/local/bin/web"),
         "#!/bin/sh\necho \"$SOLOIST_MEMBER $SOLOIST_FENCING_TOKEN $*\" >/events\nexec sleep 1000\n",
     )?;
-    fs::set_permissions(host.path("usr/local/bin/web"), fs::Permissions::from_mode(0o755))?;
     let state = host.path("var/lib").join(unit.setting("StateDirectory", "")?);
     fs::create_dir(&state)?;
     fs::set_permissions(&state, fs::Permissions::from_mode(0o750))?;
