@@ -28,15 +28,8 @@ pub struct Elder {
     /// Between two looks while nothing is told.
     period: Duration,
     tell: watch::Sender<Option<Bar>>,
-    said: Said,
-}
-
-/// What was logged last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Said {
-    Nothing,
-    Held(Option<String>),
-    Silent,
+    /// What was logged last; nothing before the first look.
+    said: Option<Bar>,
 }
 
 impl Elder {
@@ -44,7 +37,7 @@ impl Elder {
     pub fn new(access: Access, place: ObjectName, lease: Duration, period: Duration) -> (Self, Bars) {
         let why = format!("{} was not looked at yet", called(&place));
         let (tell, bars) = watch::channel(Some(Bar { why, holder: None }));
-        (Self { access, place, lease, period, tell, said: Said::Nothing }, bars)
+        (Self { access, place, lease, period, tell, said: None }, bars)
     }
 
     /// Follows it for ever.
@@ -106,32 +99,22 @@ impl Elder {
 
     /// Tells what is known now, and logs each change once.
     fn say(&mut self, sight: &Sight) {
-        let now = match &sight.subject {
-            Some(subject) if sight.until.is_some() => Said::Held(subject.holder.clone()),
-            None if sight.until.is_some() => Said::Held(None),
-            _ => Said::Silent,
-        };
-        let bar = match &now {
-            Said::Held(holder) => Some(Bar { why: why(&self.place, holder.as_deref()), holder: holder.clone() }),
-            Said::Silent | Said::Nothing => None,
-        };
+        let bar = sight.until.map(|_| {
+            let holder = sight.subject.as_ref().and_then(|subject| subject.holder.clone());
+            Bar { why: why(&self.place, holder.as_deref()), holder }
+        });
         self.tell.send_if_modified(|before| {
             let is_news = *before != bar;
-            *before = bar;
+            before.clone_from(&bar);
             is_news
         });
-        match (std::mem::replace(&mut self.said, now.clone()), now) {
+        let (object, wait) = (called(&self.place), Plain(sight.wait));
+        match (std::mem::replace(&mut self.said, bar.clone()), bar) {
             (before, now) if before == now => {}
-            (_, Said::Held(holder)) => tracing::warn!(
-                "{}: waiting for it as well, until it has said nothing new for {}",
-                why(&self.place, holder.as_deref()),
-                Plain(sight.wait)
-            ),
-            (Said::Held(_), Said::Silent) => {
-                let (object, wait) = (called(&self.place), Plain(sight.wait));
-                tracing::info!("{object} has said nothing new for {wait}: waiting for it no more");
+            (_, Some(Bar { why, .. })) => {
+                tracing::warn!("{why}: waiting for it as well, until it has said nothing new for {wait}");
             }
-            _ => {}
+            (_, None) => tracing::info!("{object} has said nothing new for {wait}: waiting for it no more"),
         }
     }
 }
