@@ -1,4 +1,7 @@
-//! Who answers at the address of a Service, asked again and again from a node, through kube-proxy's rules.
+//! Who answers at an address, asked again and again from a node: at that of a Service through kube-proxy's rules, or at
+//! that of a pod.
+
+mod ask;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,33 +15,41 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
+use self::ask::{Conversation, ask};
 use crate::history::{History, Span};
 use crate::stamp;
 use crate::wait::wait_until;
 
+pub use self::ask::Manner;
+
 /// Between two questions. One that is not answered does not hold up the next.
 const PACE: Duration = Duration::from_millis(1);
-/// For one answer: while nobody gets traffic, packets may be dropped.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// So many answers in a row say that traffic has settled.
 const STEADY: usize = 100;
+
+/// What somebody answered from some instant on, in nanoseconds of CLOCK_BOOTTIME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// It had begun when the first answer came.
+    pub begun: u64,
+    /// It had not ended when the last question that it answered was asked.
+    pub lasted: u64,
+}
 
 /// One question and what came of it.
 #[derive(Clone, Debug)]
 struct Answer {
     asked: u64,
     answered: u64,
-    /// The pod that answered, if one did.
+    /// Who answered, or was named, if an answer came.
     who: Option<String>,
 }
 
-/// Asks until it is dropped, each time over a new connection.
+/// Asks until it is dropped.
 #[derive(Debug)]
 pub struct Sampler {
     answers: Arc<Mutex<Vec<Answer>>>,
@@ -65,7 +76,7 @@ pub struct Findings {
 
 impl Sampler {
     /// Asks at `address`, from the network of `node`.
-    pub fn start(node: &str, address: SocketAddr) -> Result<Self> {
+    pub fn start(node: &str, address: SocketAddr, manner: Manner) -> Result<Self> {
         let path = format!("/run/netns/{node}");
         let network = File::open(&path).with_context(|| format!("failed to open {path}"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -77,7 +88,7 @@ impl Sampler {
                 eprintln!("nothing is sampled: {error}");
                 return;
             }
-            runtime.block_on(sample(address, &told, &is_over));
+            runtime.block_on(sample(address, manner, &told, &is_over));
         });
         Ok(Self { answers, ends, thread: Some(thread) })
     }
@@ -88,6 +99,14 @@ impl Sampler {
         let mut late: Vec<Answer> = all.iter().filter(|answer| answer.asked >= since).cloned().collect();
         late.sort_by_key(|answer| answer.asked);
         late
+    }
+
+    /// From the first to the last answer of `who` to what was asked from `since` on, if there is one.
+    pub fn turn(&self, who: &str, since: u64) -> Option<Turn> {
+        let mut answers = self.since(since);
+        answers.retain(|answer| answer.who.as_deref() == Some(who));
+        let begun = answers.iter().map(|answer| answer.answered).min()?;
+        answers.last().map(|last| Turn { begun, lasted: last.asked })
     }
 
     /// Waits until `who` has answered for a while, and nobody else, of all that was asked from `since` on. Some questions stay without an answer when a node is
@@ -118,31 +137,35 @@ impl Drop for Sampler {
     }
 }
 
-async fn sample(address: SocketAddr, told: &Arc<Mutex<Vec<Answer>>>, is_over: &AtomicBool) {
+async fn sample(address: SocketAddr, manner: Manner, told: &Arc<Mutex<Vec<Answer>>>, is_over: &AtomicBool) {
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    // As many as are asked within the patience.
+    let tell = |told: &Mutex<Vec<Answer>>, asked, who| {
+        let answer = Answer { asked, answered: stamp::now(), who };
+        told.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+    };
+    let mut conversation = Conversation::with(address);
+    // As many as are asked within the time that one has.
     let mut questions = JoinSet::new();
     while !is_over.load(Ordering::Relaxed) {
         pace.tick().await;
+        let asked = stamp::now();
+        if manner == Manner::Leader {
+            tell(told, asked, conversation.ask().await);
+            continue;
+        }
         while questions.try_join_next().is_some() {}
         let told = Arc::clone(told);
-        questions.spawn(async move {
-            let asked = stamp::now();
-            let who = timeout(PATIENCE, ask(address)).await.ok().flatten();
-            let answer = Answer { asked, answered: stamp::now(), who };
-            told.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
-        });
+        questions.spawn(async move { tell(&told, asked, ask(address, manner).await) });
     }
 }
 
-async fn ask(address: SocketAddr) -> Option<String> {
-    let stream = TcpStream::connect(address).await.ok()?;
-    // Forgotten at once by both sides and what is between them, which would keep a thousand a second for minutes.
-    stream.set_zero_linger().ok()?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).await.ok()?;
-    line.strip_suffix('\n').map(str::to_owned)
+impl Turn {
+    /// How long it was nobody's turn between this one and `next`; fails if it was for certain that of both at once.
+    pub fn until(&self, next: &Self) -> Result<Duration> {
+        let gap = next.begun.checked_sub(self.lasted).context("two at once")?;
+        Ok(Duration::from_nanos(gap))
+    }
 }
 
 impl Findings {
@@ -223,6 +246,14 @@ mod tests {
         };
         let findings = Findings::of(&answers.iter().map(answer).collect::<Vec<_>>(), &history());
         (findings.of_two, findings.of_others)
+    }
+
+    #[test]
+    fn turns_that_overlap_for_certain_are_found() {
+        let turn = |begun, lasted| Turn { begun, lasted };
+        assert_eq!(turn(100, 200).until(&turn(230, 300)).unwrap(), Duration::from_nanos(30));
+        assert_eq!(turn(100, 200).until(&turn(200, 300)).unwrap(), Duration::ZERO);
+        assert!(turn(100, 200).until(&turn(199, 300)).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Members as real pods on the two nodes of the testbed, with a workload that stamps into a folder of this machine.
 
+mod claims;
 mod ear;
 pub mod labelled;
 mod node;
@@ -21,6 +22,7 @@ use crate::process::{self, Process};
 use crate::stamp;
 use crate::wait::{wait_for, wait_until};
 
+pub use self::claims::Claims;
 pub use self::ear::Ear;
 pub use self::node::{CutOff, Failover, PowerLoss};
 pub use self::pair::Pair;

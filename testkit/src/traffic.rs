@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::kubectl::Kubectl;
 use crate::listener::Listener;
+use crate::stamp;
 use crate::wait::wait_until;
 
 /// Keys and values.
@@ -110,6 +111,14 @@ impl View {
         let wanted: Vec<&str> = who.into_iter().collect();
         let is_so = || self.now() == wanted;
         wait_until(&format!("traffic to {wanted:?}"), limit, is_so).with_context(|| format!("{:?}", self.seen()))
+    }
+
+    /// The longest time for which two got traffic at once, of what began after `after`.
+    pub fn longest_two(&self, after: u64) -> Duration {
+        let seen = self.seen();
+        let ends = seen.iter().skip(1).map(|next| next.at).chain([stamp::now()]);
+        let times = seen.iter().zip(ends).filter(|(seen, _)| seen.at >= after && seen.who.len() > 1);
+        Duration::from_nanos(times.map(|(seen, end)| end.saturating_sub(seen.at)).max().unwrap_or_default())
     }
 
     /// Never did two get traffic at once.

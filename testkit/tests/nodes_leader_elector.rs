@@ -1,15 +1,19 @@
 //! The tutorial on pod redundancy with leader-elector, followed step by step with real pods: examples/sidecar/leader-elector.yaml,
-//! with soloist in the place of that image. What the tutorial shows of each step is what is looked for here.
+//! with soloist in the place of that image. What the tutorial shows of each step is what is looked for here. Meanwhile each
+//! pod is asked who leads, and a Service who answers, a thousand times a second.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
+use testkit::answers::{Manner, Sampler};
 use testkit::documents::root;
-use testkit::pods::{LIMIT, Pods};
-use testkit::process;
+use testkit::pods::{Claims, LIMIT, Pods, PowerLoss};
+use testkit::traffic::View;
 use testkit::wait::{holds_for, wait_for, wait_until};
+use testkit::{process, stamp};
 
 const NAMESPACE: &str = "nginx-ha";
 const APP: &str = "nginx-ha-container";
@@ -21,12 +25,42 @@ const TTL: Duration = Duration::from_secs(10);
 /// The kubelet's next look at a new pod: 5 s before the first, and 5 s between two.
 const PROBED: Duration = Duration::from_secs(15);
 
+/// A pod that leads no more is unready after three looks in vain, and its container may have to be started for each.
+const UNREADY: Duration = Duration::from_secs(20);
+
 /// What a follower takes to name the next leader after a release, on a busy machine.
 const PROMPT: Duration = Duration::from_millis(1_500);
 
 /// Two pods of the tutorial.
 struct Tutorial {
     pods: Pods,
+}
+
+/// What is seen of them from one node.
+struct Sight<'a> {
+    tutorial: &'a Tutorial,
+    claims: Claims,
+    answers: Sampler,
+    slices: View,
+}
+
+/// What has ended.
+struct Ended<'a> {
+    what: &'a str,
+    /// When.
+    since: u64,
+    /// Who led.
+    leader: &'a str,
+}
+
+impl Ended<'_> {
+    fn now<'a>(what: &'a str, leader: &'a str) -> Ended<'a> {
+        Ended { what, since: stamp::now(), leader }
+    }
+
+    fn took(&self, until: u64) -> Duration {
+        Duration::from_nanos(until.saturating_sub(self.since))
+    }
 }
 
 impl Tutorial {
@@ -111,12 +145,26 @@ impl Tutorial {
         Ok(())
     }
 
-    /// Waits until the sidecar of `pod` names somebody else than `old`; how long that took.
-    fn follows(&self, pod: &str, old: &str) -> Result<Duration> {
-        let began = Instant::now();
-        let next = || self.names(pod).is_ok_and(|name| !name.is_empty() && name != old);
-        wait_until("the next leader", LIMIT, next).with_context(|| self.logs())?;
-        Ok(began.elapsed())
+    fn address(&self, pod: &str) -> Result<IpAddr> {
+        Ok(self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"])?.parse()?)
+    }
+
+    fn node_of(&self, pod: &str) -> Result<String> {
+        self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"])
+    }
+
+    /// Looks from `node` from now on, through a Service of the application.
+    fn watch(&self, node: &str) -> Result<Sight<'_>> {
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": APP, "namespace": NAMESPACE},
+            "spec": {"selector": {"app": "nginx-ha"}, "ports": [{"port": 80}]}});
+        self.pods.client().apply(&service)?;
+        let address = self.kubectl(&["get", "service", APP, "-o", "jsonpath={.spec.clusterIP}"])?.parse()?;
+        Ok(Sight {
+            tutorial: self,
+            claims: Claims::from(node),
+            answers: Sampler::start(node, SocketAddr::new(address, 80), Manner::Page)?,
+            slices: View::of_slices(self.pods.client(), NAMESPACE, APP)?,
+        })
     }
 
     /// Kills the first process of a container.
@@ -143,48 +191,126 @@ impl Drop for Tutorial {
     }
 }
 
+impl Sight<'_> {
+    /// Asks each of these pods as well.
+    fn add(&mut self, pods: &[&str]) -> Result<()> {
+        let client = self.tutorial.pods.client();
+        pods.iter().try_for_each(|pod| self.claims.add(client, NAMESPACE, pod))
+    }
+
+    /// Waits until a pod says that it leads; when it did first.
+    fn wait_claimed(&self, pod: &str, since: u64) -> Result<u64> {
+        wait_for(&format!("{pod} to lead"), LIMIT, || self.claims.turn(pod, since))
+            .map(|turn| turn.begun)
+            .with_context(|| self.tutorial.logs())
+    }
+
+    /// Waits until `leader` gets the traffic. Never did two say that they lead. For how long two were ready.
+    fn follow(&self, ended: &Ended, leader: &str) -> Result<Duration> {
+        let named = ended.took(self.wait_claimed(leader, ended.since)?);
+        self.answers.wait(leader, ended.since, LIMIT).with_context(|| self.tutorial.logs())?;
+        let nobody = self.claims.handover(ended.since, ended.leader, leader)?;
+        let address = self.tutorial.address(leader)?.to_string();
+        let ready = self.slices.first(Some(&address), ended.since).map(|at| ended.took(at));
+        let served = self.answers.turn(leader, ended.since).map(|turn| ended.took(turn.begun));
+        let two = self.slices.longest_two(ended.since);
+        eprintln!(
+            "{}: {leader} says that it leads after {named:.1?}, nobody did for {nobody:.1?}, it alone is ready after \
+             {ready:.1?} and answers first after {served:.1?}, two were ready for {two:.1?}",
+            ended.what
+        );
+        Ok(two)
+    }
+}
+
 #[test]
 fn the_tutorial_shows_what_it_showed_and_takes_over_sooner() -> Result<()> {
     let tutorial = Tutorial::start()?;
+    let mut sight = tutorial.watch("node1")?;
     let [first, second] = tutorial.settled()?;
+    sight.add(&[&first, &second])?;
     tutorial.agree(&first, &second)?;
     let (leads, follows) = (tutorial.log(&first)?, tutorial.log(&second)?);
     ensure!(leads.contains("sucessfully acquired lease default/example"), "{leads}");
     ensure!(leads.contains(&format!("{first} is the leader")), "{leads}");
     ensure!(follows.contains(&format!("{first} is the leader")), "{follows}");
     ensure!(follows.contains(&format!("lock is held by {first} and has not yet expired")), "{follows}");
+    sight.follow(&Ended::now("nothing ended", &first), &first)?;
 
     // The active pod dies.
+    let ended = Ended::now("leader's pod deleted", &first);
     tutorial.delete(&first)?;
-    let took = tutorial.follows(&second, &first)?;
-    eprintln!("leader's pod deleted: its follower names the next one after {took:?}");
+    let took = ended.took(sight.wait_claimed(&second, ended.since)?);
     // The application of the tutorial does not heed SIGTERM; its elector does.
     ensure!(took < PROMPT, "took {took:?}: {}", tutorial.logs());
     let [leader, follower] = tutorial.settled()?;
-    ensure!(leader != first, "{}", tutorial.logs());
+    ensure!(leader == second, "{}", tutorial.logs());
+    sight.add(&[&follower])?;
+    let two = sight.follow(&ended, &leader)?;
+    ensure!(two.is_zero(), "two were ready for {two:?}: {:?}", sight.slices.seen());
     tutorial.agree(&leader, &follower)?;
 
-    // The standby pod dies: nothing changes for the other one.
+    // The standby pod dies: nothing changes for the other one. The next standby is on the other node.
     let transitions = tutorial.record()?["leaderTransitions"].clone();
+    let ended = Ended::now("standby's pod deleted", &leader);
+    let node = tutorial.node_of(&leader)?;
+    tutorial.kubectl(&["cordon", &node])?;
     tutorial.delete(&follower)?;
     let [still, third] = tutorial.settled()?;
+    tutorial.kubectl(&["uncordon", &node])?;
     ensure!(still == leader && tutorial.record()?["leaderTransitions"] == transitions, "{}", tutorial.logs());
+    sight.add(&[&third])?;
+    ensure!(sight.follow(&ended, &leader)?.is_zero(), "{:?}", sight.slices.seen());
     tutorial.agree(&leader, &third)?;
     ensure!(tutorial.log(&third)?.contains(&format!("{leader} is the leader")), "{}", tutorial.log(&third)?);
 
     // The application's container is none of the elector's business; the elector's own costs a lease at most.
+    let ended = Ended::now("application killed", &leader);
     tutorial.kill(&leader, APP)?;
     holds_for("the leader leads on", PROBED, || tutorial.names(&third).map_or(true, |name| name == leader))?;
     tutorial.settled()?;
-    tutorial.kill(&leader, ELECTOR)?;
-    // It may be back before the lease has run out, and lead again by the proof that its predecessor is gone.
-    let (began, acquired) = (Instant::now(), tutorial.record()?["acquireTime"].clone());
-    let again =
-        || tutorial.record().is_ok_and(|record| record["acquireTime"] != acquired && record["holderIdentity"] != "");
-    wait_until("the next acquisition", LIMIT, again).with_context(|| tutorial.logs())?;
-    let took = began.elapsed();
-    eprintln!("leader's elector killed: acquired again after {took:?}");
-    ensure!(took < TTL + PROMPT, "{}", tutorial.logs());
+    sight.follow(&ended, &leader)?;
+
+    let mut leader = leader;
+    for containers in [&[ELECTOR][..], &[ELECTOR, APP]] {
+        let what = format!("killed: {}", containers.join(" and "));
+        let ended = Ended::now(&what, &leader);
+        let acquired = tutorial.record()?["acquireTime"].clone();
+        containers.iter().try_for_each(|container| tutorial.kill(ended.leader, container))?;
+        // It may be back before the lease has run out, and lead again by the proof that its predecessor is gone.
+        let began = Instant::now();
+        let again = || {
+            tutorial.record().is_ok_and(|record| record["acquireTime"] != acquired && record["holderIdentity"] != "")
+        };
+        wait_until("the next acquisition", LIMIT, again).with_context(|| tutorial.logs())?;
+        let took = began.elapsed();
+        ensure!(took < TTL + PROMPT, "{}", tutorial.logs());
+        let [next, follower] = tutorial.settled()?;
+        tutorial.agree(&next, &follower)?;
+        // Readiness is what the kubelet heard last: that of one that leads no more may outlive it.
+        let two = sight.follow(&ended, &next)?;
+        ensure!(two < UNREADY, "two were ready for {two:?}: {:?}", sight.slices.seen());
+        leader = next;
+    }
+    drop(sight);
+    without_its_node(&tutorial)
+}
+
+/// The node of the one that leads loses its power.
+fn without_its_node(tutorial: &Tutorial) -> Result<()> {
+    let [leader, follower] = tutorial.settled()?;
+    let (lost, other) = (tutorial.node_of(&leader)?, tutorial.node_of(&follower)?);
+    ensure!(lost != other, "both are on {lost}: {}", tutorial.logs());
+    let mut sight = tutorial.watch(&other)?;
+    sight.add(&[&leader, &follower])?;
+    sight.follow(&Ended::now("nothing ended", &leader), &leader)?;
+    let ended = Ended::now("leader's node without power", &leader);
+    let loss = PowerLoss::new(&lost)?;
+    let took = ended.took(sight.wait_claimed(&follower, ended.since)?);
+    ensure!(took < TTL + PROMPT, "took {took:?}: {}", tutorial.logs());
+    sight.follow(&ended, &follower)?;
+    loss.end()?;
+    tutorial.pods.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", &format!("node/{lost}")])?;
     let [leader, follower] = tutorial.settled()?;
     tutorial.agree(&leader, &follower)
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 
 use super::{LIMIT, NAMESPACE, Pods};
-use crate::answers::Sampler;
+use crate::answers::{Manner, Sampler};
 use crate::history::Span;
 use crate::stamp;
 use crate::traffic::View;
@@ -27,7 +27,7 @@ impl Traffic {
         for service in services {
             let ip = pods.kubectl(&["get", "service", service, "-o", "jsonpath={.spec.clusterIP}"])?;
             let ip = ip.parse().with_context(|| format!("{service} has the address {ip:?}"))?;
-            samplers.push(((*service).to_owned(), Sampler::start(node, SocketAddr::new(ip, 80))?));
+            samplers.push(((*service).to_owned(), Sampler::start(node, SocketAddr::new(ip, 80), Manner::Line)?));
             views.push(View::of_slices(pods.client(), NAMESPACE, service)?);
         }
         Ok(Self { samplers, views, checked: Cell::new(0) })
