@@ -18,7 +18,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::ask::{Conversation, ask};
+use self::ask::{Conversation, ask, ports};
 use crate::history::{History, Span};
 use crate::stamp;
 use crate::wait::wait_until;
@@ -109,8 +109,8 @@ impl Sampler {
         answers.last().map(|last| Turn { begun, lasted: last.asked })
     }
 
-    /// Waits until `who` has answered for a while, and nobody else, of all that was asked from `since` on. Some questions stay without an answer when a node is
-    /// lost: what tracks connections keeps sending those from a port that was used before to the pod that is gone.
+    /// Waits until `who` has answered for a while, and nobody else, of all that was asked from `since` on. Some questions
+    /// stay without an answer while a node is lost, and its pods are not known to be gone.
     pub fn wait(&self, who: &str, since: u64, limit: Duration) -> Result<()> {
         let answers = || {
             let all = self.since(since);
@@ -144,7 +144,7 @@ async fn sample(address: SocketAddr, manner: Manner, told: &Arc<Mutex<Vec<Answer
         let answer = Answer { asked, answered: stamp::now(), who };
         told.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
     };
-    let mut conversation = Conversation::with(address);
+    let (mut conversation, mut ports) = (Conversation::with(address), ports());
     // As many as are asked within the time that one has.
     let mut questions = JoinSet::new();
     while !is_over.load(Ordering::Relaxed) {
@@ -155,8 +155,9 @@ async fn sample(address: SocketAddr, manner: Manner, told: &Arc<Mutex<Vec<Answer
             continue;
         }
         while questions.try_join_next().is_some() {}
+        let Some(port) = ports.next() else { return };
         let told = Arc::clone(told);
-        questions.spawn(async move { tell(&told, asked, ask(address, manner).await) });
+        questions.spawn(async move { tell(&told, asked, ask(address, port, manner).await) });
     }
 }
 

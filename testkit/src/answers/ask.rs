@@ -1,6 +1,7 @@
 //! Questions who is there, each with its limit of time.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,11 +11,15 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// For one answer: while nobody gets traffic, packets may be dropped.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Where questions come from, one after the other. What tracks connections goes on sending those from a port that was used
+/// seconds before to where it sent them then; half a minute passes before one comes again.
+const PORTS: RangeInclusive<u16> = 33_000..=65_000;
 
 /// How it is asked who is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +35,17 @@ pub enum Manner {
 
 type Sender = SendRequest<Empty<Bytes>>;
 
-/// Who is there at `address`, asked over a connection of its own.
-pub(super) async fn ask(address: SocketAddr, manner: Manner) -> Option<String> {
+/// The ports to ask from.
+pub(super) fn ports() -> impl Iterator<Item = u16> {
+    PORTS.cycle()
+}
+
+/// Who is there at `address`, asked over a connection of its own from this port.
+pub(super) async fn ask(address: SocketAddr, port: u16, manner: Manner) -> Option<String> {
     let answer = async {
-        let stream = TcpStream::connect(address).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::UNSPECIFIED, port).into())?;
+        let stream = socket.connect(address).await?;
         // Forgotten at once by both sides and what is between them, which would keep a thousand a second for minutes.
         stream.set_zero_linger()?;
         match manner {

@@ -31,6 +31,13 @@ impl Voice {
         }
     }
 
+    /// Lines that the command's own output does not come between.
+    fn say_all(&self, lines: &[String]) {
+        if !lines.is_empty() {
+            self.say(&lines.join("\n"));
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -40,9 +47,7 @@ impl Voice {
         Box::pin(async move {
             loop {
                 let lines = self.state().news(&snapshots.borrow_and_update(), self.passes_stdin);
-                for line in lines {
-                    self.say(&line);
-                }
+                self.say_all(&lines);
                 if snapshots.changed().await.is_err() {
                     return Ok(());
                 }
@@ -54,9 +59,7 @@ impl Voice {
     /// looks.
     pub(super) fn conclude(&self, exit: Exit) {
         let lines = self.state().rest(exit, self.passes_stdin);
-        for line in lines {
-            self.say(&line);
-        }
+        self.say_all(&lines);
     }
 
     /// Whether the command was made to end.
