@@ -3,6 +3,7 @@
 
 mod named;
 mod routed;
+mod served;
 
 use std::fmt;
 use std::time::Duration;
@@ -84,15 +85,18 @@ impl Report {
             by_lease.push(lease.round(Sign::AllNames)?);
             by_endpoints.push(endpoints.round(Sign::AllNames)?);
             ready.push(lease.round(Sign::Ready)?);
-            routes.push(routed.round()?);
+            routes.push(routed.round()?.shown);
             for ((end, _), gaps) in ENDS.iter().zip(&mut gaps) {
                 gaps.push(team.round(*end)?);
             }
             parts.push(limit.round()?);
         }
         let pss_kb = [lease.pss_kb()?, team.pss_beside_kb()?];
-        let violations: Vec<String> = team.violations().into_iter().chain(routed.violations()).collect();
+        let mut violations: Vec<String> = team.violations().into_iter().chain(routed.violations()).collect();
         drop((lease, endpoints, team, routed));
+        eprintln!("traffic through kube-proxy, {rounds} rounds twice");
+        let (served, more) = served::measure(rounds)?;
+        violations.extend(more);
         let raw = register::rows(&parts, "PUT");
         let election = Election::new()?;
         let theirs: Result<Vec<u64>> =
@@ -104,6 +108,7 @@ impl Report {
             Row::of_times("SIGTERM to readiness, Lease", ready),
             Row::of_times("SIGTERM to route shown, Lease", routes),
         ];
+        rows.extend(served);
         let mut silent = Vec::new();
         for peer in peers {
             match of_peer(peer, rounds.min(FOREIGN_ROUNDS_MAX)) {

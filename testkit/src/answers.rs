@@ -78,13 +78,24 @@ impl Sampler {
     /// Asks at `address`, from the network of `node`.
     pub fn start(node: &str, address: SocketAddr, manner: Manner) -> Result<Self> {
         let path = format!("/run/netns/{node}");
-        let network = File::open(&path).with_context(|| format!("failed to open {path}"))?;
+        Self::start_in(Some(File::open(&path).with_context(|| format!("failed to open {path}"))?), address, manner)
+    }
+
+    /// The same from this process' own network.
+    pub fn start_here(address: SocketAddr, manner: Manner) -> Result<Self> {
+        Self::start_in(None, address, manner)
+    }
+
+    fn start_in(network: Option<File>, address: SocketAddr, manner: Manner) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (answers, ends): (Arc<Mutex<Vec<Answer>>>, Arc<AtomicBool>) = Default::default();
         let (told, is_over) = (Arc::clone(&answers), Arc::clone(&ends));
         let thread = std::thread::spawn(move || {
             // For this thread alone.
-            if let Err(error) = move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)) {
+            let network = network.as_ref().map(AsFd::as_fd);
+            if let Some(Err(error)) =
+                network.map(|network| move_into_link_name_space(network, Some(LinkNameSpaceType::Network)))
+            {
                 eprintln!("nothing is sampled: {error}");
                 return;
             }

@@ -1,5 +1,6 @@
 //! Sidecars with a route: from the leader's SIGTERM until a watch shows that traffic goes to the next one.
 
+use std::net::IpAddr;
 use std::thread::sleep;
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +16,16 @@ use crate::steps::LIMIT;
 
 /// The Service.
 const SERVICE: &str = "app";
+
+/// What became of a route.
+pub struct Moved {
+    /// When the one that was active was asked to leave.
+    pub at: u64,
+    /// Who has it.
+    pub to: String,
+    /// Nanoseconds until a watch showed that.
+    pub shown: u64,
+}
 
 /// Two sidecars with one route.
 pub struct Routed {
@@ -49,8 +60,8 @@ impl Routed {
         Ok(member)
     }
 
-    /// Asks the one that is active to leave. Nanoseconds until a watch shows the address of the other one, alone.
-    pub fn round(&mut self) -> Result<u64> {
+    /// Asks the one that is active to leave, and waits until a watch shows the address of the other one, alone.
+    pub fn round(&mut self) -> Result<Moved> {
         sleep(CALM);
         let active = self.members.iter().position(|member| member.is_active().unwrap_or(false));
         let mut old = self.members.remove(active.context("nobody is active")?);
@@ -59,9 +70,18 @@ impl Routed {
         old.signal(Signal::TERM)?;
         let shown = wait_for("the route", LIMIT, || self.view.first(Some(address(next.name())), at))?;
         ensure!(old.wait()? == Some(0), "{}", old.log());
+        let moved = Moved { at, to: next.name().to_owned(), shown: shown - at };
         let member = self.spawn(old.name())?;
         self.members.push(member);
-        Ok(shown - at)
+        Ok(moved)
+    }
+
+    /// The address of the Service.
+    pub fn service(&self) -> Result<IpAddr> {
+        let Election { cluster, namespace, .. } = &self.election;
+        let address =
+            cluster.kubectl(&["get", "service", SERVICE, "-n", namespace, "-o", "jsonpath={.spec.clusterIP}"])?;
+        address.parse().with_context(|| format!("{SERVICE} has the address {address:?}"))
     }
 
     /// What must never be.
