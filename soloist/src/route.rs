@@ -22,6 +22,9 @@ pub use several::Several;
 /// A route operation under way; why it failed is one sentence. May be dropped at any time.
 pub type Pending = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
+/// A wait that may be dropped at any time.
+pub type Watching = Pin<Box<dyn Future<Output = ()>>>;
+
 /// One time of being active, as a route needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -47,6 +50,12 @@ pub trait Route {
 
     /// Sends all traffic to this member. Asked before its workload is started, and true once it succeeded.
     fn publish(&self, turn: Turn) -> Pending;
+
+    /// Ends when others have changed what this member published, or may have: it is to be published again. Asked while
+    /// the member is active. Changes nothing itself, and may be dropped at any time.
+    fn disturbed(&self, _turn: Turn) -> Watching {
+        Box::pin(std::future::pending())
+    }
 
     /// Sends no more traffic to this member, unless somebody else has published meanwhile. Asked when the stop begins.
     fn withdraw(&self, turn: Turn) -> Pending;

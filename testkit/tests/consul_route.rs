@@ -65,6 +65,14 @@ impl Service {
             .collect())
     }
 
+    /// Which lock the instance of a member follows.
+    fn meta(&self, member: &str) -> Result<String> {
+        let shown: Vec<Value> = serde_json::from_str(&ask(&format!("/v1/catalog/service/{}", self.name))?)?;
+        let id = format!("{}-{member}", self.name);
+        let own = shown.iter().find(|one| one["ServiceID"] == id.as_str()).context("no instance")?;
+        Ok(own["ServiceMeta"]["soloist-lock"].as_str().context("no lock")?.to_owned())
+    }
+
     /// What the checks of all instances say.
     fn statuses(&self) -> Result<Vec<String>> {
         let shown: Vec<Value> = serde_json::from_str(&ask(&format!("/v1/health/checks/{}", self.name))?)?;
@@ -239,6 +247,42 @@ fn the_tag_stays_where_it_is_when_checks_change_their_mind() -> Result<()> {
     wait_until("one instance", LIMIT, || service.instances().is_ok_and(|all| all.len() == 1))?;
     stays(&next, "passing")?;
     site.check(2)
+}
+
+/// The agent of a dead member stores what it knew with the next result of its check.
+#[test]
+fn the_tag_that_the_agent_of_a_dead_member_puts_back_is_taken_away_again() -> Result<()> {
+    let site = Site::new()?;
+    let service = Service::start(&site)?;
+    let (members, active) = pair(&site, &service)?;
+    wait_until("checks", LIMIT, || service.statuses().is_ok_and(|all| all.iter().all(|one| one == "passing")))?;
+    members[0].signal(Signal::KILL)?;
+    let next = site.group.wait_active_after(active.token, LIMIT)?;
+    service.wait_active(&next)?;
+    service.well.store(false, Ordering::Relaxed);
+    wait_until("critical checks", LIMIT, || {
+        service.statuses().is_ok_and(|all| all.len() == 2 && all.iter().all(|one| one == "critical"))
+    })?;
+    service.wait_active(&next)?;
+    holds_for("the tag stays", CHECKED * 2, || service.active().is_ok_and(|all| all == [next.member.clone()]))
+        .with_context(|| format!("{:?}", service.instances()))?;
+    ensure!(service.instances()?.len() == 2, "{:?}", service.instances());
+    site.check(2)
+}
+
+#[test]
+fn what_somebody_changes_by_hand_is_put_right() -> Result<()> {
+    let site = Site::new()?;
+    let service = Service::start(&site)?;
+    let (members, active) = pair(&site, &service)?;
+    let id = |member: &str| format!("{}-{member}", service.name);
+    let by_hand = format!("-meta=soloist-lock={}", service.meta("b")?);
+    site.consul.run(&["services", "register", "-name", &service.name, "-id", &id("b"), "-tag", "active", &by_hand])?;
+    service.wait_active(&active).with_context(|| members[0].log())?;
+    site.consul.run(&["services", "deregister", "-id", &id("a")])?;
+    wait_until("it to be seen", LIMIT, || members[0].log().contains("others had changed where traffic goes"))?;
+    service.wait_active(&active).with_context(|| members[0].log())?;
+    site.check(1)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use election::{Claim, Exit, OnExit};
+use election::{Claim, Exit, OnExit, Token};
 use soloist::elector::Order;
 use testkit::virtual_group::{VirtualMember, World, spawn};
 use tokio::task::LocalSet;
@@ -160,6 +160,28 @@ fn a_route_that_never_answers_is_a_route_that_fails() -> Result<()> {
         let world = World { on_exit: OnExit::Exit, ..World::default() };
         world.directory.borrow_mut().delay = Duration::from_secs(3600);
         assert_eq!(exit(member(&world, "a", 1)?).await?, Exit::Workload(1));
+        Ok(())
+    })
+}
+
+#[test]
+fn what_others_changed_is_published_again_but_not_over_what_is_newer() -> Result<()> {
+    play(async {
+        let world = World::default();
+        let a = member(&world, "a", 1)?;
+        until("active", || world.ledger.borrow().leaders() > 0).await?;
+        for failures in [0, 1] {
+            world.directory.borrow_mut().failures = failures;
+            world.directory.borrow_mut().disturb(1, None);
+            assert_eq!(who(&world), None);
+            until("published again", || who(&world).as_deref() == Some("a")).await?;
+        }
+        assert_eq!((world.directory.borrow().failures, world.ledger.borrow().activations), (0, 1));
+
+        world.directory.borrow_mut().disturb(1, Some(("b".to_owned(), Token(u64::MAX))));
+        sleep(LEASE * 10).await;
+        assert_eq!(who(&world).as_deref(), Some("b"));
+        assert!(!a.task.is_finished() && world.ledger.borrow().leaders() > 0, "the lock decides, not the route");
         Ok(())
     })
 }

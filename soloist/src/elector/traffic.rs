@@ -11,16 +11,19 @@ use std::time::Duration;
 
 use election::{Activation, Instant, Proof};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::patience::within;
-use crate::route::{Pending, Route, Turn};
+use crate::route::{Pending, Route, Turn, Watching};
 use crate::workload::{Ending, Event, Launch};
 
 /// A preparation that is not done by then has been of no use.
 const PREPARE_LIMIT: Duration = Duration::from_secs(1);
 /// A route that has not answered by then has failed. The lease is renewed meanwhile.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(15);
+/// Before what was published once more is looked after again, and where that failed.
+const AGAIN_PAUSE: Duration = Duration::from_secs(1);
+const FAILED_PAUSE: Duration = Duration::from_secs(10);
 /// The exit of the process waits for a withdrawal for so long.
 const WITHDRAW_LIMIT: Duration = Duration::from_secs(5);
 /// The release waits for it for so long: the next one would meet a conflict otherwise, and two answers cost more.
@@ -39,6 +42,8 @@ pub(super) struct Traffic {
     /// The activation that is published, or may be, and by which route.
     published: Option<(Turn, Rc<dyn Route>)>,
     operation: Option<Pending>,
+    /// Whether others have changed what is published.
+    watching: Option<Watching>,
     /// Whether the operation is a withdrawal.
     is_withdrawing: watch::Sender<bool>,
     /// For this slot.
@@ -82,6 +87,7 @@ impl Traffic {
         if self.waiting.take().is_some() {
             self.events.push_back(Event::Gone { proof: Proof::NeverStarted, released: None });
         }
+        self.watching = None;
         if let Some((turn, route)) = self.published.take() {
             self.operation = Some(Box::pin(within(WITHDRAW_LIMIT, route.withdraw(turn))));
             self.is_withdrawing.send_replace(true);
@@ -95,32 +101,62 @@ impl Traffic {
 
     /// Waits for the operation under way; the launch that may begin then. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Departure> {
-        let result = match (&mut self.operation, &mut self.preparation) {
-            (Some(operation), _) => operation.await,
-            (None, Some((_, preparation))) => {
-                // What failed here is asked for again, and complained about, when it is needed.
-                let _ = preparation.await;
-                self.preparation = None;
-                return None;
+        if let Some(operation) = &mut self.operation {
+            let result = operation.await;
+            self.operation = None;
+            self.is_withdrawing.send_replace(false);
+            return self.done(result);
+        }
+        if let Some((_, preparation)) = &mut self.preparation {
+            // What failed here is asked for again, and complained about, when it is needed.
+            let _ = preparation.await;
+            self.preparation = None;
+        } else if let (Some(watching), Some((turn, route))) = (&mut self.watching, &self.published) {
+            watching.await;
+            self.watching = None;
+            self.operation = Some(publish(Rc::clone(route), None, *turn));
+        } else {
+            std::future::pending::<()>().await;
+        }
+        None
+    }
+
+    fn done(&mut self, result: Result<(), String>) -> Option<Departure> {
+        let waiting = self.waiting.take();
+        let Some((turn, route)) = &self.published else {
+            if let Err(why) = result {
+                tracing::warn!("traffic may still go to this member: {why}");
             }
-            (None, None) => return std::future::pending().await,
+            return None;
         };
-        self.operation = None;
-        self.is_withdrawing.send_replace(false);
-        match result {
-            Ok(()) => self.waiting.take(),
-            Err(why) => {
-                self.fail(why);
-                None
+        match (result, waiting) {
+            (Ok(()), Some(departure)) => {
+                self.watching = Some(route.disturbed(*turn));
+                return Some(departure);
+            }
+            (Err(why), Some(_)) => self.fail(why),
+            (result, None) => {
+                let pause = match result {
+                    Ok(()) => {
+                        tracing::warn!("others had changed where traffic goes: it goes to this member again");
+                        AGAIN_PAUSE
+                    }
+                    Err(why) => {
+                        tracing::warn!("others have changed where traffic goes, and it stays so: {why}");
+                        FAILED_PAUSE
+                    }
+                };
+                let (turn, route) = (*turn, Rc::clone(route));
+                self.watching = Some(Box::pin(async move {
+                    sleep(pause).await;
+                    route.disturbed(turn).await;
+                }));
             }
         }
+        None
     }
 
     fn fail(&mut self, why: String) {
-        if self.waiting.take().is_none() {
-            tracing::warn!("traffic may still go to this member: {why}");
-            return;
-        }
         self.events.push_back(Event::Failed(format!("failed to send traffic to this member: {why}")));
         self.events.push_back(Event::Exited(Ending::NotStarted(1)));
         self.events.push_back(Event::Gone { proof: Proof::NeverStarted, released: None });

@@ -40,6 +40,7 @@ pub use self::calls::Keys;
 pub use self::cleanup::{Cleanup, clean_up, is_usable};
 pub use self::session::{LOCK_DELAY_MAX, lock_delay};
 pub use self::survey::survey;
+pub(crate) use self::watch::waiting_time;
 
 /// Between tries to acquire a key that Consul gives to nobody at the moment, and does not say for how long.
 const LOST_PAUSE: Duration = Duration::from_millis(500);

@@ -15,13 +15,15 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::open::Obstacle;
-use super::{Pending, Route, Turn};
+use super::{Pending, Route, Turn, Watching};
 use crate::error::{Code, Failure};
 use crate::lock::Failed;
 use crate::lock::LockError;
 use crate::lock::consul::Access;
 use crate::lock::consul::answer;
 use crate::lock::consul::client::{Client, spelled};
+use crate::lock::consul::waiting_time;
+use crate::patience::{jittered, within};
 
 /// The tag of the active one.
 const ACTIVE: &str = "active";
@@ -36,6 +38,8 @@ const DEREGISTER_AFTER: &str = "1m";
 /// How long the catalog may take to know an instance that its agent knows.
 const CATALOG_MAX: Duration = Duration::from_secs(5);
 const CATALOG_PACE: Duration = Duration::from_millis(20);
+/// Before Consul is asked once more that did not answer, or did not want to.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 /// How often a change is tried while others make one as well.
 const TRIES: u32 = 6;
 
@@ -148,6 +152,8 @@ pub struct ConsulService(Rc<Shared>);
 
 struct Shared {
     client: Client,
+    /// A query that waits is in the way of others.
+    listener: Client,
     definition: Definition,
     lock: String,
 }
@@ -155,7 +161,8 @@ struct Shared {
 impl ConsulService {
     /// Nothing is asked yet. `lock` is the same for all members of the group and for nobody else.
     pub fn new(definition: Definition, lock: String) -> Self {
-        Self(Rc::new(Shared { client: Client::new(definition.access.clone()), definition, lock }))
+        let client = Client::new(definition.access.clone());
+        Self(Rc::new(Shared { listener: client.beside(), client, definition, lock }))
     }
 
     /// Registers the instance as one that stands by, and waits until the catalog shows it.
@@ -201,6 +208,43 @@ impl Shared {
         }
     }
 
+    /// The same as soon as it has changed since the change of this number, or when there was nothing new for long; and the
+    /// number of the latest change.
+    async fn instances_after(&self, index: u64) -> Result<(u64, Vec<Instance>), Failed> {
+        let path = format!("/v1/catalog/service/{}", spelled(&self.definition.service));
+        let (wait, limit) = waiting_time();
+        let query = format!("consistent&index={index}&wait={}s", wait.as_secs());
+        let answered = within(limit, self.listener.call(Method::GET, &path, &query, Vec::new())).await?;
+        answer::indexed(&answered, &self.definition.rule())
+    }
+
+    /// Whether the instances are not as the activation with this token published them, and nobody newer has changed them.
+    fn is_disturbed(&self, instances: &[Instance], token: u64) -> bool {
+        let mut group = self.group(instances);
+        let is_as_published = |one: &Instance| {
+            if one.id == self.definition.id() { one.is_active(token) } else { !one.has(ACTIVE) }
+        };
+        !group.clone().any(|one| one.token() > Some(token))
+            && (self.own(instances).is_none() || !group.all(is_as_published))
+    }
+
+    /// Ends when that is so.
+    async fn disturbed(&self, token: u64) {
+        let mut index = 0;
+        loop {
+            match self.instances_after(index).await {
+                Ok((_, instances)) if self.is_disturbed(&instances, token) => return,
+                // Where Consul counts backwards, it begins anew.
+                Ok((now, _)) => index = if now < index { 0 } else { now.max(1) },
+                Err(_) => {
+                    self.listener.forget();
+                    index = 0;
+                    sleep(jittered(LOOK_PAUSE)).await;
+                }
+            }
+        }
+    }
+
     /// Tells the agent, whose word counts for everything but the tags; and for them as well whenever the check of the
     /// instance has another result, which Consul 1.20 stores together with what the agent was told last.
     async fn register(&self, tags: &[String]) -> Result<(), Failed> {
@@ -225,7 +269,7 @@ impl Shared {
         self.group(instances).map(|one| one.marked(&self.definition.service, role(one), token)).collect()
     }
 
-    fn group<'a>(&'a self, instances: &'a [Instance]) -> impl Iterator<Item = &'a Instance> {
+    fn group<'a>(&'a self, instances: &'a [Instance]) -> impl Iterator<Item = &'a Instance> + Clone {
         instances.iter().filter(|one| one.meta[LOCK] == self.lock.as_str())
     }
 
@@ -286,6 +330,11 @@ impl Route for ConsulService {
     fn publish(&self, turn: Turn) -> Pending {
         let shared = Rc::clone(&self.0);
         Box::pin(async move { shared.publish(turn).await })
+    }
+
+    fn disturbed(&self, turn: Turn) -> Watching {
+        let shared = Rc::clone(&self.0);
+        Box::pin(async move { shared.disturbed(turn.token.0).await })
     }
 
     fn withdraw(&self, turn: Turn) -> Pending {
@@ -352,6 +401,26 @@ mod tests {
         let service = &operation["Service"]["Service"];
         assert_eq!((&service["Meta"]["x"], &service["Tags"]), (&json!("y"), &json!(["standby", "soloist-token=8"])));
         assert_eq!((&service["ModifyIndex"], &operation["Service"]["Verb"]), (&json!(12), &json!("cas")));
+    }
+
+    #[test]
+    fn what_others_changed_is_told_from_what_was_published_and_from_what_is_newer() {
+        let route = ConsulService::new(definition(), "l".into());
+        let instance = |id: &str, lock: &str, tags: &[&str]| -> Instance {
+            let shown = json!({"Node": "n", "ServiceID": id, "ServiceTags": tags, "ServiceMeta": {LOCK: lock},
+                "ModifyIndex": 12});
+            serde_json::from_value(shown).unwrap()
+        };
+        let (own, other) = ("capi-drs-a", "capi-drs-b");
+        let active = || instance(own, "l", &[ACTIVE, "soloist-token=7"]);
+        let is_disturbed = |instances: &[Instance]| route.0.is_disturbed(instances, 7);
+        assert!(!is_disturbed(&[active(), instance(other, "l", &[STANDBY, "soloist-token=7"])]));
+        assert!(!is_disturbed(&[active(), instance(other, "l", &[STANDBY])]), "it came later");
+        assert!(!is_disturbed(&[active(), instance(other, "another", &[ACTIVE, "soloist-token=9"])]));
+        assert!(!is_disturbed(&[instance(other, "l", &[ACTIVE, "soloist-token=8"])]), "somebody newer has published");
+        assert!(is_disturbed(&[active(), instance(other, "l", &[ACTIVE, "soloist-token=6"])]));
+        assert!(is_disturbed(&[instance(own, "l", &[STANDBY, "soloist-token=7"])]));
+        assert!(is_disturbed(&[instance(own, "l", &[ACTIVE, "soloist-token=6"])]) && is_disturbed(&[]));
     }
 
     #[tokio::test]

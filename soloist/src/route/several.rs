@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 
-use super::{Pending, Route, Turn};
+use super::{Pending, Route, Turn, Watching};
 
 /// Publishes by each of them, or fails: then all of them are withdrawn, as for one.
 pub struct Several(Vec<Rc<dyn Route>>);
@@ -31,6 +31,16 @@ impl Route for Several {
 
     fn publish(&self, turn: Turn) -> Pending {
         self.all(|route| route.publish(turn))
+    }
+
+    fn disturbed(&self, turn: Turn) -> Watching {
+        let all: Vec<Watching> = self.0.iter().map(|route| route.disturbed(turn)).collect();
+        Box::pin(async move {
+            // Of none, nothing is published that could be changed.
+            if !all.is_empty() {
+                select_all(all).await;
+            }
+        })
     }
 
     fn withdraw(&self, turn: Turn) -> Pending {

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use election::Token;
-use soloist::route::{Pending, Route, Turn};
+use soloist::route::{Pending, Route, Turn, Watching};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 /// Who gets traffic.
@@ -22,6 +23,23 @@ pub struct Directory {
     pub failures: u32,
     /// Operations that were begun.
     pub begun: u32,
+    /// Told of what nobody published.
+    disturbance: Rc<Notify>,
+}
+
+impl Directory {
+    /// Somebody who is no member puts this in the place of what a member published.
+    pub fn disturb(&mut self, slot: u32, entry: Option<(String, Token)>) {
+        match entry {
+            Some((member, token)) => {
+                let largest = self.largest.entry(slot).or_default();
+                *largest = token.max(*largest);
+                self.entries.insert(slot, (member, token));
+            }
+            None => drop(self.entries.remove(&slot)),
+        }
+        self.disturbance.notify_waiters();
+    }
 }
 
 /// One member's way to change the directory.
@@ -70,6 +88,23 @@ impl Route for VirtualRoute {
             *largest = token;
             directory.entries.insert(slot, (member.to_owned(), token));
             Ok(())
+        })
+    }
+
+    fn disturbed(&self, Turn { token, .. }: Turn) -> Watching {
+        let Self { slot, directory, .. } = self.clone();
+        Box::pin(async move {
+            let disturbance = Rc::clone(&directory.borrow().disturbance);
+            loop {
+                {
+                    let directory = directory.borrow();
+                    let is_newest = directory.largest.get(&slot).is_none_or(|largest| *largest <= token);
+                    if is_newest && directory.entries.get(&slot).is_none_or(|(_, published)| *published != token) {
+                        return;
+                    }
+                }
+                disturbance.notified().await;
+            }
         })
     }
 

@@ -68,6 +68,17 @@ pub fn keys(answered: &Answered, rule: &str) -> Result<(u64, Vec<Entry>), Failed
     }
 }
 
+/// What a read shows, and at which change that is true.
+///
+/// # Errors
+/// Everything else.
+pub fn indexed<T: DeserializeOwned>(answered: &Answered, rule: &str) -> Result<(u64, T), Failed> {
+    match (answered.status, index(&answered.headers)) {
+        (StatusCode::OK, Some(index)) => Ok((index, json(answered)?)),
+        _ => Err(failed(answered, rule)),
+    }
+}
+
 /// The names of keys that a read shows; none where it shows none.
 ///
 /// # Errors

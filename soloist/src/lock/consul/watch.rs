@@ -91,6 +91,13 @@ impl Hub {
     }
 }
 
+/// How long a query shall be held back that has no news, and when there is no answer to it any more. Consul adds up to a
+/// sixteenth.
+pub fn waiting_time() -> (Duration, Duration) {
+    let wait = Duration::from_secs(WAIT_SECONDS + KernelEntropy.bits() % WAIT_SECONDS);
+    (wait, wait + wait / 16 + LATE_MAX)
+}
+
 /// The query at work; it ends when this is dropped.
 pub struct Watcher {
     _task: JoinSet<()>,
@@ -175,8 +182,7 @@ impl Task {
         if self.index == 0 {
             return within(FIRST_LIMIT, self.calls.list(&prefix)).await;
         }
-        let wait = Duration::from_secs(WAIT_SECONDS + KernelEntropy.bits() % WAIT_SECONDS);
-        let limit = wait + wait / 16 + LATE_MAX;
+        let (wait, limit) = waiting_time();
         within(limit, self.calls.list_after(&prefix, self.index, wait)).await
     }
 
