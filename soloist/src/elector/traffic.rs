@@ -136,16 +136,11 @@ impl Traffic {
             }
             (Err(why), Some(_)) => self.fail(why),
             (result, None) => {
-                let pause = match result {
-                    Ok(()) => {
-                        tracing::warn!("others had changed where traffic goes: it goes to this member again");
-                        AGAIN_PAUSE
-                    }
-                    Err(why) => {
-                        tracing::warn!("others have changed where traffic goes, and it stays so: {why}");
-                        FAILED_PAUSE
-                    }
+                let (pause, now) = match result {
+                    Ok(()) => (AGAIN_PAUSE, "it goes to this member again".to_owned()),
+                    Err(why) => (FAILED_PAUSE, why),
                 };
+                tracing::warn!("others had changed where traffic goes: {now}");
                 let (turn, route) = (*turn, Rc::clone(route));
                 self.watching = Some(Box::pin(async move {
                     sleep(pause).await;

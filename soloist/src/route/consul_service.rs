@@ -200,21 +200,20 @@ impl Shared {
 
     /// All instances of the service, as the leader has them.
     async fn instances(&self) -> Result<Vec<Instance>, Failed> {
-        let path = format!("/v1/catalog/service/{}", spelled(&self.definition.service));
-        let answered = self.client.call(Method::GET, &path, "consistent", Vec::new()).await?;
-        match answered.status {
-            StatusCode::OK => answer::json(&answered),
-            _ => Err(answer::failed(&answered, &self.definition.rule())),
-        }
+        Ok(self.shown(&self.client, "consistent").await?.1)
     }
 
     /// The same as soon as it has changed since the change of this number, or when there was nothing new for long; and the
     /// number of the latest change.
     async fn instances_after(&self, index: u64) -> Result<(u64, Vec<Instance>), Failed> {
-        let path = format!("/v1/catalog/service/{}", spelled(&self.definition.service));
         let (wait, limit) = waiting_time();
         let query = format!("consistent&index={index}&wait={}s", wait.as_secs());
-        let answered = within(limit, self.listener.call(Method::GET, &path, &query, Vec::new())).await?;
+        within(limit, self.shown(&self.listener, &query)).await
+    }
+
+    async fn shown(&self, client: &Client, query: &str) -> Result<(u64, Vec<Instance>), Failed> {
+        let path = format!("/v1/catalog/service/{}", spelled(&self.definition.service));
+        let answered = client.call(Method::GET, &path, query, Vec::new()).await?;
         answer::indexed(&answered, &self.definition.rule())
     }
 

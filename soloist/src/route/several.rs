@@ -1,8 +1,10 @@
 //! Several routes of one member, all at the same time.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
-use futures_util::future::{join_all, select_all};
+use futures_util::future::join_all;
 
 use super::{Pending, Route, Turn, Watching};
 
@@ -34,13 +36,11 @@ impl Route for Several {
     }
 
     fn disturbed(&self, turn: Turn) -> Watching {
-        let all: Vec<Watching> = self.0.iter().map(|route| route.disturbed(turn)).collect();
-        Box::pin(async move {
-            // Of none, nothing is published that could be changed.
-            if !all.is_empty() {
-                select_all(all).await;
-            }
-        })
+        let mut all: Vec<Watching> = self.0.iter().map(|route| route.disturbed(turn)).collect();
+        Box::pin(poll_fn(move |context| {
+            let is_one = all.iter_mut().any(|one| one.as_mut().poll(context).is_ready());
+            if is_one { Poll::Ready(()) } else { Poll::Pending }
+        }))
     }
 
     fn withdraw(&self, turn: Turn) -> Pending {

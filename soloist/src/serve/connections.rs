@@ -221,7 +221,7 @@ impl Taken {
     }
 }
 
-fn admit<S: AsyncRead + AsyncWrite + Send + 'static>(
+fn admit<S: Socket + 'static>(
     stream: S,
     peer: Peer,
     router: &Router,
@@ -233,16 +233,20 @@ fn admit<S: AsyncRead + AsyncWrite + Send + 'static>(
         let _ = refuse(&stream);
         return;
     };
-    let task = tokio::spawn(serve(stream, Arc::clone(&connection), router.clone()));
+    let task = tokio::spawn(serve(Box::new(stream), Arc::clone(&connection), router.clone()));
     // The task has not run yet.
     let _ = connection.task.set(task.abort_handle());
     connection.set_idle();
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, connection: Arc<Connection>, router: Router) {
+/// One kind for both of them: what serves it is large.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+async fn serve(stream: Box<dyn Socket>, connection: Arc<Connection>, router: Router) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_STALL_MAX));
-    let stream: Pin<Box<TimeoutStream<S>>> = Box::pin(stream);
+    let stream: Pin<Box<TimeoutStream<Box<dyn Socket>>>> = Box::pin(stream);
     let service = TowerToHyperService::new(router);
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
         let (service, connection) = (service.clone(), Arc::clone(&connection));
