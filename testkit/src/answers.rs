@@ -18,7 +18,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::ask::{Conversation, ask, ports};
+use self::ask::{Conversation, PORTS, ask};
 use crate::history::{History, Span};
 use crate::stamp;
 use crate::wait::wait_until;
@@ -155,7 +155,7 @@ async fn sample(address: SocketAddr, manner: Manner, told: &Arc<Mutex<Vec<Answer
         let answer = Answer { asked, answered: stamp::now(), who };
         told.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
     };
-    let (mut conversation, mut ports) = (Conversation::with(address), ports());
+    let (mut conversation, mut ports) = (Conversation::with(address), PORTS.cycle());
     // As many as are asked within the time that one has.
     let mut questions = JoinSet::new();
     while !is_over.load(Ordering::Relaxed) {

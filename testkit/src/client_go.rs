@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
+use crate::cluster::program;
 use crate::process::{self, Process};
 use crate::wait::{wait_for, wait_until};
 
@@ -24,8 +25,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 /// The command line of a member of the election `name`; options and the command are to follow.
 pub fn command(namespace: &str, name: &str, identity: &str) -> Result<Command> {
-    let programs = PathBuf::from(std::env::var_os("TESTBED_BIN").context("no testbed")?);
-    let mut command = Command::new(programs.join("client-go-member"));
+    let mut command = Command::new(program("client-go-member")?);
     command.args(["-namespace", namespace, "-name", name, "-identity", identity]);
     for (option, value) in
         [("-lease-duration", LEASE), ("-renew-deadline", RENEW_DEADLINE), ("-retry-period", RETRY_PERIOD)]

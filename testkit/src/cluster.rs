@@ -1,6 +1,7 @@
 //! The Kubernetes of the testbed, as its administrator.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -121,4 +122,13 @@ impl Cluster {
     pub fn service(&self, verb: &str, server: &str) -> Result<()> {
         crate::root::service(verb, server)
     }
+}
+
+/// A program that the testbed was built of.
+///
+/// # Errors
+/// This does not run in a testbed.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let programs = std::env::var_os("TESTBED_BIN").context("TESTBED_BIN is not set: this runs in a testbed only")?;
+    Ok(PathBuf::from(programs).join(name))
 }

@@ -111,10 +111,9 @@ fn its_end_is_told_as_it_was() -> Result<()> {
         &["-child-exit-code", "PREFIX", "true"],
         &["-child-exit-code", "PREFIX", "kill -9 $$"],
         &["PREFIX", "kill -15 $$"],
-        // What these say at once may come before "Starting handler" with soloist, which does not wait for that to be read.
-        &["-verbose", "PREFIX", "sleep", "0.3;", "echo", "hi"],
+        &["-verbose", "PREFIX", "echo", "hi"],
         &["-verbose", "PREFIX", "exit 3"],
-        &["-verbose", "-pass-stdin", "PREFIX", "sleep 0.3; cat"],
+        &["-verbose", "-pass-stdin", "PREFIX", "cat"],
         &["-shell=false", "PREFIX", "/does/not/exist"],
         &["-child-exit-code", "-shell=false", "PREFIX", "/does/not/exist"],
         &["-shell=false", "PREFIX", "no-such-command-anywhere"],

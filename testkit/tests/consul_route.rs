@@ -54,9 +54,13 @@ impl Service {
         Member::spawn(&site.group, name, &options.iter().map(String::as_str).collect::<Vec<_>>(), &[])
     }
 
+    fn catalog(&self) -> Result<Vec<Value>> {
+        Ok(serde_json::from_str(&ask(&format!("/v1/catalog/service/{}?consistent", self.name))?)?)
+    }
+
     /// The instances in the catalog: which member, and its tags.
     fn instances(&self) -> Result<Vec<(String, Vec<String>)>> {
-        let shown: Vec<Value> = serde_json::from_str(&ask(&format!("/v1/catalog/service/{}?consistent", self.name))?)?;
+        let shown = self.catalog()?;
         let member = |id: &str| id.strip_prefix(&format!("{}-", self.name)).unwrap_or_default().to_owned();
         let tags = |value: &Value| serde_json::from_value(value.clone()).unwrap_or_default();
         Ok(shown
@@ -67,7 +71,7 @@ impl Service {
 
     /// Which lock the instance of a member follows.
     fn meta(&self, member: &str) -> Result<String> {
-        let shown: Vec<Value> = serde_json::from_str(&ask(&format!("/v1/catalog/service/{}", self.name))?)?;
+        let shown = self.catalog()?;
         let id = format!("{}-{member}", self.name);
         let own = shown.iter().find(|one| one["ServiceID"] == id.as_str()).context("no instance")?;
         Ok(own["ServiceMeta"]["soloist-lock"].as_str().context("no lock")?.to_owned())
@@ -82,6 +86,15 @@ impl Service {
     fn active(&self) -> Result<Vec<String>> {
         let has_tag = |(_, tags): &(String, Vec<String>)| tags.iter().any(|tag| tag == "active");
         Ok(self.instances()?.into_iter().filter(has_tag).map(|(member, _)| member).collect())
+    }
+
+    /// The tag stays on this member's instance while all checks come to say this.
+    fn keeps_its_tag(&self, span: &Span, status: &str) -> Result<()> {
+        self.well.store(status == "passing", Ordering::Relaxed);
+        wait_until(status, LIMIT, || self.statuses().is_ok_and(|all| all.iter().all(|one| one == status)))?;
+        self.wait_active(span)?;
+        holds_for("the tag stays", CHECKED * 2, || self.active().is_ok_and(|all| all == [span.member.clone()]))
+            .with_context(|| format!("{status}: {:?}", self.instances()))
     }
 
     /// Until one and only one instance has the tag, this member's, with the token of its activation.
@@ -232,20 +245,13 @@ fn the_tag_stays_where_it_is_when_checks_change_their_mind() -> Result<()> {
     let service = Service::start(&site)?;
     service.well.store(false, Ordering::Relaxed);
     let (members, active) = pair(&site, &service)?;
-    let stays = |span: &Span, status: &str| {
-        service.well.store(status == "passing", Ordering::Relaxed);
-        wait_until(status, LIMIT, || service.statuses().is_ok_and(|all| all.iter().all(|one| one == status)))?;
-        service.wait_active(span)?;
-        holds_for("the tag stays", CHECKED * 2, || service.active().is_ok_and(|all| all == [span.member.clone()]))
-            .with_context(|| format!("{status}: {:?}", service.instances()))
-    };
-    stays(&active, "passing")?;
-    stays(&active, "critical")?;
+    service.keeps_its_tag(&active, "passing")?;
+    service.keeps_its_tag(&active, "critical")?;
     members[0].signal(Signal::TERM)?;
     let next = site.group.wait_active_after(active.token, LIMIT)?;
     service.wait_active(&next)?;
     wait_until("one instance", LIMIT, || service.instances().is_ok_and(|all| all.len() == 1))?;
-    stays(&next, "passing")?;
+    service.keeps_its_tag(&next, "passing")?;
     site.check(2)
 }
 
@@ -255,17 +261,11 @@ fn the_tag_that_the_agent_of_a_dead_member_puts_back_is_taken_away_again() -> Re
     let site = Site::new()?;
     let service = Service::start(&site)?;
     let (members, active) = pair(&site, &service)?;
-    wait_until("checks", LIMIT, || service.statuses().is_ok_and(|all| all.iter().all(|one| one == "passing")))?;
+    service.keeps_its_tag(&active, "passing")?;
     members[0].signal(Signal::KILL)?;
     let next = site.group.wait_active_after(active.token, LIMIT)?;
     service.wait_active(&next)?;
-    service.well.store(false, Ordering::Relaxed);
-    wait_until("critical checks", LIMIT, || {
-        service.statuses().is_ok_and(|all| all.len() == 2 && all.iter().all(|one| one == "critical"))
-    })?;
-    service.wait_active(&next)?;
-    holds_for("the tag stays", CHECKED * 2, || service.active().is_ok_and(|all| all == [next.member.clone()]))
-        .with_context(|| format!("{:?}", service.instances()))?;
+    service.keeps_its_tag(&next, "critical")?;
     ensure!(service.instances()?.len() == 2, "{:?}", service.instances());
     site.check(2)
 }

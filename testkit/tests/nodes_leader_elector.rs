@@ -194,8 +194,7 @@ impl Drop for Tutorial {
 impl Sight<'_> {
     /// Asks each of these pods as well.
     fn add(&mut self, pods: &[&str]) -> Result<()> {
-        let client = self.tutorial.pods.client();
-        pods.iter().try_for_each(|pod| self.claims.add(client, NAMESPACE, pod))
+        pods.iter().try_for_each(|pod| self.claims.add(pod, self.tutorial.address(pod)?))
     }
 
     /// Waits until a pod says that it leads; when it did first.
@@ -237,10 +236,17 @@ fn the_tutorial_shows_what_it_showed_and_takes_over_sooner() -> Result<()> {
     ensure!(follows.contains(&format!("lock is held by {first} and has not yet expired")), "{follows}");
     sight.follow(&Ended::now("nothing ended", &first), &first)?;
 
-    // The active pod dies.
-    let ended = Ended::now("leader's pod deleted", &first);
-    tutorial.delete(&first)?;
-    let took = ended.took(sight.wait_claimed(&second, ended.since)?);
+    let pods = its_pods_are_deleted(&tutorial, &mut sight, &first, &second)?;
+    its_containers_are_killed(&tutorial, &sight, pods)?;
+    drop(sight);
+    its_node_loses_power(&tutorial)
+}
+
+/// Who leads then and who follows, on another node.
+fn its_pods_are_deleted(tutorial: &Tutorial, sight: &mut Sight, first: &str, second: &str) -> Result<[String; 2]> {
+    let ended = Ended::now("leader's pod deleted", first);
+    tutorial.delete(first)?;
+    let took = ended.took(sight.wait_claimed(second, ended.since)?);
     // The application of the tutorial does not heed SIGTERM; its elector does.
     ensure!(took < PROMPT, "took {took:?}: {}", tutorial.logs());
     let [leader, follower] = tutorial.settled()?;
@@ -263,15 +269,18 @@ fn the_tutorial_shows_what_it_showed_and_takes_over_sooner() -> Result<()> {
     ensure!(sight.follow(&ended, &leader)?.is_zero(), "{:?}", sight.slices.seen());
     tutorial.agree(&leader, &third)?;
     ensure!(tutorial.log(&third)?.contains(&format!("{leader} is the leader")), "{}", tutorial.log(&third)?);
+    Ok([leader, third])
+}
 
-    // The application's container is none of the elector's business; the elector's own costs a lease at most.
+/// The application's container is none of the elector's business; the elector's own costs a lease at most.
+fn its_containers_are_killed(tutorial: &Tutorial, sight: &Sight, [mut leader, third]: [String; 2]) -> Result<()> {
     let ended = Ended::now("application killed", &leader);
     tutorial.kill(&leader, APP)?;
     holds_for("the leader leads on", PROBED, || tutorial.names(&third).map_or(true, |name| name == leader))?;
-    tutorial.settled()?;
+    let [still, _] = tutorial.settled()?;
+    ensure!(still == leader, "{}", tutorial.logs());
     sight.follow(&ended, &leader)?;
 
-    let mut leader = leader;
     for containers in [&[ELECTOR][..], &[ELECTOR, APP]] {
         let what = format!("killed: {}", containers.join(" and "));
         let ended = Ended::now(&what, &leader);
@@ -292,12 +301,10 @@ fn the_tutorial_shows_what_it_showed_and_takes_over_sooner() -> Result<()> {
         ensure!(two < UNREADY, "two were ready for {two:?}: {:?}", sight.slices.seen());
         leader = next;
     }
-    drop(sight);
-    without_its_node(&tutorial)
+    Ok(())
 }
 
-/// The node of the one that leads loses its power.
-fn without_its_node(tutorial: &Tutorial) -> Result<()> {
+fn its_node_loses_power(tutorial: &Tutorial) -> Result<()> {
     let [leader, follower] = tutorial.settled()?;
     let (lost, other) = (tutorial.node_of(&leader)?, tutorial.node_of(&follower)?);
     ensure!(lost != other, "both are on {lost}: {}", tutorial.logs());

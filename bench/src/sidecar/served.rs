@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tempfile::TempDir;
 use testkit::answers::{Manner, Sampler};
-use testkit::cluster::Cluster;
+use testkit::cluster::{Cluster, program};
 use testkit::root;
 use testkit::routed::address;
 use testkit::wait::wait_until;
@@ -113,9 +113,7 @@ impl KubeProxy {
         let file = folder.path().join("config.json");
         std::fs::write(&file, config.to_string())?;
         let log = File::create(log(folder.path()))?;
-        let mut command = Command::new(
-            Path::new(&std::env::var_os("TESTBED_BIN").context("TESTBED_BIN is not set")?).join("kube-proxy"),
-        );
+        let mut command = Command::new(program("kube-proxy")?);
         command.arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let proxy = Self { child: command.spawn().context("failed to start kube-proxy")?, folder };
         wait_until("kube-proxy", LIMIT, || proxy.log().contains("endpoint slice config\""))

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use election::{Exit, OnExit, OnLoss};
@@ -20,6 +21,7 @@ use crate::lock::LockError;
 use crate::lock::consul::{Cleanup, Keys, Server, clean_up, is_usable};
 use crate::log::{self, Format};
 use crate::member::{self, Front, Reader};
+use crate::route::Route;
 use crate::settings::{ConsulPlace, Place, Raw, Settings};
 
 /// The name of the program that this stands in for.
@@ -159,7 +161,8 @@ fn work(options: Options) -> Result<i32, String> {
     let lines = voice.clone();
     let reader: Reader = Box::new(move |snapshots| Ok(lines.follow(snapshots)));
     let flush = log::start_quietly(Format::Text);
-    let front = Front { patience: options.timeout, readers: vec![("the lines", reader)], ..Front::default() };
+    let route = Some(Rc::new(voice.clone()) as Rc<dyn Route>);
+    let front = Front { patience: options.timeout, route, readers: vec![("the lines", reader)], ..Front::default() };
     let exit = member::run(settings, front);
     drop(flush);
     let exit = exit.map_err(|failure| format!("Lock acquisition failed: {failure}"))?;

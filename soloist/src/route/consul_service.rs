@@ -214,7 +214,7 @@ impl Shared {
     async fn shown(&self, client: &Client, query: &str) -> Result<(u64, Vec<Instance>), Failed> {
         let path = format!("/v1/catalog/service/{}", spelled(&self.definition.service));
         let answered = client.call(Method::GET, &path, query, Vec::new()).await?;
-        answer::indexed(&answered, &self.definition.rule())
+        answer::listed(&answered, &self.definition.rule())
     }
 
     /// Whether the instances are not as the activation with this token published them, and nobody newer has changed them.

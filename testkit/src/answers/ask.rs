@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Where questions come from, one after the other. What tracks connections goes on sending those from a port that was used
 /// seconds before to where it sent them then; half a minute passes before one comes again.
-const PORTS: RangeInclusive<u16> = 33_000..=65_000;
+pub(super) const PORTS: RangeInclusive<u16> = 33_000..=65_000;
 
 /// How it is asked who is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +35,6 @@ pub enum Manner {
 
 type Sender = SendRequest<Empty<Bytes>>;
 
-/// The ports to ask from.
-pub(super) fn ports() -> impl Iterator<Item = u16> {
-    PORTS.cycle()
-}
-
 /// Who is there at `address`, asked over a connection of its own from this port.
 pub(super) async fn ask(address: SocketAddr, port: u16, manner: Manner) -> Option<String> {
     let answer = async {
@@ -48,10 +43,7 @@ pub(super) async fn ask(address: SocketAddr, port: u16, manner: Manner) -> Optio
         let stream = socket.connect(address).await?;
         // Forgotten at once by both sides and what is between them, which would keep a thousand a second for minutes.
         stream.set_zero_linger()?;
-        match manner {
-            Manner::Line => line(stream).await,
-            Manner::Page | Manner::Leader => page(&mut converse(stream).await?, manner).await,
-        }
+        if manner == Manner::Line { line(stream).await } else { page(&mut converse(stream).await?, manner).await }
     };
     timeout(PATIENCE, answer).await.ok()?.ok()
 }

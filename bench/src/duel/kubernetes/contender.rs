@@ -1,10 +1,10 @@
 //! Who is compared, and how each is started.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
+use testkit::cluster::program;
 use testkit::group::binary;
 
 use super::access::Access;
@@ -71,8 +71,7 @@ impl Contender {
                 words.extend([binary("soloist")?.into_os_string(), "k8s-await-election".into()]);
             }
             Self::ClientGo | Self::Deaf => {
-                let programs = std::env::var_os("TESTBED_BIN").context("TESTBED_BIN is not set")?;
-                words.push(PathBuf::from(programs).join("client-go-member").into());
+                words.push(program("client-go-member")?.into());
                 words.extend(["-kubeconfig".into(), access.kubeconfig().into(), "-release-on-cancel".into()]);
                 words.extend(["-namespace", namespace, "-name", lease, "-identity", name].map(Into::into));
                 words.extend((*self == Self::Deaf).then(|| "-deaf".into()));

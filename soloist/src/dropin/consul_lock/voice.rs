@@ -1,5 +1,7 @@
-//! What `consul lock` says while it works: with `-verbose` only, and to standard output.
+//! What `consul lock` says while it works: with `-verbose` only, and to standard output. That the command is started is said
+//! before it is, as a route is asked then: whatever the command says comes after it.
 
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use election::{Exit, Role};
@@ -7,6 +9,7 @@ use tokio::sync::watch;
 
 use super::GRACE;
 use crate::member::Reading;
+use crate::route::{Pending, Route, Turn};
 use crate::snapshot::Snapshot;
 
 /// Says what changed.
@@ -31,13 +34,6 @@ impl Voice {
         }
     }
 
-    /// Lines that the command's own output does not come between.
-    fn say_all(&self, lines: &[String]) {
-        if !lines.is_empty() {
-            self.say(&lines.join("\n"));
-        }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,8 +42,10 @@ impl Voice {
     pub(super) fn follow(self, mut snapshots: watch::Receiver<Snapshot>) -> Reading {
         Box::pin(async move {
             loop {
-                let lines = self.state().news(&snapshots.borrow_and_update(), self.passes_stdin);
-                self.say_all(&lines);
+                let lines = self.state().news(&snapshots.borrow_and_update());
+                for line in lines {
+                    self.say(&line);
+                }
                 if snapshots.changed().await.is_err() {
                     return Ok(());
                 }
@@ -58,13 +56,31 @@ impl Voice {
     /// Says how the command ended, and what went by too quickly to be heard of: a command may end sooner than anybody
     /// looks.
     pub(super) fn conclude(&self, exit: Exit) {
-        let lines = self.state().rest(exit, self.passes_stdin);
-        self.say_all(&lines);
+        let lines = self.state().rest(exit);
+        for line in lines {
+            self.say(&line);
+        }
     }
 
     /// Whether the command was made to end.
     pub(super) fn made_it_end(&self) -> bool {
         matches!(self.state().end, Some(End::Made(_)))
+    }
+}
+
+impl Route for Voice {
+    fn publish(&self, _: Turn) -> Pending {
+        if !std::mem::replace(&mut self.state().held, true) {
+            self.say("Starting handler");
+            if self.passes_stdin {
+                self.say("Stdin passed to handler process");
+            }
+        }
+        Box::pin(ready(Ok(())))
+    }
+
+    fn withdraw(&self, _: Turn) -> Pending {
+        Box::pin(ready(Ok(())))
     }
 }
 
@@ -84,11 +100,8 @@ enum End {
 }
 
 impl State {
-    fn news(&mut self, snapshot: &Snapshot, passes_stdin: bool) -> Vec<String> {
+    fn news(&mut self, snapshot: &Snapshot) -> Vec<String> {
         let mut lines = Vec::new();
-        if snapshot.role == Role::Active {
-            lines.extend(self.start(passes_stdin));
-        }
         if snapshot.role == Role::Stopping && self.held && self.end.is_none() {
             let (end, line) = begun(&snapshot.reason);
             self.end = Some(end);
@@ -101,17 +114,9 @@ impl State {
         lines
     }
 
-    fn start(&mut self, passes_stdin: bool) -> Vec<String> {
-        if std::mem::replace(&mut self.held, true) {
-            return Vec::new();
-        }
-        let stdin = passes_stdin.then_some("Stdin passed to handler process");
-        ["Starting handler"].into_iter().chain(stdin).map(str::to_owned).collect()
-    }
-
     /// The lock was held, and the command has ended.
-    fn rest(&mut self, exit: Exit, passes_stdin: bool) -> Vec<String> {
-        let mut lines = self.start(passes_stdin);
+    fn rest(&mut self, exit: Exit) -> Vec<String> {
+        let mut lines = Vec::new();
         match self.end {
             None => {
                 self.end = Some(End::ByItself);
@@ -150,20 +155,18 @@ mod tests {
 
     #[test]
     fn a_command_that_ends_before_anybody_looks_is_told_of_all_the_same() {
-        let mut state = State::default();
-        assert_eq!(state.rest(DONE, true), ["Starting handler", "Stdin passed to handler process", ENDED]);
-        assert!(state.rest(DONE, true).is_empty(), "nothing is said twice");
         let mut state = State { held: true, ..State::default() };
-        assert_eq!(state.rest(DONE, false), [ENDED]);
+        assert_eq!(state.rest(DONE), [ENDED]);
+        assert!(state.rest(DONE).is_empty(), "nothing is said twice");
     }
 
     #[test]
     fn the_end_of_a_command_that_was_made_to_end_is_told() {
         let state = || State { held: true, end: Some(End::Made(Some(7))) };
-        assert_eq!(state().rest(DONE, false), ["Child terminated"]);
+        assert_eq!(state().rest(DONE), ["Child terminated"]);
         let killed = ["Child did not exit after grace period of 5s", "Killing child pid 7"];
-        assert_eq!(state().rest(KILLED, false), killed);
+        assert_eq!(state().rest(KILLED), killed);
         let mut unheard_of = State { held: true, end: Some(End::Made(None)) };
-        assert!(unheard_of.rest(DONE, false).is_empty());
+        assert!(unheard_of.rest(DONE).is_empty());
     }
 }

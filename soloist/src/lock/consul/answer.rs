@@ -55,38 +55,15 @@ impl From<Silence> for Failed {
     }
 }
 
-/// The keys that a read shows, and at which change that is true. Absence is Consul's own word only with that number.
+/// All that a read shows, keys or whatever else, and at which change that is true. Absence is Consul's own word only with
+/// that number.
 ///
 /// # Errors
 /// Everything else.
-pub fn keys(answered: &Answered, rule: &str) -> Result<(u64, Vec<Entry>), Failed> {
-    let index = index(&answered.headers);
-    match (answered.status, index) {
+pub fn listed<T: DeserializeOwned>(answered: &Answered, rule: &str) -> Result<(u64, Vec<T>), Failed> {
+    match (answered.status, index(&answered.headers)) {
         (StatusCode::OK, Some(index)) => Ok((index, json(answered)?)),
         (StatusCode::NOT_FOUND, Some(index)) if answered.body.is_empty() => Ok((index, Vec::new())),
-        _ => Err(failed(answered, rule)),
-    }
-}
-
-/// What a read shows, and at which change that is true.
-///
-/// # Errors
-/// Everything else.
-pub fn indexed<T: DeserializeOwned>(answered: &Answered, rule: &str) -> Result<(u64, T), Failed> {
-    match (answered.status, index(&answered.headers)) {
-        (StatusCode::OK, Some(index)) => Ok((index, json(answered)?)),
-        _ => Err(failed(answered, rule)),
-    }
-}
-
-/// The names of keys that a read shows; none where it shows none.
-///
-/// # Errors
-/// Everything else.
-pub fn names(answered: &Answered, rule: &str) -> Result<Vec<String>, Failed> {
-    match (answered.status, index(&answered.headers)) {
-        (StatusCode::OK, Some(_)) => json(answered),
-        (StatusCode::NOT_FOUND, Some(_)) if answered.body.is_empty() => Ok(Vec::new()),
         _ => Err(failed(answered, rule)),
     }
 }
@@ -208,15 +185,15 @@ mod tests {
     #[test]
     fn absence_is_the_word_of_consul_alone() {
         let index = [("x-consul-index", "12")];
-        assert_eq!(keys(&answered(404, &index, ""), RULE), Ok((12, Vec::new())));
+        assert_eq!(listed::<Entry>(&answered(404, &index, ""), RULE), Ok((12, Vec::new())));
         for (status, headers, body) in [(404, &[][..], ""), (404, &index[..], "404 page not found"), (200, &[], "[]")] {
-            let failed = keys(&answered(status, headers, body), RULE).unwrap_err();
+            let failed = listed::<Entry>(&answered(status, headers, body), RULE).unwrap_err();
             assert!(matches!(failed, Failed::Unknown(_)), "{status} {body:?}: {failed:?}");
         }
         let one = r#"[{"Key": "p/.lock", "ModifyIndex": 9, "Flags": 1}]"#;
-        assert_eq!(keys(&answered(200, &index, one), RULE).unwrap().1[0].modify_index, 9);
+        assert_eq!(listed::<Entry>(&answered(200, &index, one), RULE).unwrap().1[0].modify_index, 9);
         for body in ["", "null", "{}", "<html>", "[{}]"] {
-            assert!(keys(&answered(200, &index, body), RULE).is_err(), "{body}");
+            assert!(listed::<Entry>(&answered(200, &index, body), RULE).is_err(), "{body}");
         }
     }
 

@@ -142,21 +142,21 @@ impl Calls {
     /// The lock as the leader has it, and at which change that is true.
     pub async fn get(&self) -> Result<(u64, Option<Entry>), Failed> {
         let answered = self.read(&self.keys.lock(), "consistent").await?;
-        let (index, keys) = answer::keys(&answered, &self.keys.rule())?;
+        let (index, keys) = answer::listed(&answered, &self.keys.rule())?;
         Ok((index, keys.into_iter().next()))
     }
 
     /// All keys that begin with `prefix`, as the leader has them.
     pub async fn list(&self, prefix: &str) -> Result<(u64, Vec<Entry>), Failed> {
         let answered = self.read(prefix, "consistent&recurse").await?;
-        answer::keys(&answered, &self.keys.rule())
+        answer::listed(&answered, &self.keys.rule())
     }
 
     /// The same once something has changed after `index`, or when `wait` has passed.
     pub async fn list_after(&self, prefix: &str, index: u64, wait: Duration) -> Result<(u64, Vec<Entry>), Failed> {
         let query = format!("consistent&recurse&index={index}&wait={}s", wait.as_secs());
         let answered = self.read(prefix, &query).await?;
-        answer::keys(&answered, &self.keys.rule())
+        answer::listed(&answered, &self.keys.rule())
     }
 
     /// The time in the head of an answer.

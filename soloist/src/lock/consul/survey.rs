@@ -22,7 +22,7 @@ pub async fn survey(access: Access, prefix: &str) -> Result<Vec<String>, LockErr
     let client = Client::new(access);
     let path = format!("/v1/kv/{}", spelled(&all));
     let answered = within(CALL_LIMIT, client.call(Method::GET, &path, "consistent&keys", Vec::new())).await?;
-    let names = answer::names(&answered, &format!("key_prefix {all:?} {{ policy = \"list\" }}"))?;
+    let (_, names) = answer::listed::<String>(&answered, &format!("key_prefix {all:?} {{ policy = \"list\" }}"))?;
     Ok(names.iter().filter_map(|name| prefix_of(name)).collect())
 }
 
