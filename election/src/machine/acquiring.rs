@@ -101,7 +101,8 @@ impl Acquiring {
             }
             Write::Denied(why) | Write::Lost(why) => self.not_stored(core, now, &why),
             Write::Throttled(after) => {
-                let at = now + after.min(core.settings.timing.lease());
+                let timing = &core.settings.timing;
+                let at = now + after.min(timing.lease()).max(timing.backoff());
                 if self.unresolved {
                     self.retry_at = Some(at);
                     return State::Acquiring(self);

@@ -535,12 +535,14 @@ fn refused_acquisition_backs_off() {
 }
 
 #[test]
-fn throttled_acquisition_waits_as_asked() {
-    let mut rig = Rig::standby();
-    rig.read(Some(released_by("b")));
-    rig.answer(Write::Throttled(ms(5_000)));
-    rig.read(Some(released_by("b")));
-    tries_after(&mut rig, ms(5_000));
+fn throttled_acquisition_waits_as_asked_and_never_not_at_all() {
+    for (asked, waited) in [(5_000, 5_000), (0, 200)] {
+        let mut rig = Rig::standby();
+        rig.read(Some(released_by("b")));
+        rig.answer(Write::Throttled(ms(asked)));
+        rig.read(Some(released_by("b")));
+        tries_after(&mut rig, ms(waited));
+    }
 }
 
 #[test]
