@@ -31,6 +31,12 @@ pub struct Pod {
     pub is_deleting: bool,
 }
 
+impl Pod {
+    fn is_active(&self) -> bool {
+        self.role.as_deref() == Some("active")
+    }
+}
+
 /// All pods at one time, by UID.
 #[derive(Clone, Debug, Default)]
 pub struct Moment {
@@ -43,7 +49,7 @@ pub struct Moment {
 impl Moment {
     /// Who is labelled as active, sorted.
     pub fn active(&self) -> Vec<&str> {
-        let active = self.pods.values().filter(|pod| pod.role.as_deref() == Some("active"));
+        let active = self.pods.values().filter(|pod| pod.is_active());
         let mut names: Vec<&str> = active.map(|pod| pod.name.as_str()).collect();
         names.sort_unstable();
         names
@@ -131,27 +137,12 @@ impl Sight {
         wait_for(what, limit, found).with_context(|| format!("{:#?}", self.now()))
     }
 
-    /// Never were more than `most` labelled as active; who became so had a larger token than everybody before, and a
-    /// record that names it with this token.
+    /// Never were more than `most` labelled as active; who became so had a larger token than everybody who was no
+    /// longer, and a record that names it with this token.
     pub fn check(&self, most: usize) -> Result<()> {
         let is_alive = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
         ensure!(is_alive, "the watches have ended: nothing was to be seen any more");
-        let mut promoted: Vec<(String, u64)> = Vec::new();
-        for moment in self.moments() {
-            ensure!(moment.active().len() <= most, "too many are active at once: {moment:#?}");
-            for (uid, pod) in moment.pods.iter().filter(|(_, pod)| pod.role.as_deref() == Some("active")) {
-                let token = pod.token.with_context(|| format!("active without a token: {moment:#?}"))?;
-                if promoted.iter().any(|(known, of)| known == uid && *of == token) {
-                    continue;
-                }
-                let largest = promoted.iter().map(|(_, token)| *token).max().unwrap_or(0);
-                let is_larger = token > largest || (most > 1 && token == largest);
-                ensure!(is_larger, "token {token} after {largest}: {moment:#?}");
-                promoted.push((uid.clone(), token));
-            }
-        }
-        ensure!(!promoted.is_empty(), "nobody was ever active");
-        promoted.iter().try_for_each(|(uid, token)| {
+        promotions(&self.moments(), most)?.iter().try_for_each(|(uid, token)| {
             wait_until(&format!("the record of {uid} with token {token}"), LATE, || self.has_record(uid, *token))
         })
     }
@@ -207,6 +198,28 @@ impl Seen {
     }
 }
 
+/// Who became active, with which token, in this order. Those who are active beside each other have places of their own:
+/// their labels are written at the same time, and either may be first.
+fn promotions(moments: &[Moment], most: usize) -> Result<Vec<(String, u64)>> {
+    let mut promoted: Vec<(String, u64)> = Vec::new();
+    for moment in moments {
+        ensure!(moment.active().len() <= most, "too many are active at once: {moment:#?}");
+        let is_active = |uid: &str| moment.pods.get(uid).is_some_and(Pod::is_active);
+        for (uid, pod) in moment.pods.iter().filter(|(_, pod)| pod.is_active()) {
+            let token = pod.token.with_context(|| format!("active without a token: {moment:#?}"))?;
+            if promoted.iter().any(|(known, of)| known == uid && *of == token) {
+                continue;
+            }
+            let followed = promoted.iter().filter(|(known, _)| known == uid || !is_active(known));
+            let largest = followed.map(|(_, token)| *token).max().unwrap_or(0);
+            ensure!(token > largest, "token {token} after {largest}: {moment:#?}");
+            promoted.push((uid.clone(), token));
+        }
+    }
+    ensure!(!promoted.is_empty(), "nobody was ever active");
+    Ok(promoted)
+}
+
 /// One watch, until it ends.
 async fn follow(client: &kube::Client, path: &str, mut note: impl FnMut(&Value)) -> Result<()> {
     let response = client.send(http::Request::get(path).body(Body::empty())?).await?;
@@ -227,4 +240,47 @@ async fn follow(client: &kube::Client, path: &str, mut note: impl FnMut(&Value))
 /// Nothing that holds it can fail in the middle.
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One moment after another, each as the pods that are active in it, with their tokens.
+    fn seen(moments: &[&[(&str, u64)]]) -> Vec<Moment> {
+        let pod = |(name, token): &(&str, u64)| {
+            let role = Some("active".to_owned());
+            let pod = Pod { name: (*name).to_owned(), role, token: Some(*token), is_deleting: false };
+            ((*name).to_owned(), pod)
+        };
+        moments.iter().map(|active| Moment { at: 0, pods: active.iter().map(pod).collect() }).collect()
+    }
+
+    #[test]
+    fn two_that_are_active_beside_each_other_may_be_labelled_in_either_order() {
+        for moments in [[&[("a", 7)][..], &[("a", 7), ("b", 9)]], [&[("b", 9)], &[("a", 7), ("b", 9)]]] {
+            assert_eq!(promotions(&seen(&moments), 2).unwrap().len(), 2);
+        }
+        assert_eq!(promotions(&seen(&[&[("a", 7), ("b", 7)]]), 2).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_token_that_is_not_larger_than_one_before_is_found() {
+        for moments in [
+            &[&[("a", 7)][..], &[], &[("b", 7)]][..],
+            &[&[("b", 9)], &[("a", 7)]],
+            &[&[("a", 9)], &[], &[("a", 7)]],
+            &[&[("a", 9), ("b", 8)], &[("a", 9), ("c", 8)]],
+            &[&[("a", 9)], &[("a", 8)]],
+        ] {
+            assert!(promotions(&seen(moments), 2).is_err(), "{moments:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_may_be_are_found_and_nobody_is_not_enough() {
+        let together = seen(&[&[("a", 7), ("b", 9)]]);
+        assert!(promotions(&together, 1).is_err() && promotions(&together, 2).is_ok());
+        assert!(promotions(&[], 1).is_err());
+    }
 }
