@@ -41,6 +41,13 @@ pub struct Group {
 }
 
 impl Group {
+    /// A group in which nobody waits for a lease: it is so long that a busy machine costs nobody the lock.
+    pub fn unhurried() -> Result<Self> {
+        let mut group = Self::new()?;
+        group.set("--lease", "15s");
+        Ok(group)
+    }
+
     /// A group with a lease of 2 s, which is nearly the shortest, and its lock in a folder of its own.
     pub fn new() -> Result<Self> {
         let folder = private_folder(&std::env::temp_dir())?;

@@ -1,6 +1,6 @@
 //! Asks a member over HTTP, with nothing but sockets: what is sent is what a test says.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -132,10 +132,12 @@ impl Connection {
 
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
-        if self.0.read_line(&mut line).context("failed to read an answer")? == 0 {
-            bail!("the connection has ended");
+        match self.0.read_line(&mut line) {
+            Ok(0) => bail!("the connection has ended"),
+            Ok(_) => Ok(line),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => bail!("waited {LIMIT:?} in vain for an answer"),
+            Err(error) => Err(error).context("failed to read an answer"),
         }
-        Ok(line)
     }
 
     fn answer(&mut self) -> Result<Answer> {

@@ -12,7 +12,7 @@ use crate::member::Member;
 use crate::outage::Store;
 use crate::relay::Relay;
 use crate::scenario::{Handover, LIMIT};
-use crate::wait::{holds_for, wait_until};
+use crate::wait::{holds_for, wait_until, within};
 
 /// The lease of most groups: the shortest that a Lease of Kubernetes can carry.
 pub const LEASE: Duration = Duration::from_secs(4);
@@ -80,8 +80,7 @@ impl Relayed {
         let waited = Duration::from_nanos(handover.new.first.saturating_sub(last_sight));
         let told = || format!("{waited:?} after the last sight: {}\n{}", handover.why, self.group.logs());
         ensure!(waited + AHEAD >= lease, "too early, {}", told());
-        ensure!(waited <= lease + BEYOND, "too late, {}", told());
-        Ok(())
+        within("the next one to be active", waited, lease + BEYOND).with_context(told)
     }
 
     /// Whoever has `token` is active for `time`, and nobody else.

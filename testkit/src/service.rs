@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::group::binary;
+use crate::wait::within;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -38,7 +39,7 @@ impl Service {
 
     /// The next line that it says.
     pub fn line(&self) -> Result<String> {
-        self.lines.recv_timeout(PATIENCE).context("it says nothing")
+        self.lines.recv_timeout(PATIENCE).with_context(|| format!("waited {PATIENCE:?} in vain for a line"))
     }
 
     /// Its next line, which has to say that it leads, and with which token.
@@ -72,7 +73,7 @@ impl Service {
         first.send(Signal::TERM)?;
         let began = Instant::now();
         ensure!(second.token()? > token);
-        ensure!(began.elapsed() < LEASE / 2, "{:?}", began.elapsed());
+        within("the next one to lead", began.elapsed(), LEASE / 2)?;
         ensure!(first.process.wait()?.success());
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(1);
@@ -27,6 +27,12 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option
     }
 }
 
+/// What took so long has been waited for in vain with a shorter limit: both are told in the same words.
+pub fn within(what: &str, took: Duration, limit: Duration) -> Result<()> {
+    ensure!(took <= limit, "waited {limit:?} in vain for {what}, which took {took:?}");
+    Ok(())
+}
+
 /// Looks at `condition` again and again for `time`; fails as soon as it does not hold.
 pub fn holds_for(what: &str, time: Duration, mut condition: impl FnMut() -> bool) -> Result<()> {
     let start = Instant::now();
@@ -47,6 +53,14 @@ mod tests {
     fn a_wait_in_vain_names_what_it_waited_for() {
         let error = wait_until("the moon", Duration::from_millis(3), || false).unwrap_err();
         assert_eq!(error.to_string(), "waited 3ms in vain for the moon");
+    }
+
+    #[test]
+    fn what_took_too_long_was_waited_for_in_vain() {
+        let limit = Duration::from_secs(2);
+        assert!(within("the moon", limit, limit).is_ok());
+        let error = within("the moon", Duration::from_millis(2001), limit).unwrap_err();
+        assert_eq!(error.to_string(), "waited 2s in vain for the moon, which took 2.001s");
     }
 
     #[test]

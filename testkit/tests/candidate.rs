@@ -17,8 +17,8 @@ fn a_service_that_is_killed_costs_a_lease_and_one_that_is_stopped_is_ended() -> 
     for signal in [Signal::KILL, Signal::STOP] {
         let folder = tempfile::tempdir()?;
         let (mut first, token, second) = Service::pair(folder.path().join("app.lock"))?;
-        first.send(signal)?;
         let began = Instant::now();
+        first.send(signal)?;
         ensure!(second.token()? > token);
         // The last renewal may have been half a second before the signal.
         ensure!(began.elapsed() > LEASE / 2, "{signal:?}: {:?}", began.elapsed());

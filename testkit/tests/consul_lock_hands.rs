@@ -12,7 +12,7 @@ use testkit::consul_group::Pair;
 use testkit::relayed::{LEASE, Placed};
 use testkit::scenario::{LIMIT, check, follow};
 use testkit::stamp;
-use testkit::wait::{holds_for, wait_for, wait_until};
+use testkit::wait::{holds_for, wait_for, wait_until, within};
 
 /// What Consul keeps a key from everybody for, once the session that held it was lost.
 const LOCK_DELAY: Duration = Duration::from_secs(15);
@@ -55,8 +55,7 @@ fn a_stopped_soon_after(pair: &Pair, at: u64) -> Result<()> {
     let spans = pair.group.group.history().spans;
     let old = spans.iter().find(|span| span.token == pair.active.token).context("the first one is lost")?;
     let went_on = Duration::from_nanos(old.last.saturating_sub(at));
-    ensure!(went_on <= NOTICED, "a went on for {went_on:?}\n{}", pair.group.group.logs());
-    Ok(())
+    within("a to stop", went_on, NOTICED).with_context(|| pair.group.group.logs())
 }
 
 #[test]
@@ -68,7 +67,7 @@ fn a_session_that_is_destroyed_stops_the_workload_and_the_next_one_waits_for_the
     let handover = follow(&pair.group.group, &pair.active, at).with_context(|| pair.group.group.logs())?;
     let waited = handover.from_event;
     ensure!(waited + Duration::from_millis(100) >= LOCK_DELAY, "{waited:?} is shorter than Consul allows");
-    ensure!(waited <= LOCK_DELAY + NOTICED, "took {waited:?}\n{}", pair.group.group.logs());
+    within("the next one to be active", waited, LOCK_DELAY + NOTICED).with_context(|| pair.group.group.logs())?;
     check(&pair.group.group, 2, &pair.active)
 }
 

@@ -29,11 +29,13 @@ fn level<'a>(findings: &'a [Value], check: &str) -> Result<&'a str> {
     finding.and_then(|finding| finding["level"].as_str()).with_context(|| format!("no {check}: {findings:?}"))
 }
 
+/// But for the next record, which each renewal writes before it takes the place of the last one.
 fn files(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
     }
+    names.retain(|name| !name.ends_with(".record.new"));
     names.sort();
     Ok(names)
 }
@@ -48,8 +50,9 @@ fn a_group_of_two_on_a_local_disk_has_no_problem() -> Result<()> {
     let before = files(group.folder())?;
     let (code, findings) = examined(group.lock(), &[])?;
     let problems: Vec<_> = findings.iter().filter(|finding| finding["level"] == "problem").collect();
-    // A busy machine may be late, and that is a finding.
-    ensure!(problems.iter().all(|finding| finding["check"] == "lateness"), "{problems:?}");
+    // A busy machine may be late or slow, and that is a finding.
+    let is_of_the_machine = |finding: &&Value| finding["check"] == "lateness" || finding["check"] == "latency";
+    ensure!(problems.iter().all(is_of_the_machine), "{problems:?}");
     assert_eq!(code, Some(i32::from(!problems.is_empty())));
     for check in ["lock", "timing", "members", "versions", "latency", "permissions", "containment"] {
         level(&findings, check)?;

@@ -18,7 +18,7 @@ use testkit::member::Member;
 use testkit::process;
 use testkit::scenario::{LIMIT, STAMPS, check, follow, start};
 use testkit::stamp;
-use testkit::wait::{holds_for, wait_until};
+use testkit::wait::{holds_for, wait_until, within};
 
 /// Options of a check that is asked often. `start` is how long a workload may take to start.
 fn often<'a>(check: &'a str, start: &'a str) -> Vec<&'a str> {
@@ -49,7 +49,7 @@ fn says(member: &Member, text: &str) -> Result<()> {
 
 #[test]
 fn an_unhealthy_standby_does_not_stand_until_it_is_healthy() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (path, flag) = note(&group, "flag");
     let (mut members, active) = start(&group, &["a"], &[], &[])?;
     let standby = Member::spawn(&group, "b", &often(&format!("test -e {flag}"), "30s"), &[])?;
@@ -66,7 +66,7 @@ fn an_unhealthy_standby_does_not_stand_until_it_is_healthy() -> Result<()> {
 
 #[test]
 fn a_check_that_is_not_there_is_named() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let member = Member::spawn(&group, "a", &often("/no/such/check", "30s"), &[])?;
     says(&member, "the first: the check ended with code 127")?;
     says(&member, "/no/such/check")?;
@@ -76,7 +76,7 @@ fn a_check_that_is_not_there_is_named() -> Result<()> {
 
 #[test]
 fn a_group_of_unhealthy_members_keeps_the_present_one_and_says_so_once() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (path, counter) = note(&group, "asked");
     let (standbys_path, standbys) = note(&group, "standby");
     let (members, _) = start(&group, &["a"], &often(&fails_when_active(&counter), "1ms"), &[])?;
@@ -92,7 +92,7 @@ fn a_group_of_unhealthy_members_keeps_the_present_one_and_says_so_once() -> Resu
 
 #[test]
 fn an_unhealthy_active_member_gives_up_to_a_healthy_one_and_is_held_down() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (path, flag) = note(&group, "flag");
     fs::write(&path, "")?;
     let (mut members, active) = start(&group, &["a"], &often(&format!("test -e {flag}"), "1ms"), &[])?;
@@ -117,7 +117,7 @@ fn an_unhealthy_active_member_gives_up_to_a_healthy_one_and_is_held_down() -> Re
 
 #[test]
 fn failures_while_the_workload_starts_do_not_count() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (path, counter) = note(&group, "asked");
     let (members, _) = start(&group, &["a"], &often(&fails_when_active(&counter), "1h"), &[])?;
     wait_until("more failures than it takes", LIMIT, || lines(&path) > 5)?;
@@ -128,7 +128,7 @@ fn failures_while_the_workload_starts_do_not_count() -> Result<()> {
 
 #[test]
 fn fifty_checks_leave_no_zombies_and_no_descriptors() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (path, counter) = note(&group, "asked");
     // A check that floods, and leaves a child behind which nobody waits for.
     let line = format!("echo x >> {counter}; (setsid sleep 0.01 &); head -c 300000 /dev/zero");
@@ -149,7 +149,7 @@ fn fifty_checks_leave_no_zombies_and_no_descriptors() -> Result<()> {
 
 #[test]
 fn a_guard_killed_while_a_check_hangs_leads_to_a_normal_release() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (path, counter) = note(&group, "asked");
     let hang = "trap '' TERM; (setsid sleep 1000 &); sleep 1000";
     let line = format!("[ \"$SOLOIST_ROLE\" = standby ] || {{ echo x >> {counter}; {hang}; }}");
@@ -162,7 +162,7 @@ fn a_guard_killed_while_a_check_hangs_leads_to_a_normal_release() -> Result<()> 
     process::signal(members[0].guard_pid()?, Signal::KILL)?;
     let handover = follow(&group, &active, at)?;
     handover.was_proved()?;
-    ensure!(handover.from_event < Duration::from_secs(5), "took {:?}", handover.from_event);
+    within("the next one to be active", handover.from_event, Duration::from_secs(5))?;
     assert_eq!(members[0].try_exit()?, None, "{}", members[0].log());
     // The check and all that it forked went with the workload, and counted as nothing.
     let left = members[0].processes().into_iter().filter(|one| one.called() == "sleep").collect::<Vec<_>>();
@@ -206,7 +206,7 @@ fn answer(mut stream: TcpStream, status: u16) -> Result<()> {
 
 #[test]
 fn a_server_is_asked_only_while_the_own_workload_runs() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (first, second) = (Server::start()?, Server::start()?);
     let url = |server: &Server| format!("http://127.0.0.1:{}/healthz", server.port);
     let pace = ["--health-interval", "500ms", "--health-timeout", "500ms", "--health-start", "1ms"];

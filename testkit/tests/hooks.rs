@@ -3,13 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 use testkit::group::Group;
 use testkit::process;
 use testkit::scenario::{LIMIT, STAMPS, follow, start, wait_family};
 use testkit::stamp;
-use testkit::wait::wait_until;
+use testkit::wait::{wait_until, within};
 
 /// Hooks that each note their environment in one file.
 fn noting(path: &str) -> Vec<String> {
@@ -23,7 +23,7 @@ fn noting(path: &str) -> Vec<String> {
 
 #[test]
 fn hooks_find_their_environment_and_come_in_order() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let path = group.folder().join("noted");
     let mut options = noting(&path.display().to_string());
     options.extend(["--on-exit".to_owned(), "standby".to_owned()]);
@@ -60,7 +60,7 @@ const HANGS: &str = "trap '' TERM; (setsid sleep 1000 &); sleep 1000";
 fn hooks_that_hang_delay_neither_a_handover_nor_a_proof() -> Result<()> {
     let options = ["--on-active", HANGS, "--on-standby", HANGS, "--on-stop", HANGS, "--hook-timeout", "1h"];
     for ends_guard in [false, true] {
-        let group = Group::new()?;
+        let group = Group::unhurried()?;
         let (mut members, active) = start(&group, &["a", "b"], &options, &[])?;
         let hook_runs = || members[0].processes().iter().any(|one| one.called() == "sleep");
         wait_until("a hook to hang", LIMIT, hook_runs)?;
@@ -72,14 +72,14 @@ fn hooks_that_hang_delay_neither_a_handover_nor_a_proof() -> Result<()> {
         let handover = follow(&group, &active, at)?;
         handover.was_proved()?;
         wait_family(&group, handover.new.token, 0)?;
-        ensure!(handover.from_event < Duration::from_secs(5), "took {:?}", handover.from_event);
+        within("the next one to be active", handover.from_event, Duration::from_secs(5))?;
         if ends_guard {
             assert_eq!(members[0].try_exit()?, None, "{}", members[0].log());
         } else {
             members[0].wait_exit_code(LIMIT)?;
             assert!(members[0].log().contains("leaving without waiting any longer for hooks"), "{}", members[0].log());
-            let shells = members[0].processes().into_iter().filter(|one| one.mentions("trap"));
-            assert_eq!(shells.count(), 0, "what soloist started ends with it");
+            let shells = || members[0].processes().into_iter().filter(|one| one.mentions("trap")).count();
+            wait_until("what soloist started to end with it", LIMIT, || shells() == 0)?;
         }
         group.check(2, STAMPS)?;
     }
@@ -88,13 +88,12 @@ fn hooks_that_hang_delay_neither_a_handover_nor_a_proof() -> Result<()> {
 
 #[test]
 fn a_hook_whose_time_is_up_makes_room_for_the_next_one() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let noted = group.folder().join("noted");
     let active = format!("echo active >> {}", noted.display());
     let options = ["--on-standby", HANGS, "--hook-timeout", "300ms", "--on-active", &active];
     let (members, _) = start(&group, &["a"], &options, &[])?;
     wait_until("the second hook", LIMIT, || noted.exists())?;
-    let log = members[0].log();
-    assert!(log.contains("the hook on-standby failed: killed, because it took longer than 300ms"), "{log}");
-    Ok(())
+    let failed = "the hook on-standby failed: killed, because it took longer than 300ms";
+    wait_until(failed, LIMIT, || members[0].log().contains(failed)).with_context(|| members[0].log())
 }

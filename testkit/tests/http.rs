@@ -39,7 +39,7 @@ fn is(server: &Server, path: &str, status: u16) -> Result<()> {
 
 #[test]
 fn exactly_one_says_that_it_is_active() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (_members, [a, b], active) = two(&group)?;
     is(&a, "/active", 200)?;
     let said = a.get("/active")?.json()?;
@@ -56,7 +56,7 @@ fn exactly_one_says_that_it_is_active() -> Result<()> {
 
 #[test]
 fn a_switchover_by_request_moves_the_role_and_back() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (_members, [a, b], active) = two(&group)?;
     let [mut own, mut events] = [a.listen()?, b.listen()?];
     let body = format!("{{\"to\":\"b\",\"fencing_token\":{}}}", active.token);
@@ -79,14 +79,15 @@ fn a_switchover_by_request_moves_the_role_and_back() -> Result<()> {
         }
     }
     // And whoever has let go of the role is never shown as its holder once more.
-    let mut holders = Vec::new();
+    // It was a when the listener began; a newer state may overtake that of its stop.
+    let mut holders = vec![Value::from("a")];
     while holders.last() != Some(&Value::from("b")) {
         let holder = own.event()?["holder"].take();
         if holders.last() != Some(&holder) {
             holders.push(holder);
         }
     }
-    assert!(holders.len() <= 3 && holders[0] == "a", "{holders:?}");
+    assert!(holders.len() <= 3, "{holders:?}");
     is(&a, "/readyz", 200)?;
     let back = || b.post("/switchover", None, "").is_ok_and(|answer| answer.status == 202);
     wait_until("the way back to be granted", LIMIT, back)?;
@@ -97,8 +98,8 @@ fn a_switchover_by_request_moves_the_role_and_back() -> Result<()> {
 
 #[test]
 fn who_asks_second_is_told_who_asked_first() -> Result<()> {
-    let mut group = Group::new()?;
-    group.set("--stop-grace", "1s");
+    let mut group = Group::unhurried()?;
+    group.set("--stop-grace", "5s");
     let http = format!("unix:{}/a", group.folder().display());
     let a = Member::spawn(&group, "a", &["--http", &http], &["--mode", "ignore-term"])?;
     let active = a.wait_active(&group, LIMIT)?;
@@ -114,19 +115,19 @@ fn who_asks_second_is_told_who_asked_first() -> Result<()> {
 
 #[test]
 fn a_pause_and_its_end_by_request_change_the_lease() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (_members, [a, b], _) = two(&group)?;
     assert_eq!(b.post("/pause", None, "{\"for\":\"30m\"}")?.status, 409);
     assert_eq!(a.post("/pause", Some(TOKEN), "{\"for\":\"30m\"}")?.status, 202);
     let shown = |server: &Server| server.get("/status").and_then(|answer| answer.json());
     let lease = |server: &Server| shown(server).ok()?["lease"]["seconds"].as_u64();
     for server in [&a, &b] {
-        wait_until("a long lease", LIMIT, || lease(server) > Some(1_799))?;
+        wait_until("a long lease", LIMIT, || lease(server) > Some(1_790))?;
         ensure!(shown(server)?["paused_until"].is_string());
     }
     assert_eq!(a.post("/resume", Some(TOKEN), "")?.status, 202);
     for server in [&a, &b] {
-        wait_until("the short lease again", LIMIT, || lease(server) == Some(2))?;
+        wait_until("the short lease again", LIMIT, || lease(server) == Some(15))?;
         ensure!(shown(server)?["paused_until"].is_null());
     }
     group.check(1, STAMPS)
@@ -134,12 +135,14 @@ fn a_pause_and_its_end_by_request_change_the_lease() -> Result<()> {
 
 #[test]
 fn the_history_is_what_the_verb_prints_and_how_this_member_saw_it() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (_members, [a, b], active) = two(&group)?;
     assert_eq!(a.post("/switchover", Some(TOKEN), "{}")?.status, 202);
     assert_eq!(group.wait_active_after(active.token, LIMIT)?.member, "b");
     let has_run = || b.get("/history").ok()?.json().ok()?["changes"][1]["seen"]["running"].as_str().map(|_| ());
     wait_for("b to have seen its workload run", LIMIT, has_run)?;
+    let changes = || Some(a.get("/history").ok()?.json().ok()?["changes"].as_array()?.len());
+    wait_until("a to have heard of b", LIMIT, || changes() == Some(2))?;
     let mut verb = Command::new(group.binary("soloist")?);
     verb.args(["history", "--group", "test", "--output", "json", "--lock"]).arg(group.lock());
     let printed: Value = serde_json::from_slice(&verb.output()?.stdout)?;
@@ -173,7 +176,7 @@ fn crowd(server: &Server) -> Result<Vec<Connection>> {
 #[test]
 fn thousands_of_connections_are_not_in_the_way_of_a_handover() -> Result<()> {
     make_room(4 * CROWD)?;
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (mut members, [a, b], active) = two(&group)?;
     let mut listening = crowd(&b)?;
     let _crowd = crowd(&a)?;
@@ -209,7 +212,7 @@ fn limits(group: &Group, name: &str, options: &[&str]) -> Result<(String, String
 
 #[test]
 fn the_workload_keeps_its_limit_on_descriptors() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (without, low) = limits(&group, "a", &[])?;
     let (with, high) = limits(&group, "b", &["--http", "127.0.0.1:0"])?;
     assert_eq!(without, with);

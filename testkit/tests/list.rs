@@ -24,7 +24,7 @@ fn json(folder: &Path) -> Result<Value> {
 
 /// A group of two slots whose lock is in the folder of the first group.
 fn beside(first: &Group) -> Result<Group> {
-    let mut group = Group::new()?;
+    let mut group = Group::unhurried()?;
     group.set_lock(first.folder().join("jobs.lock"));
     group.set_slots(2)?;
     Ok(group)
@@ -32,7 +32,7 @@ fn beside(first: &Group) -> Result<Group> {
 
 #[test]
 fn groups_and_slots_of_a_folder_are_listed_as_status_shows_them() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (_members, active) = start(&group, &["a", "b"], &[], &[])?;
     let jobs = beside(&group)?;
     let _workers = ["x", "y", "z"].map(|name| Member::spawn(&jobs, name, &[], &[]));
@@ -67,7 +67,7 @@ fn groups_and_slots_of_a_folder_are_listed_as_status_shows_them() -> Result<()> 
 
 #[test]
 fn what_cannot_be_read_is_named_and_the_rest_is_shown() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (_members, _) = start(&group, &["a"], &[], &[])?;
     // A record that leads in a circle: not even root reads it.
     let odd = group.folder().join("odd.lock.record");

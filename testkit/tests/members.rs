@@ -19,7 +19,7 @@ use testkit::group::Group;
 use testkit::history::Span;
 use testkit::member::Member;
 use testkit::process;
-use testkit::scenario::{LIMIT, check, start};
+use testkit::scenario::{LIMIT, check, start, wait_family};
 use testkit::wait::{wait_for, wait_until};
 
 /// An operator at the board of a group.
@@ -186,17 +186,21 @@ fn the_record_tells_who_was_active_and_why_it_ended() -> Result<()> {
     operator.wait_members(&["a", "b", "c", "d", "e"])?;
     let of = |span: &Span| members.iter().find(|member| member.name() == span.member).context("a member");
 
+    let next = |before: &Span| -> Result<Span> {
+        let next = group.wait_active_after(before.token, LIMIT)?;
+        wait_family(&group, next.token, 0)
+    };
     of(&first)?.signal(Signal::TERM)?;
-    let second = group.wait_active_after(first.token, LIMIT)?;
+    let second = next(&first)?;
     process::signal(of(&second)?.command_pid(&second)?, Signal::KILL)?;
-    let third = group.wait_active_after(second.token, LIMIT)?;
+    let third = next(&second)?;
     of(&third)?.signal(Signal::KILL)?;
-    let fourth = group.wait_active_after(third.token, LIMIT)?;
+    let fourth = next(&third)?;
     let (elector, guard) = (of(&fourth)?.elector_pid()?, of(&fourth)?.guard_pid()?);
     process::signal(guard, Signal::STOP)?;
     process::signal(elector, Signal::KILL)?;
     process::signal(guard, Signal::KILL)?;
-    let fifth = group.wait_active_after(fourth.token, LIMIT)?;
+    let fifth = next(&fourth)?;
 
     let history = operator.history()?;
     let spans = [&first, &second, &third, &fourth, &fifth];

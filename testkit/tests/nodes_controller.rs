@@ -11,7 +11,7 @@ use testkit::pods::labelled::{Labelled, Pair};
 use testkit::pods::{LIMIT, NAMESPACE, Pods, PowerLoss};
 use testkit::process;
 use testkit::stamp;
-use testkit::wait::{holds_for, wait_for};
+use testkit::wait::{holds_for, wait_for, within};
 
 /// A failover takes milliseconds. This only tells it from one that waited for the end of a pod, on a busy machine.
 const PROMPT: Duration = Duration::from_millis(2_500);
@@ -57,7 +57,7 @@ impl<'a> Site<'a> {
         let moved = wait_for(what, LIMIT, || self.seen.active.first(Some(&before.standby.name), call));
         let took = Duration::from_nanos(moved.with_context(|| self.logs())? - call);
         eprintln!("{what}: label moved after {took:?}");
-        ensure!(took < limit, "{what}: {took:?}{}", self.logs());
+        within(what, took, limit).with_context(|| self.logs())?;
         ensure!(self.settled()?.active == before.standby, "{what}: another one became active{}", self.logs());
         self.seen.never_two().with_context(|| what.to_owned())
     }
@@ -112,7 +112,7 @@ fn a_node_without_power_is_no_proof_and_its_pod_is_replaced_when_it_is_deleted()
         wait_for("the standby to be active", LIMIT, || site.seen.active.first(Some(&before.standby.name), call));
     let took = Duration::from_nanos(moved.with_context(|| site.logs())? - call);
     eprintln!("a pod on a node without power is deleted: label moved after {took:?}");
-    ensure!(took < PROMPT_AFTER_A_LEASE, "{took:?}{}", site.logs());
+    within("the standby to be active", took, PROMPT_AFTER_A_LEASE).with_context(|| site.logs())?;
     loss.end()?;
     pods.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", &format!("node/{node}")])?;
     ensure!(site.settled()?.active == before.standby, "another one became active{}", site.logs());

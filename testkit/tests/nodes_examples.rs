@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use testkit::history::Span;
 use testkit::pods::{CutOff, LEASE, LIMIT, Pods, shorten_lease};
-use testkit::wait::{wait_for, wait_until};
+use testkit::wait::{wait_for, wait_until, within};
 
 /// A handover by a release takes milliseconds. This only tells it from one that waited for a lease, on a busy machine.
 const PROMPT: Duration = Duration::from_millis(1_500);
@@ -108,7 +108,7 @@ fn lose_node_of(pods: &Pods, active: &Span) -> Result<()> {
     let after = Duration::from_nanos(next.first.saturating_sub(at));
     eprintln!("loss of a node: the next one is active after {after:?}");
     // The lease counts from the last renewal that was seen, which was before the cut.
-    ensure!(after < LEASE + Duration::from_millis(500), "took {after:?}{}", pods.logs());
+    within("the next one to be active", after, LEASE + Duration::from_millis(500)).with_context(|| pods.logs())?;
     drop(cut);
     Ok(())
 }

@@ -12,7 +12,7 @@ use testkit::pods::{LIMIT, NAMESPACE, Pods, Seed};
 use testkit::process::{self, Process};
 use testkit::stamp;
 use testkit::traffic::View;
-use testkit::wait::{wait_for, wait_until};
+use testkit::wait::{wait_for, wait_until, within};
 
 const SERVICE: &str = "myhaservice";
 
@@ -213,7 +213,7 @@ impl<'a> Controller<'a> {
         wait_for("the other controller to lead", LIMIT, next).with_context(|| self.pods.logs())?;
         let took = began.elapsed();
         eprintln!("{what}: the other one leads after {took:?}");
-        ensure!(took < limit, "{what}: {took:?}{}", self.pods.logs());
+        within(what, took, limit).with_context(|| self.pods.logs())?;
         self.settled().map(drop)
     }
 }

@@ -12,7 +12,7 @@ use testkit::answers::{Manner, Sampler};
 use testkit::documents::root;
 use testkit::pods::{Claims, LIMIT, Pods, PowerLoss};
 use testkit::traffic::View;
-use testkit::wait::{holds_for, wait_for, wait_until};
+use testkit::wait::{holds_for, wait_for, wait_until, within};
 use testkit::{process, stamp};
 
 const NAMESPACE: &str = "nginx-ha";
@@ -248,7 +248,7 @@ fn its_pods_are_deleted(tutorial: &Tutorial, sight: &mut Sight, first: &str, sec
     tutorial.delete(first)?;
     let took = ended.took(sight.wait_claimed(second, ended.since)?);
     // The application of the tutorial does not heed SIGTERM; its elector does.
-    ensure!(took < PROMPT, "took {took:?}: {}", tutorial.logs());
+    within("the standby to lead", took, PROMPT).with_context(|| tutorial.logs())?;
     let [leader, follower] = tutorial.settled()?;
     ensure!(leader == second, "{}", tutorial.logs());
     sight.add(&[&follower])?;
@@ -293,7 +293,7 @@ fn its_containers_are_killed(tutorial: &Tutorial, sight: &Sight, [mut leader, th
         };
         wait_until("the next acquisition", LIMIT, again).with_context(|| tutorial.logs())?;
         let took = began.elapsed();
-        ensure!(took < TTL + PROMPT, "{}", tutorial.logs());
+        within(&what, took, TTL + PROMPT).with_context(|| tutorial.logs())?;
         let [next, follower] = tutorial.settled()?;
         tutorial.agree(&next, &follower)?;
         // Readiness is what the kubelet heard last: that of one that leads no more may outlive it.
@@ -314,7 +314,7 @@ fn its_node_loses_power(tutorial: &Tutorial) -> Result<()> {
     let ended = Ended::now("leader's node without power", &leader);
     let loss = PowerLoss::new(&lost)?;
     let took = ended.took(sight.wait_claimed(&follower, ended.since)?);
-    ensure!(took < TTL + PROMPT, "took {took:?}: {}", tutorial.logs());
+    within("the follower to lead", took, TTL + PROMPT).with_context(|| tutorial.logs())?;
     sight.follow(&ended, &follower)?;
     loss.end()?;
     tutorial.pods.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", &format!("node/{lost}")])?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use testkit::documents::root;
 use testkit::pods::{LEASE, LIMIT, NAMESPACE, Pods, PowerLoss};
 use testkit::traffic::View;
-use testkit::wait::{wait_for, wait_until};
+use testkit::wait::{wait_for, wait_until, within};
 use testkit::{process, stamp};
 
 const APP: &str = "my-warm";
@@ -110,7 +110,7 @@ fn a_warm_application_is_told_and_gets_the_traffic_whatever_ends() -> Result<()>
     warm.pods.kubectl(&["delete", "pod", &first.pod, "--wait=false"])?;
     let (second, took) = warm.next(&first)?;
     eprintln!("pod deleted: {took:?}");
-    ensure!(took < PROMPT, "took {took:?}{}", warm.pods.logs());
+    within("the next one to be active", took, PROMPT).with_context(|| warm.pods.logs())?;
     warm.settle()?;
 
     // The health check finds an application that does not answer, and the sidecar gives up.
@@ -125,7 +125,7 @@ fn a_warm_application_is_told_and_gets_the_traffic_whatever_ends() -> Result<()>
     process::signal(warm.pods.first_process_called(&third.pod, "sidecar")?.pid, Signal::KILL)?;
     let (_, took) = warm.next(&third)?;
     eprintln!("sidecar killed: {took:?}");
-    ensure!(took < LEASE + BEYOND, "took {took:?}{}", warm.pods.logs());
+    within("the next one to be active", took, LEASE + BEYOND).with_context(|| warm.pods.logs())?;
     warm.settle()?;
     warm.labels.never_two()
 }
@@ -145,7 +145,7 @@ fn a_node_without_power_costs_a_lease_and_the_label_moves() -> Result<()> {
         .with_context(|| warm.pods.logs())?;
     let took = Duration::from_nanos(moved.saturating_sub(began));
     eprintln!("a node without power: label moved after {took:?}");
-    ensure!(took < LEASE + BEYOND, "took {took:?}{}", warm.pods.logs());
+    within("the next one to be active", took, LEASE + BEYOND).with_context(|| warm.pods.logs())?;
     let (second, _) = warm.next(&first)?;
     ensure!(second.pod == standby, "{} is active{}", second.pod, warm.pods.logs());
     loss.end()?;

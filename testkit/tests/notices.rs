@@ -15,7 +15,8 @@ use testkit::wait::wait_until;
 /// What it is told next of this role.
 fn next(heard: &mpsc::Receiver<Value>, member: &str, role: &str) -> Result<Value> {
     loop {
-        let notice = heard.recv_timeout(LIMIT).with_context(|| format!("nothing of {member} being {role}"))?;
+        let notice =
+            heard.recv_timeout(LIMIT).with_context(|| format!("waited {LIMIT:?} in vain for {member} being {role}"))?;
         if notice["member"] == member && notice["role"] == role {
             return Ok(notice);
         }
@@ -67,7 +68,8 @@ fn a_handover_is_told_by_request_datagram_and_file_beside_a_listener_that_hangs(
 #[test]
 fn who_is_stopped_says_so_while_its_workload_still_ends() -> Result<()> {
     let (port, heard) = listen("127.0.0.1", 1)?;
-    let group = Group::new()?;
+    let mut group = Group::new()?;
+    group.set("--stop-grace", "5s");
     let listener = format!("http://127.0.0.1:{port}/role");
     let (mut members, first) = start(&group, &["a"], &["--notify", &listener], &["--mode", "ignore-term"])?;
     next(&heard, "a", "active")?;

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -138,10 +138,11 @@ fn a_fork_storm_keeps_starting_and_leaves_few_files() -> Result<()> {
 
 #[test]
 fn the_command_ends_when_and_how_it_is_told() -> Result<()> {
+    let began = Instant::now();
     let mut probe = Probe::start(&["--mode", "exit-after=50", "--code", "7"])?;
     assert_eq!(probe.child.wait()?.code(), Some(7));
-    let slot = probe.slot("main")?;
-    ensure!(slot.last - slot.first >= 49_000_000, "lived {} ns", slot.last - slot.first);
+    ensure!(began.elapsed() >= Duration::from_millis(50), "lived for {:?}", began.elapsed());
+    ensure!(probe.slot("main")?.stamps > 0, "it never stamped");
     let mut probe = Probe::start(&[])?;
     fs::write(probe.folder.path().join("exit-7"), "5")?;
     assert_eq!(probe.child.wait()?.code(), Some(5));

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use testkit::ends::End;
 use testkit::group::Group;
 use testkit::root::need_root;
 use testkit::scenario::{LIMIT, STAMPS, hand_over, wait_family};
-use testkit::wait::wait_until;
+use testkit::wait::{wait_until, within};
 
 const NAMESPACE: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
 
@@ -31,7 +31,7 @@ fn commands_that_hang_below_pid_1_delay_neither_a_handover_nor_a_proof() -> Resu
         let hang = || a.processes().iter().filter(|one| one.called() == "sleep").count() >= 4;
         wait_until("hook and check to hang", LIMIT, hang)?;
         let handover = hand_over(&group, &[a, b], &active, end)?;
-        ensure!(handover.from_event < Duration::from_secs(5), "{end}: took {:?}", handover.from_event);
+        within(&format!("the next one after {end}"), handover.from_event, Duration::from_secs(5))?;
         wait_family(&group, handover.new.token, 0)?;
         group.check(2, STAMPS)?;
     }

@@ -63,8 +63,8 @@ fn a_holder_that_died_in_a_pause_is_replaced_on_the_operators_word() -> Result<(
     ensure!(done.status.success(), "{}{}", String::from_utf8_lossy(&done.stderr), group.logs());
     ensure!(text.starts_with("b is active with token ") && text.contains("vouched  root@"), "{text}");
     members[1].wait_active(&group, LIMIT)?;
-    let log = members[1].log();
-    ensure!(log.contains("an operator fenced a") && log.contains("vouches"), "{log}");
+    let vouches = |log: String| log.contains("an operator fenced a") && log.contains("vouches");
+    wait_until("b to say who vouches", LIMIT, || vouches(members[1].log())).with_context(|| members[1].log())?;
     let history = run(&group, &[], "history", &[])?;
     ensure!(String::from_utf8_lossy(&history.stdout).contains("an operator fenced a"), "{history:?}");
     check(&group, 2, &active)

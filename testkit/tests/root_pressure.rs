@@ -3,14 +3,14 @@
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use testkit::ends::End;
 use testkit::group::{Group, MARK};
 use testkit::member::Member;
 use testkit::root::{Cgroup, need_root};
 use testkit::scenario::{LEASE, LIMIT, check, check_stamped, follow, hand_over, wait_family};
 use testkit::stamp;
-use testkit::wait::wait_until;
+use testkit::wait::{wait_until, within};
 
 /// A tenth of one processor.
 const TENTH: [(&str, &str); 2] = [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "10000")];
@@ -72,7 +72,7 @@ fn a_workload_that_runs_out_of_memory_hands_over() -> Result<()> {
     next.wait_standby(LIMIT)?;
     let handover = follow(&group, &active, stamp::now())?;
     check(&group, 2, &active)?;
-    ensure!(handover.gap() < LEASE, "took {:?}", handover.gap());
+    within("the next one to be active", handover.gap(), LEASE)?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ struct OnAFile(Group);
 
 impl OnAFile {
     fn new(slots: u32) -> Result<Self> {
-        let mut group = Group::new()?;
+        let mut group = Group::unhurried()?;
         group.set_slots(slots)?;
         Ok(Self(group))
     }

@@ -25,7 +25,7 @@ fn at_terminal(group: &Group, probe: &[&str]) -> Result<(Member, Terminal, Span)
 
 #[test]
 fn ctrl_c_ends_workload_and_member_with_130() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (mut member, mut terminal, active) = at_terminal(&group, &["--mode", "setsid"])?;
     let next = Member::spawn(&group, "b", &[], &[])?;
     next.wait_standby(LIMIT)?;
@@ -37,7 +37,7 @@ fn ctrl_c_ends_workload_and_member_with_130() -> Result<()> {
 
 #[test]
 fn ctrl_z_does_not_suspend_it_for_good() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (member, mut terminal, active) = at_terminal(&group, &[])?;
     terminal.type_in("\x1a")?;
     wait_until("Ctrl-Z at the terminal", LIMIT, || terminal.shows("^Z"))?;
@@ -53,7 +53,7 @@ fn ctrl_z_does_not_suspend_it_for_good() -> Result<()> {
 
 #[test]
 fn what_is_typed_reaches_the_workload() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (_member, mut terminal, _) = at_terminal(&group, &["--mode", "stdin-echo"])?;
     terminal.type_in("hello\n")?;
     let stdin = group.probe_dir().join("stdin");
@@ -62,7 +62,7 @@ fn what_is_typed_reaches_the_workload() -> Result<()> {
 
 #[test]
 fn the_workload_owns_the_terminal() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let (member, _terminal, active) = at_terminal(&group, &[])?;
     let command = Process::read(member.command_pid(&active)?).context("the command is gone")?;
     assert_eq!(command.group, command.foreground, "in the foreground");
@@ -72,7 +72,7 @@ fn the_workload_owns_the_terminal() -> Result<()> {
 
 #[test]
 fn a_pipe_reaches_the_workload_and_its_end_too() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let mut member = group.member("a").stdin(std::process::Stdio::piped()).run(&["cat"])?;
     let mut stdin = member.stdin().context("no stdin")?;
     stdin.write_all(b"through\n")?;

@@ -13,7 +13,7 @@ use testkit::member::Member;
 use testkit::relay::{Answer, Fault, Scope};
 use testkit::scenario::LIMIT;
 use testkit::stamp;
-use testkit::wait::{holds_for, wait_until};
+use testkit::wait::{holds_for, wait_until, within};
 
 /// For what must not happen: many times longer than what must.
 const QUIET: Duration = Duration::from_millis(1500);
@@ -163,7 +163,7 @@ fn a_leader_in_a_black_hole_is_followed_after_its_lease() -> Result<()> {
     site.leads(&second)?;
     let waited = cut.elapsed();
     println!("a black hole to the next controller's term: {waited:?}");
-    ensure!(waited <= LEASE + BEYOND + PROMPT, "{waited:?}");
+    within("the second one to lead", waited, LEASE + BEYOND + PROMPT)?;
     site.pods.wait_active(&["b"])?;
     site.relay("c1")?.heal();
     wait_until("the first one to stand by", LIMIT, || first.is_standby())?;

@@ -43,7 +43,10 @@ impl Watching {
     /// The next line that fits.
     fn next(&self, fits: impl Fn(&str) -> bool) -> Result<String> {
         loop {
-            let line = self.lines.recv_timeout(LIMIT).context("nothing more was told")?;
+            let line = self
+                .lines
+                .recv_timeout(LIMIT)
+                .with_context(|| format!("waited {LIMIT:?} in vain for more to be told"))?;
             if fits(&line) {
                 return Ok(line);
             }
@@ -83,7 +86,7 @@ fn hand_over(group: &Group) -> Result<()> {
 
 #[test]
 fn each_change_is_a_line_and_renewals_are_none() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let _members = two(&group)?;
     let mut people = Watching::new(&group, &[])?;
     let mut programs = Watching::new(&group, &["-o", "json"])?;
@@ -113,7 +116,7 @@ fn at_terminal(group: &Group, words: &[&str], side: OwnedFd) -> Result<Child> {
 
 #[test]
 fn a_terminal_is_drawn_anew_until_q_and_left_as_it_was() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let _members = two(&group)?;
     for end in ["q", "\x03"] {
         let (mut terminal, side) = Terminal::open(80, 24)?;
@@ -136,7 +139,7 @@ fn a_terminal_is_drawn_anew_until_q_and_left_as_it_was() -> Result<()> {
 
 #[test]
 fn suspended_it_gives_the_terminal_back_and_takes_it_again() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let _members = two(&group)?;
     let (mut terminal, side) = Terminal::open(80, 24)?;
     let mut child = at_terminal(&group, &["status", "-w"], side)?;
@@ -155,7 +158,7 @@ fn suspended_it_gives_the_terminal_back_and_takes_it_again() -> Result<()> {
 
 #[test]
 fn a_terminal_that_is_too_narrow_gets_all_of_it_all_the_same() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let _members = two(&group)?;
     let folder = group.folder().display().to_string();
     for columns in [1, 7, 20, 45] {
@@ -185,7 +188,7 @@ fn a_terminal_that_is_too_narrow_gets_all_of_it_all_the_same() -> Result<()> {
 
 #[test]
 fn a_lock_that_is_not_there_is_69_with_watch_too() -> Result<()> {
-    let group = Group::new()?;
+    let group = Group::unhurried()?;
     let output = command(&group, &["status", "--watch"])?.stdin(Stdio::null()).output()?;
     let message = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(69) && message.contains("there is no lock at"), "{message}");

@@ -12,7 +12,7 @@ use super::{LIMIT, Pods};
 use crate::history::Span;
 use crate::lease_group::BEYOND;
 use crate::process::{self, Process};
-use crate::wait::wait_until;
+use crate::wait::{wait_until, within};
 
 /// What runs on a node besides pods, in the order in which it is started.
 const SERVERS: [&str; 3] = ["containerd", "kubelet", "kube-proxy"];
@@ -124,7 +124,7 @@ impl Failover {
         eprintln!("{name}: a node without power: the next one is active {waited:?} after the last sight");
         ensure!(next.member != active.member, "the pod of the dead node came first{}", pods.logs());
         ensure!(waited + LATER >= lease, "too early, after {waited:?}{}", pods.logs());
-        ensure!(waited <= lease + BEYOND, "too late, after {waited:?}{}", pods.logs());
+        within("the next one to be active", waited, lease + BEYOND).with_context(|| pods.logs())?;
         Ok(Self { node, loss, next })
     }
 }
