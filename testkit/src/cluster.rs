@@ -14,6 +14,8 @@ use soloist::snapshot::Announcement;
 
 use crate::kubectl::Kubectl;
 use crate::relay::{Relay, Upstream};
+use crate::scenario::LIMIT;
+use crate::wait::wait_until;
 
 /// The API server that `testbed/run control-plane` has started around this process.
 #[derive(Debug)]
@@ -64,8 +66,10 @@ impl Cluster {
     /// Makes the kind ActiveStandby known, as the program prints it.
     pub fn define(&self) -> Result<()> {
         self.kubectl.run_with(&["apply", "--server-side", "-f", "-"], soloist::controller::declared::DEFINITION)?;
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/activestandbys.soloist.dev"])
-            .map(drop)
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/activestandbys.soloist.dev"])?;
+        // What is established is served a moment later.
+        let is_served = || self.kubectl(&["get", "activestandbys.soloist.dev", "--all-namespaces"]).is_ok();
+        wait_until("the kind to be served", LIMIT, is_served)
     }
 
     /// As [`Kubectl::initial_lease`].

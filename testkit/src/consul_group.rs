@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::consul::{Consul, Entry};
-use crate::group::Group;
 use crate::history::Span;
 use crate::member::Member;
 use crate::outage::Store;
@@ -35,9 +34,9 @@ impl DerefMut for ConsulGroup {
     }
 }
 
-impl AsRef<Group> for ConsulGroup {
-    fn as_ref(&self) -> &Group {
-        &self.relayed.group
+impl AsRef<Relayed> for ConsulGroup {
+    fn as_ref(&self) -> &Relayed {
+        &self.relayed
     }
 }
 

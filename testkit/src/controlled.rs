@@ -277,15 +277,24 @@ pub struct Site {
     pub controllers: LeaseGroup,
     /// The pods.
     pub pods: Pods,
+    lease: Duration,
 }
 
+/// So long that a busy machine costs no controller its lock.
+const UNHURRIED: Duration = Duration::from_secs(15);
+
 impl Site {
-    /// No pods and no controllers yet; the lock among them is free at first sight.
+    /// No pods and no controllers yet; the lock among them is free at first sight, and nobody waits for its lease.
     pub fn new() -> Result<Self> {
+        Self::with_lease(UNHURRIED)
+    }
+
+    /// The same, where the controllers' lock has this lease.
+    pub fn with_lease(lease: Duration) -> Result<Self> {
         let cluster = Cluster::connect()?;
         let controllers = LeaseGroup::new(&cluster)?;
         let pods = Pods::new(&cluster, &controllers.namespace, APP)?;
-        Ok(Self { cluster, controllers, pods })
+        Ok(Self { cluster, controllers, pods, lease })
     }
 
     /// With a controller, and these pods, of which the first is active.
@@ -324,7 +333,8 @@ impl Site {
             words.extend(["--namespace".into(), namespace.into()]);
         }
         let lock = format!("kubernetes://{namespace}/{lease}");
-        words.extend(["--lock", &lock, "--lease", "4s", "--name", name].map(OsString::from));
+        let lease = format!("{}s", self.lease.as_secs());
+        words.extend(["--lock", &lock, "--lease", &lease, "--name", name].map(OsString::from));
         self.controllers.group.member(name).options(options.iter().copied()).call(&words)
     }
 

@@ -11,14 +11,13 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::group::Group;
 use crate::history::Span;
 use crate::member::Member;
 use crate::outage::Store;
 use crate::relay;
 use crate::relayed::{Placed, Relayed, View, settle};
 
-pub use crate::relayed::{AHEAD, BEYOND, LEASE, NAMESPACE};
+pub use crate::relayed::{BEYOND, LEASE, NAMESPACE};
 
 /// Members that share a Lease.
 #[derive(Debug)]
@@ -44,9 +43,9 @@ impl DerefMut for LeaseGroup {
     }
 }
 
-impl AsRef<Group> for LeaseGroup {
-    fn as_ref(&self) -> &Group {
-        &self.relayed.group
+impl AsRef<Relayed> for LeaseGroup {
+    fn as_ref(&self) -> &Relayed {
+        &self.relayed
     }
 }
 

@@ -164,6 +164,12 @@ impl Pods {
         }
     }
 
+    /// Waits until the container of a pod has said this, and returns its log.
+    pub fn wait_said(&self, pod: &str, what: &str) -> Result<String> {
+        let said = || self.kubectl(&["logs", pod]).ok().filter(|log| log.contains(what));
+        wait_for(&format!("{pod} to say {what:?}"), LIMIT, said).with_context(|| self.logs())
+    }
+
     /// Evicts a pod, as a drain does.
     pub fn evict(&self, pod: &str) -> Result<()> {
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});

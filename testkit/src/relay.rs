@@ -199,6 +199,11 @@ impl Relay {
     pub fn last_renewed(&self, holder: &str) -> Option<u64> {
         self.shared.last_renewed(holder)
     }
+
+    /// When that one was sent on: nobody has seen it before.
+    pub fn last_sent(&self, holder: &str) -> Option<u64> {
+        self.shared.last_sent(holder)
+    }
 }
 
 impl Drop for Relay {

@@ -12,6 +12,7 @@ use crate::member::Member;
 use crate::outage::Store;
 use crate::relay::Relay;
 use crate::scenario::{Handover, LIMIT};
+use crate::stamp;
 use crate::wait::{holds_for, wait_until, within};
 
 /// The lease of most groups: the shortest that a Lease of Kubernetes can carry.
@@ -74,12 +75,26 @@ impl Relayed {
         stored.with_context(|| format!("{name} has never renewed"))
     }
 
+    /// For how long the others had not seen a renewal of this member, at the least, when something happened at `instant`.
+    pub fn unseen(&self, name: &str, instant: u64) -> Result<Duration> {
+        let sent = self.relays(name)?.iter().filter_map(|relay| relay.last_sent(name)).max();
+        let sent = sent.with_context(|| format!("{name} has never renewed"))?;
+        Ok(Duration::from_nanos(instant.saturating_sub(sent)))
+    }
+
+    /// Waits until this member has renewed once more: whoever stands by now has seen that.
+    pub fn wait_renewal(&self, name: &str) -> Result<()> {
+        let since = stamp::now();
+        wait_until("a renewal", LIMIT, || self.last_sight(name).is_ok_and(|stored| stored > since))
+    }
+
     /// Fails unless the next one started a lease after the last sight of the old one, and not much later.
     pub fn came_after_a_lease(&self, handover: &Handover, lease: Duration) -> Result<()> {
         let last_sight = self.last_sight(&handover.old.member)?;
         let waited = Duration::from_nanos(handover.new.first.saturating_sub(last_sight));
         let told = || format!("{waited:?} after the last sight: {}\n{}", handover.why, self.group.logs());
-        ensure!(waited + AHEAD >= lease, "too early, {}", told());
+        let unseen = self.unseen(&handover.old.member, handover.new.first)?;
+        ensure!(unseen >= lease, "too early, {unseen:?} after it was sent: {}", told());
         within("the next one to be active", waited, lease + BEYOND).with_context(told)
     }
 
@@ -94,8 +109,9 @@ impl Relayed {
     }
 }
 
-/// Starts members one after the other; the first is active and the others stand by when this returns.
-pub fn settle<G: AsRef<Group>>(
+/// Starts members one after the other; when this returns, the first is active, and the others stand by and have seen it
+/// renew.
+pub fn settle<G: AsRef<Relayed>>(
     group: &mut G,
     names: &[&str],
     mut spawn: impl FnMut(&mut G, &str) -> Result<Member>,
@@ -104,13 +120,16 @@ pub fn settle<G: AsRef<Group>>(
     for name in names {
         let member = spawn(group, name)?;
         match members.is_empty() {
-            true => member.wait_active((*group).as_ref(), LIMIT).map(drop)?,
+            true => member.wait_active(&(*group).as_ref().group, LIMIT).map(drop)?,
             false => member.wait_standby(LIMIT)?,
         }
         members.push(member);
     }
     let first = members.first().context("no members")?;
-    let active = first.wait_active((*group).as_ref(), LIMIT)?;
+    let active = first.wait_active(&(*group).as_ref().group, LIMIT)?;
+    if members.len() > 1 {
+        (*group).as_ref().wait_renewal(first.name())?;
+    }
     Ok((members, active))
 }
 

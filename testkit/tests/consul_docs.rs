@@ -57,7 +57,7 @@ impl Host {
         let installed = binary("soloist")?.display().to_string();
         let database = folder.join("db").display().to_string();
         // Two hosts have two names, and nobody waits for the lease of a first installation here.
-        let script = format!("export SOLOIST_NAME={name} SOLOIST_LEASE=2s\n{script}")
+        let script = format!("export SOLOIST_NAME={name} SOLOIST_LEASE=5s\n{script}")
             .replace("/usr/bin/soloist", &installed)
             .replace("/usr/local/bin/db", &database);
         let log = fs::File::create(folder.join(format!("{name}.log")))?;
@@ -99,7 +99,8 @@ fn two_hosts_with_the_file_of_the_example_are_one_group() -> Result<()> {
     wait_until("host-2 to stand by", LIMIT, stands_by)?;
     first.send(Signal::TERM)?;
     begun("host-2")?;
-    ensure!(fs::read_to_string(&told)?.lines().count() == 2);
+    let told = fs::read_to_string(&told)?;
+    ensure!(told.lines().count() == 2, "{told}");
     drop(second);
     Ok(())
 }

@@ -37,9 +37,11 @@ fn what_a_member_does_is_tried_and_taken_back() -> Result<()> {
     let before = site.keys()?;
     let output = doctor(&format!("consul:///{}", site.prefix))?;
     let found = findings(&output)?;
-    for check in ["lock", "timing", "latency", "permissions", "clock"] {
+    for check in ["lock", "timing", "permissions", "clock"] {
         ensure!(is(&found, check, "ok"), "{check}: {found:?}");
     }
+    // What the machine is like is for it to say.
+    ensure!(found.iter().any(|finding| finding["check"] == "latency"), "{found:?}");
     assert_eq!((site.keys()?, sessions()?), (before, 0), "something was left behind");
     let nobody = doctor("consul://127.0.0.1:1/app")?;
     ensure!(nobody.status.code() == Some(1) && is(&findings(&nobody)?, "lock", "problem"), "{nobody:?}");

@@ -65,6 +65,7 @@ fn consuls_own_tls_is_spoken() -> Result<()> {
     let address = std::env::var("TESTBED_CONSUL_HTTPS").context("no TESTBED_CONSUL_HTTPS")?;
     let authority = std::env::var("TESTBED_CONSUL_CA").context("no TESTBED_CONSUL_CA")?;
     let mut group = Group::new()?;
+    group.set("--lease", "5s");
     group.set_lock_url(&format!("consul:///{}", consul.prefix()));
     let starter =
         |name: &str| group.member(name).variable("CONSUL_HTTP_ADDR", &address).variable("CONSUL_CACERT", &authority);

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use rustix::process::Signal;
 use testkit::consul_lock::{Contender, Kind, LIMIT, Site};
 use testkit::history::Span;
 use testkit::member::Member;
-use testkit::wait::{holds_for, wait_until};
+use testkit::wait::{holds_for, wait_until, within};
 
 /// Consul waits for twice the time of a session, and then keeps the key from everybody for 15 s.
 const SESSION_MAX: Duration = Duration::from_secs(60);
@@ -71,7 +71,7 @@ fn two_of_ours_follow_each_other_at_once() -> Result<()> {
     let site = &Site::new()?;
     one_after_the_other(site, (Kind::Ours, "one"), (Kind::Ours, "two"), |o, _| o.signal(Signal::TERM), LIMIT)?;
     eprintln!("soloist, SIGTERM, soloist: {:?}", gap(site));
-    ensure!(gap(site) < Duration::from_secs(2), "it waited for a lease: {:?}", gap(site));
+    within("what waits for no lease", gap(site), Duration::from_secs(2))?;
     Ok(())
 }
 
@@ -129,6 +129,6 @@ fn the_last_of_ours_deletes_the_key_unless_a_member_waits_for_the_release() -> R
     wait_until("its announcement", LIMIT, || site.keys().is_ok_and(|keys| keys.len() > 1))?;
     holder.signal(Signal::TERM)?;
     site.wait_active("m", LIMIT)?;
-    ensure!(gap(site) < Duration::from_secs(2), "it waited for a lease: {:?}", gap(site));
+    within("what waits for no lease", gap(site), Duration::from_secs(2))?;
     site.check(2)
 }

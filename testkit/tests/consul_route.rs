@@ -39,7 +39,11 @@ impl Service {
                 let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             }
         });
-        Ok(Self { name: format!("svc-{}", site.prefix.replace('/', "-")), port, well, _server: server })
+        Ok(Self { name: Self::name(site), port, well, _server: server })
+    }
+
+    fn name(site: &Site) -> String {
+        format!("svc-{}", site.prefix.replace('/', "-"))
     }
 
     fn options(&self) -> Vec<String> {
@@ -311,7 +315,8 @@ fn an_instance_that_its_agent_forgot_is_registered_anew_before_the_next_activati
     hands_over(|site, members, _| {
         let other = ask("/v1/agent/services")?;
         let services: serde_json::Map<String, Value> = serde_json::from_str(&other)?;
-        let own = services.keys().find(|id| id.ends_with("-b")).context("no instance of b")?.clone();
+        let own = Service::name(site) + "-b";
+        ensure!(services.contains_key(&own), "no instance of b: {other}");
         site.consul.run(&["services", "deregister", "-id", &own])?;
         members[0].signal(Signal::TERM)
     })

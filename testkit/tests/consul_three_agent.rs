@@ -9,10 +9,11 @@ use serde_json::Value;
 use testkit::consul::Consul;
 use testkit::consul_group::{Choice, Pair};
 use testkit::outage::Outage;
-use testkit::relayed::{AHEAD, BEYOND, LEASE, settle};
+use testkit::relayed::{BEYOND, LEASE, settle};
 use testkit::scenario::{Handover, LIMIT, check, follow};
 use testkit::stamp;
 use testkit::statements::outage::{SHORT, STOPPED, Scene};
+use testkit::wait::within;
 
 const AGENTS: [&str; 2] = ["consul-agent-1", "consul-agent-2"];
 
@@ -68,13 +69,14 @@ fn the_other_one_takes_over(verb: &str, judge: impl Fn(&Pair, &Handover, u64, u6
     check(&group.group, 2, active)
 }
 
+const NEXT: &str = "the next one to be active";
+
 /// A lease after the last renewal, which cannot have come later than the agent went.
 fn a_lease_later(pair: &Pair, handover: &Handover, _before: u64, _gone: u64) -> Result<()> {
     let group = &pair.group;
-    let waited = Duration::from_nanos(handover.new.first.saturating_sub(group.last_sight("a")?));
-    ensure!(waited + AHEAD >= LEASE, "too early, after {waited:?}\n{}", group.group.logs());
-    ensure!(handover.from_event <= LEASE + BEYOND, "took {:?}\n{}", handover.from_event, group.group.logs());
-    Ok(())
+    let unseen = group.unseen("a", handover.new.first)?;
+    ensure!(unseen >= LEASE, "too early, after {unseen:?}\n{}", group.group.logs());
+    within(NEXT, handover.from_event, LEASE + BEYOND).with_context(|| group.group.logs())
 }
 
 #[test]
@@ -92,8 +94,7 @@ fn an_agent_that_leaves_ends_the_session_and_the_other_one_waits_for_the_lock_de
     the_other_one_takes_over("stop", |pair, handover, before, gone| {
         let since = |instant: u64| Duration::from_nanos(handover.new.first.saturating_sub(instant));
         ensure!(since(before) >= LOCK_DELAY, "{:?} is shorter than Consul allows", since(before));
-        ensure!(since(gone) <= LOCK_DELAY + NOTICED, "took {:?}\n{}", since(gone), pair.group.group.logs());
-        Ok(())
+        within(NEXT, since(gone), LOCK_DELAY + NOTICED).with_context(|| pair.group.group.logs())
     })
 }
 
@@ -110,7 +111,7 @@ fn the_active_one_does_not_notice(verb: &str) -> Result<()> {
     members[0].signal(Signal::TERM)?;
     let handover = follow(&group.group, active, stamp::now())?;
     handover.was_proved().with_context(|| group.group.logs())?;
-    ensure!(handover.from_event <= NOTICED, "took {:?}\n{}", handover.from_event, group.group.logs());
+    within(NEXT, handover.from_event, NOTICED).with_context(|| group.group.logs())?;
     check(&group.group, 2, active)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testkit::helm::{Chart, values};
 use testkit::pods::{LEASE, LIMIT, NAMESPACE, Pods};
-use testkit::wait::wait_for;
+use testkit::wait::{wait_for, within};
 
 /// A handover by a release takes milliseconds. This only tells it from one that waited for a lease, on a busy machine.
 const PROMPT: Duration = Duration::from_millis(1_500);
@@ -46,15 +46,15 @@ fn an_eviction_after_an_installation_is_a_handover() -> Result<()> {
     });
     let _installed = Installed::new(0, "my-chart", &application)?;
     let first = pods.wait_active_after(0, LIMIT)?;
-    let log = pods.kubectl(&["logs", &first.member])?;
-    ensure!(log.contains("active with token") && !log.contains("waiting"), "{log}");
+    let log = pods.wait_said(&first.member, "active with token")?;
+    ensure!(!log.contains("waiting"), "{log}");
 
     pods.evict(&first.member)?;
     let second = pods.wait_active_after(first.token, LIMIT)?;
     let last = pods.history().spans.into_iter().find(|span| span.token == first.token).map_or(0, |span| span.last);
     let gap = Duration::from_nanos(second.first.saturating_sub(last));
     eprintln!("eviction: gap {gap:?}");
-    ensure!(gap < PROMPT, "the gap was {gap:?}{}", pods.logs());
+    within("the next one after an eviction", gap, PROMPT).with_context(|| pods.logs())?;
     pods.check(2)
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use testkit::history::Span;
 use testkit::pods::{LIMIT, Pair, Pods};
 use testkit::process;
-use testkit::wait::wait_until;
+use testkit::wait::{wait_until, within};
 
 /// Much longer than anything here takes: who waits for it is found out.
 const LEASE: Duration = Duration::from_secs(30);
@@ -77,9 +77,8 @@ fn the_kubelets_word_ends_the_wait_for_a_killed_container() -> Result<()> {
             between(last, next.first)
         );
         ensure!(next.member != active.member, "the container that was killed came first{}", pods.logs());
-        ensure!(between(told, next.first) < PROMPT, "not promptly{}", pods.logs());
-        let log = pods.kubectl(&["logs", &next.member])?;
-        ensure!(log.contains("proven gone (terminated)"), "{log}");
+        within("the next one to be active", between(told, next.first), PROMPT).with_context(|| pods.logs())?;
+        pods.wait_said(&next.member, "proven gone (terminated)")?;
         // The standby of the next round is the container that was killed in this one.
         wait_back(&pods, &active)?;
         active = next;
@@ -114,13 +113,14 @@ fn the_next_run_of_a_killed_container_does_not_wait() -> Result<()> {
         between(last, next.first)
     );
     ensure!(next.member == active.member, "another container came first{}", pods.logs());
-    ensure!(between(first, next.first) < PROMPT, "not promptly{}", pods.logs());
+    within("the next one to be active", between(first, next.first), PROMPT).with_context(|| pods.logs())?;
     // Until the kubelet has told of the next run, this is the log of the one before.
     let log = || pods.kubectl(&["logs", &next.member]).unwrap_or_default();
     wait_until("the next run's log", LIMIT, || log().contains("proven gone (restarted)"))
         .with_context(|| pods.logs())?;
     wait_until("the missing rule", LIMIT, || log().contains("no Events are written")).with_context(|| pods.logs())?;
-    ensure!(log().matches("no Events are written").count() == 1, "a Role without events costs one line: {}", log());
+    let log = pods.kubectl(&["logs", &next.member])?;
+    ensure!(log.matches("no Events are written").count() == 1, "a Role without events costs one line: {log}");
     pods.check(2)
 }
 
@@ -151,7 +151,7 @@ fn runs_out_of_memory(pods: &Pods, name: &str, active: &Span, whole: bool) -> Re
     );
     ensure!(reason == "OOMKilled", "the kubelet says {reason}");
     ensure!(next.member != active.member, "the container that was killed came first{}", pods.logs());
-    ensure!(between(last, next.first) < OUT_OF_MEMORY, "not promptly{}", pods.logs());
+    within("the next one to be active", between(last, next.first), OUT_OF_MEMORY).with_context(|| pods.logs())?;
     Ok(next)
 }
 
@@ -174,7 +174,6 @@ fn a_container_that_runs_out_of_memory_is_followed_without_waiting_for_its_lease
     // The standby of the next round is the container that ended in this one.
     wait_back(&pods, &first)?;
     let third = runs_out_of_memory(&pods, "memory", &second, true)?;
-    let log = pods.kubectl(&["logs", &third.member])?;
-    ensure!(log.contains("proven gone (terminated)"), "the first process did not end by itself: {log}");
+    pods.wait_said(&third.member, "proven gone (terminated)").context("the first process did not end by itself")?;
     pods.check(3)
 }

@@ -41,7 +41,7 @@ fn prompt_successor(pods: &Pods, old: &Span, after: &str) -> Result<Span> {
     let new = pods.wait_active_after(old.token, LIMIT)?;
     let gap = gap(pods, old, &new)?;
     eprintln!("{after}: gap {gap:?}");
-    ensure!(gap < PROMPT, "{after}: the gap was {gap:?}{}", pods.logs());
+    within(after, gap, PROMPT).with_context(|| pods.logs())?;
     Ok(new)
 }
 

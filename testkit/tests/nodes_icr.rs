@@ -94,12 +94,13 @@ impl<'a> Application<'a> {
         let first = |view: &View, who: &str| wait_for(what, LIMIT, || view.first(Some(who), call));
         let labelled = first(&self.seen.active, &standby.name).with_context(|| self.logs())?;
         let ready = first(&self.seen.ready, &standby.ip).with_context(|| self.logs())?;
-        let at = at.or_else(|| self.staying.left(&active.name, call)).context("nobody saw it happen")?;
+        let left = || at.or_else(|| self.staying.left(&active.name, call));
+        let at = wait_for(what, LIMIT, left).context("nobody saw it happen")?;
         let [called, to_label, to_endpoint] = [(call, ready), (at, labelled), (at, ready)].map(between);
         eprintln!(
             "{what}: label moved after {to_label:?}, endpoint after {to_endpoint:?}; {called:?} from the call on"
         );
-        ensure!(to_endpoint < limit, "{what}: {to_endpoint:?}{}", self.logs());
+        within(what, to_endpoint, limit).with_context(|| self.logs())?;
         let next = self.settled()?;
         ensure!(next.active == standby && next.standby != active, "{what}: {next:?}{}", self.logs());
         self.told_once(&next)?;
@@ -127,7 +128,8 @@ impl<'a> Application<'a> {
         self.failover(what, KUBELET + PROMPT, |active| {
             let process = self.process(active, CRITICAL)?;
             let touch = ["exec", &active.name, "--container", CRITICAL.0, "--", "touch", "/tmp/killme"];
-            self.kubectl(&touch)?;
+            // The crash may come before the end of `touch`.
+            let _ = self.kubectl(&touch);
             let has_ended = || Process::read(process.pid).is_none_or(|now| !now.is_alive());
             wait_until("the crash", LIMIT, has_ended)?;
             Ok(Some(stamp::now()))

@@ -97,7 +97,8 @@ impl Tutorial {
             let (leader, follower) = (of("2/2")?, of("1/2")?);
             let deployment = self.kubectl(&["get", "deploy", "nginx-ha", "--no-headers"]).ok()?;
             let is_so = pods.len() == 2 && deployment.split_ascii_whitespace().nth(1) == Some("1/2");
-            (is_so && self.names(&leader).ok()? == leader).then_some([leader, follower])
+            let names_it = |pod: &str| self.names(pod).is_ok_and(|named| named == leader);
+            (is_so && names_it(&leader) && names_it(&follower)).then_some([leader, follower])
         };
         wait_for("one of two pods to be ready", LIMIT, one_of_two).with_context(|| self.logs())
     }

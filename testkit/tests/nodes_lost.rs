@@ -18,7 +18,7 @@ fn a_node_without_power_costs_a_lease_and_its_pod_stands_by_when_it_is_back() ->
     pods.kubectl(&["wait", again, "--timeout=90s", &format!("pod/{}", active.member)])?;
     let ready = "--for=condition=Ready";
     pods.kubectl(&["wait", ready, "--timeout=90s", &format!("node/{node}"), &format!("pod/{}", active.member)])?;
-    let log = pods.kubectl(&["logs", &active.member])?;
-    ensure!(log.contains("role=standby") && !log.contains("role=active"), "{log}");
+    let log = pods.wait_said(&active.member, "role=standby")?;
+    ensure!(!log.contains("role=active"), "{log}");
     pods.check(2)
 }

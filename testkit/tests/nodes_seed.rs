@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testkit::history::Span;
 use testkit::pods::{LIMIT, NAMESPACE, Pods};
+use testkit::wait::within;
 
 /// Called by the name of the program that it stands in for.
 const IMAGE: &str = "localhost/soloist-await-test:testbed";
@@ -40,7 +41,7 @@ fn handed_over(pods: &Pods, old: &Span, after: &str) -> Result<Span> {
     let history = pods.history();
     let worst = history.gaps().into_iter().map(|gap| gap.length).max().context("no handover")?;
     eprintln!("{after}: {} activations so far, the longest gap {worst:?}", history.spans.len());
-    ensure!(worst < SOON, "{after}: {worst:?}{}", pods.logs());
+    within(after, worst, SOON).with_context(|| pods.logs())?;
     Ok(active)
 }
 

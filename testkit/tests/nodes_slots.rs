@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use testkit::documents::root;
 use testkit::history::{History, Span};
 use testkit::pods::{LIMIT, Pods, shorten_lease};
+use testkit::wait::within;
 
 const APP: &str = "my-two";
 
@@ -25,7 +26,7 @@ fn delete_in(pods: &Pods, slot: u32) -> Result<()> {
     let ended = pods.history_of(slot).spans.into_iter().find(|span| span.token == own.token).context("lost")?;
     let gap = Duration::from_nanos(next.first.saturating_sub(ended.last));
     eprintln!("slot {slot}: gap {gap:?}");
-    ensure!(gap < PROMPT, "the gap was {gap:?}{}", pods.logs());
+    within("the next one in the slot", gap, PROMPT).with_context(|| pods.logs())?;
     let now = pods.wait_active_in(3 - slot, 0, LIMIT)?;
     ensure!(now.activation == other.activation, "the other slot changed hands as well{}", pods.logs());
     pods.wait_rolled_out(APP, 5)

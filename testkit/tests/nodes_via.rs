@@ -10,7 +10,7 @@ use testkit::documents::root;
 use testkit::history::Span;
 use testkit::pods::{Failover, LEASE, LIMIT, Pods};
 use testkit::process;
-use testkit::wait::wait_until;
+use testkit::wait::{wait_until, within};
 
 /// A handover by a release takes milliseconds. This only tells it from one that waited for a lease, on a busy machine.
 const PROMPT: Duration = Duration::from_millis(1_500);
@@ -65,7 +65,24 @@ fn successor(pods: &Pods, old: &Span, after: &str, limit: Duration) -> Result<Sp
     let new = pods.wait_active_after(old.token, LIMIT)?;
     let gap = gap(pods, old, &new)?;
     eprintln!("{after}: gap {gap:?}");
-    ensure!(gap < limit, "{after}: the gap was {gap:?}{}", pods.logs());
+    within(after, gap, limit).with_context(|| pods.logs())?;
+    Ok(new)
+}
+
+/// How often an application has come to the sidecar of this pod.
+fn applications(pods: &Pods, pod: &str) -> usize {
+    let log = pods.kubectl(&["logs", pod, "-c", "soloist"]).unwrap_or_default();
+    log.matches("an application is connected").count()
+}
+
+/// Who is active after `old`, whose application ends by `end`, once that one is there again.
+fn application_ends(pods: &Pods, old: &Span, after: &str, end: impl FnOnce() -> Result<()>) -> Result<Span> {
+    let before = applications(pods, &old.member);
+    end()?;
+    let new = successor(pods, old, after, PROMPT)?;
+    wait_until("the next application", LIMIT, || applications(pods, &old.member) > before)
+        .with_context(|| pods.logs())?;
+    wait_for_a_standby(pods)?;
     Ok(new)
 }
 
@@ -81,24 +98,17 @@ fn each_end_in_turn(pods: &Pods, first: &Span) -> Result<()> {
     pods.kubectl(&["wait", "--for=delete", &format!("pod/{}", first.member), "--timeout=90s"])?;
     wait_for_a_standby(pods)?;
 
-    kill(pods, &second.member, "run")?;
-    let third = successor(pods, &second, "application's container killed", PROMPT)?;
-    wait_for_a_standby(pods)?;
-
-    pods.crash_command(&third)?;
-    let fourth = successor(pods, &third, "command crashed", PROMPT)?;
-    wait_for_a_standby(pods)?;
+    let third =
+        application_ends(pods, &second, "application's container killed", || kill(pods, &second.member, "run"))?;
+    let fourth = application_ends(pods, &third, "command crashed", || pods.crash_command(&third))?;
 
     kill(pods, &fourth.member, "sidecar")?;
     let fifth = successor(pods, &fourth, "sidecar killed", LEASE + BEYOND)?;
     wait_for_a_standby(pods)?;
 
     // The restarted sidecar has its application again.
-    wait_until("both members to be fit", LIMIT, || {
-        let log = pods.kubectl(&["logs", &fourth.member, "-c", "soloist"]).unwrap_or_default();
-        log.contains("an application is connected")
-    })
-    .with_context(|| pods.logs())?;
+    wait_until("both members to be fit", LIMIT, || applications(pods, &fourth.member) > 0)
+        .with_context(|| pods.logs())?;
     pods.kubectl(&["rollout", "restart", "deployment/my-app"])?;
     wait_for_a_standby(pods)?;
     successor(pods, &fifth, "rolling update", PROMPT * 3)?;

@@ -1,6 +1,7 @@
 //! An operator looks at a group on a Lease and steers it, over the API server alone.
 
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -10,10 +11,7 @@ use testkit::history::Span;
 use testkit::member::Member;
 use testkit::process;
 use testkit::scenario::{LIMIT, check};
-use testkit::wait::wait_until;
-
-/// The smallest that a Lease can carry.
-const LEASE: &str = "4s";
+use testkit::wait::{wait_until, within};
 
 /// A group on a Lease of its own.
 struct Scene {
@@ -33,8 +31,7 @@ impl Scene {
         let apply = format!("echo \"{manifest}\" | \"$0\" apply -f -");
         let applied = Command::new("sh").args(["-c", &apply]).arg(kubectl).stdout(Stdio::null()).status()?;
         ensure!(applied.success(), "the Lease was not applied");
-        let mut group = Group::new()?;
-        group.set("--lease", LEASE);
+        let mut group = Group::unhurried()?;
         group.set_lock(format!("kubernetes://default/{lease}").into());
         let a = Member::spawn(&group, "a", &[], &[])?;
         let active = a.wait_active(&group, LIMIT)?;
@@ -78,13 +75,14 @@ fn every_verb_does_its_work() -> Result<()> {
     let scene = Scene::new("verbs")?;
     let status = scene.json("status", &[])?;
     assert_eq!((&status["state"], &status["holder"], &status["group"]), (&"held".into(), &"a".into(), &"verbs".into()));
-    ensure!(status["written_age_ms"].as_u64().is_some_and(|age| age < 4_000), "{status}");
+    ensure!(status["written_age_ms"].as_u64().is_some_and(|age| age < 15_000), "{status}");
 
     let there = scene.json("switchover", &["--to", "b"])?;
     assert_eq!((&there["previous"], &there["holder"]), (&"a".into(), &"b".into()));
     for field in ["gap_ms", "stop_ms"] {
         let ms = there[field].as_f64().with_context(|| format!("no {field}: {there}"))?;
-        ensure!((0.0..2_000.0).contains(&ms), "{there}");
+        ensure!(ms >= 0.0, "{there}");
+        within(field, Duration::from_secs_f64(ms / 1e3), Duration::from_secs(2))?;
     }
     let next = scene.group.wait_active_after(scene.active.token, LIMIT)?;
     let undo = there["undo"].as_str().context("no undo")?;
@@ -94,7 +92,7 @@ fn every_verb_does_its_work() -> Result<()> {
     assert_eq!(scene.json("status", &[])?["paused_until"], paused["paused_until"]);
     ensure!(paused["lease"]["seconds"].as_f64().is_some_and(|seconds| seconds > 1_790.0), "{paused}");
     let resumed = scene.json("resume", &[])?;
-    ensure!(resumed["paused_until"].is_null() && resumed["lease"]["seconds"] == 4, "{resumed}");
+    ensure!(resumed["paused_until"].is_null() && resumed["lease"]["seconds"] == 15, "{resumed}");
     scene.refuses("resume", &[], 1, "there is no pause")?;
     scene.refuses("failover", &["--i-have-fenced"], 1, "b is not fenced")?;
     scene.refuses("switchover", &["--to", "zoe"], 1, "known are a, b")?;

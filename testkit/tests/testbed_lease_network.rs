@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use testkit::lease_group::{AHEAD, BEYOND, LEASE, Pair};
+use testkit::lease_group::{BEYOND, LEASE, Pair};
 use testkit::relay::{Fault, Scope};
 use testkit::scenario::{LIMIT, check, follow};
 use testkit::stamp;
@@ -25,7 +25,8 @@ fn changes_told_out_of_order_and_again_let_nobody_in_early() -> Result<()> {
     pair.group.relay("a")?.black_hole();
     let handover = follow(&pair.group.group, &pair.active, stamp::now())?;
     let waited = Duration::from_nanos(handover.new.first.saturating_sub(pair.group.last_sight("a")?));
-    ensure!(waited + AHEAD >= LEASE, "too early, after {waited:?}");
+    let unseen = pair.group.unseen("a", handover.new.first)?;
+    ensure!(unseen >= LEASE, "too early, after {unseen:?}");
     // The last change may have been held back, and is seen only by a look when a lease is over.
     within("the next one to be active", waited, LEASE * 2 + BEYOND)?;
     pair.group.relay("a")?.heal();

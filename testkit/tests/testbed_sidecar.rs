@@ -19,19 +19,18 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// What a loaded machine adds to a wait.
 const LATE: Duration = Duration::from_secs(2);
 
-/// Asks all of them, again and again, until `next` is active; never may two say so. How long that took.
+/// Asks all of them, again and again, until `next` is active; never may another one say so after that. How long that took.
 fn taken_over(all: &[&Elector], next: &Elector) -> Result<Duration> {
     let began = Instant::now();
-    loop {
-        // Who has ended says nothing.
-        let active: Vec<&str> =
-            all.iter().filter(|one| one.is_active().unwrap_or(false)).map(|one| one.name()).collect();
-        ensure!(active.len() <= 1, "{active:?} say that they are active");
-        if active == [next.name()] {
-            return Ok(began.elapsed());
-        }
-        ensure!(began.elapsed() < LIMIT, "{}", next.log());
-    }
+    // Who has ended says nothing.
+    let says = |one: &Elector| one.is_active().unwrap_or(false);
+    wait_until(&format!("{} to be active", next.name()), LIMIT, || says(next)).with_context(|| next.log())?;
+    let took = began.elapsed();
+    // What another one said before may have been true then.
+    let others = all.iter().filter(|one| one.name() != next.name() && says(one));
+    let others: Vec<&str> = others.map(|one| one.name()).collect();
+    ensure!(others.is_empty(), "{others:?} say that they are active beside {}", next.name());
+    Ok(took)
 }
 
 fn wait_active(one: &Elector) -> Result<()> {

@@ -18,7 +18,7 @@ use testkit::member::Member;
 use testkit::scenario::{Handover, LIMIT, check, follow, hand_over};
 use testkit::stamp;
 use testkit::statements::slots::{self, all_active};
-use testkit::wait::{holds_for, wait_for, wait_until};
+use testkit::wait::{holds_for, wait_for, wait_until, within};
 
 /// What a handover with a proof takes at most on a loaded machine.
 const PROOF_MAX: Duration = Duration::from_millis(1500);
@@ -86,7 +86,7 @@ impl Pairs {
 
     fn handed_over(&self, handover: &Handover) -> Result<()> {
         handover.was_proved()?;
-        ensure!(handover.from_event <= PROOF_MAX, "took {:?}: {}", handover.from_event, self.group.group.logs());
+        within("the next one to be active", handover.from_event, PROOF_MAX).with_context(|| self.group.group.logs())?;
         check(&self.group.group, 2, &handover.old)
     }
 }
@@ -108,7 +108,7 @@ fn each_way_in_which_an_application_ends_is_proved_and_the_next_one_follows() ->
         let handover = hand_over(&pairs.group.group, &[a.app], &active, end)?;
         let patience = if end == End::GuardStopped { LEASE } else { Duration::ZERO };
         handover.was_proved().with_context(|| end.to_string())?;
-        ensure!(handover.from_event <= PROOF_MAX + patience, "{end}: took {:?}", handover.from_event);
+        within(&format!("the next one after {end}"), handover.from_event, PROOF_MAX + patience)?;
         check(&pairs.group.group, 2, &active).with_context(|| end.to_string())?;
     }
     Ok(())
@@ -120,7 +120,7 @@ fn a_wrapper_that_is_stopped_costs_a_lease_and_nothing_runs_beside_the_next_one(
     let ([mut a, _b], active) = pairs.start(&[])?;
     let handover = hand_over(&pairs.group.group, &[a.app], &active, End::ElectorStopped)?;
     ensure!(handover.why.contains("ran out"), "{}", handover.why);
-    ensure!(handover.from_event <= LEASE * 2, "took {:?}", handover.from_event);
+    within("the next one to be active", handover.from_event, LEASE * 2)?;
     ensure!(a.sidecar.wait_exit_code(LIMIT)? == 75, "{}", a.sidecar.log());
     check(&pairs.group.group, 2, &active)
 }
@@ -152,7 +152,7 @@ fn a_sidecar_that_is_killed_lets_the_workload_run_to_its_deadline_at_most() -> R
     a.sidecar.signal(Signal::KILL)?;
     let handover = follow(&pairs.group.group, &active, at)?;
     ensure!(handover.why.contains("ran out"), "{}", handover.why);
-    ensure!(handover.from_event <= LEASE + BEYOND, "took {:?}", handover.from_event);
+    within("the next one to be active", handover.from_event, LEASE + BEYOND)?;
     let ran_on = Duration::from_nanos(handover.old.last.saturating_sub(at));
     ensure!(ran_on > Duration::ZERO && ran_on < LEASE, "it ran on for {ran_on:?}");
     check(&pairs.group.group, 2, &active)?;
@@ -180,7 +180,7 @@ fn a_sidecar_that_is_stopped_does_not_keep_the_workload_running() -> Result<()> 
     let at = stamp::now();
     a.sidecar.signal(Signal::STOP)?;
     let handover = follow(&pairs.group.group, &active, at)?;
-    ensure!(handover.from_event <= LEASE + BEYOND, "took {:?}", handover.from_event);
+    within("the next one to be active", handover.from_event, LEASE + BEYOND)?;
     a.sidecar.signal(Signal::CONT)?;
     a.sidecar.wait_standby(LIMIT)?;
     check(&pairs.group.group, 2, &active)
@@ -227,11 +227,9 @@ fn an_application_that_was_handed_over_stays_and_stands_by() -> Result<()> {
     a.sidecar.wait_standby(LIMIT)?;
     let back = pairs.switch_over(&next)?;
     ensure!(back.member == "a", "{back}");
-    ensure!(
-        a.app.try_exit()?.is_none() && b.app.own_log().contains("nothing of the workload is left"),
-        "{}",
-        a.app.log()
-    );
+    ensure!(a.app.try_exit()?.is_none(), "{}", a.app.log());
+    let nothing = "nothing of the workload is left";
+    wait_until(nothing, LIMIT, || b.app.own_log().contains(nothing)).with_context(|| b.app.log())?;
     check(&pairs.group.group, 3, &next)
 }
 

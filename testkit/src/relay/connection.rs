@@ -45,8 +45,16 @@ pub struct Shared {
     requests: Mutex<BTreeMap<String, u64>>,
     answers: Mutex<BTreeMap<u16, u64>>,
     fired: AtomicU64,
-    /// By holder: what its last renewal is known by, and when that was stored.
-    renewed: Mutex<BTreeMap<String, (Value, u64)>>,
+    /// By holder, its last renewal.
+    renewed: Mutex<BTreeMap<String, Renewed>>,
+}
+
+/// A renewal, with instants in nanoseconds of CLOCK_BOOTTIME.
+struct Renewed {
+    /// What it is known by.
+    mark: Value,
+    sent: u64,
+    stored: u64,
 }
 
 impl Shared {
@@ -88,14 +96,18 @@ impl Shared {
     }
 
     pub fn last_renewed(&self, holder: &str) -> Option<u64> {
-        lock(&self.renewed).get(holder).map(|(_, at)| *at)
+        lock(&self.renewed).get(holder).map(|renewed| renewed.stored)
     }
 
-    fn note_stored(&self, request: &[u8]) {
+    pub fn last_sent(&self, holder: &str) -> Option<u64> {
+        lock(&self.renewed).get(holder).map(|renewed| renewed.sent)
+    }
+
+    fn note_stored(&self, request: &[u8], sent: u64) {
         let Some((holder, mark)) = renewal(request) else { return };
         let mut renewed = lock(&self.renewed);
-        if renewed.get(&holder).is_none_or(|(known, _)| *known != mark) {
-            renewed.insert(holder, (mark, stamp::now()));
+        if renewed.get(&holder).is_none_or(|known| known.mark != mark) {
+            renewed.insert(holder, Renewed { mark, sent, stored: stamp::now() });
         }
     }
 
@@ -150,11 +162,11 @@ impl Shared {
 
     async fn send(&self, line: &Line, request: Whole) -> Result<Reply> {
         let is_write = request.method() != Method::GET;
-        let sent = request.body().clone();
+        let (body, sent) = (request.body().clone(), stamp::now());
         let answer = line.send(request).await?;
         *lock(&self.answers).entry(answer.status().as_u16()).or_default() += 1;
         if is_write && answer.status().is_success() {
-            self.note_stored(&sent);
+            self.note_stored(&body, sent);
         }
         Ok(answer.map(BodyExt::boxed))
     }

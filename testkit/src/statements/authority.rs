@@ -39,9 +39,9 @@ pub fn an_authority_that_is_replaced_stops_nobody_and_is_verified<P: Placed>() -
     }
     relayed.stays(active.token, LEASE)?;
     // An authority that is not in the file is not believed.
-    let relay = relayed.relay("a")?;
+    let (relay, unknown) = (relayed.relay("a")?, Authority::new()?);
     let asked = relay.asked("PUT");
-    relay.certify_by(&Authority::new()?);
+    relay.certify_by(&unknown);
     relay.end_connections();
     let handover = follow(&relayed.group, active, stamp::now())?;
     relayed.came_after_a_lease(&handover, LEASE)?;

@@ -12,7 +12,7 @@ use crate::outage::{BACK, Outage};
 use crate::relayed::{LEASE, Placed};
 use crate::scenario::LIMIT;
 use crate::stamp;
-use crate::wait::{holds_for, wait_for};
+use crate::wait::{holds_for, wait_for, within};
 
 /// An outage that leaves room for a renewal before the grace begins: D - G - p is 1.57 s.
 pub const SHORT: Duration = Duration::from_millis(1000);
@@ -78,7 +78,7 @@ impl<P: Placed> Scene<P> {
         let lived = Duration::from_nanos(old.last.saturating_sub(began));
         ensure!(lived <= STOPPED, "the holder went on for {lived:?} without its lock");
         let gap = Duration::from_nanos(next.first.saturating_sub(back));
-        ensure!(gap <= LEASE + Duration::from_secs(2), "{gap:?} after the outage nobody was active");
+        within("somebody to be active after the outage", gap, LEASE + Duration::from_secs(2))?;
         holds_for("it stays so", LEASE * 2, || self.spans().len() == 2).with_context(|| self.group().logs())?;
         self.group().check(2, 2)
     }

@@ -9,7 +9,7 @@ use crate::snapshot::Announcement;
 /// Longer than any board needs to show a change.
 const SOON: Duration = Duration::from_secs(10);
 /// Long enough to believe that nothing happens.
-const A_WHILE: Duration = Duration::from_millis(50);
+const A_WHILE: Duration = Duration::from_millis(500);
 
 fn now_ms() -> u64 {
     unix_us() / 1000

@@ -80,13 +80,32 @@ impl Cluster {
     async fn account(&self, name: &str, rules: Value) {
         self.post("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": name}})).await;
         let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
-        self.post(&format!("{rbac}/roles"), json!({"metadata": {"name": name}, "rules": rules})).await;
+        self.post(&format!("{rbac}/roles"), json!({"metadata": {"name": name}, "rules": &rules})).await;
         let binding = json!({
             "metadata": {"name": name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
         });
         self.post(&format!("{rbac}/rolebindings"), binding).await;
+        if let Some(rule) = rules.as_array().and_then(|rules| rules.last()) {
+            tokio::time::timeout(SOON, self.wait_granted(name, rule)).await.expect("what is granted is known in time");
+        }
+    }
+
+    /// Waits until the API server, which learns of rules by watches of its own, lets this account do what one of them says.
+    async fn wait_granted(&self, account: &str, rule: &Value) {
+        let resource = rule["resources"][0].as_str().unwrap_or_default();
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let question = json!({"spec": {
+            "user": format!("system:serviceaccount:{NAMESPACE}:{account}"),
+            "resourceAttributes": {
+                "namespace": NAMESPACE, "group": rule["apiGroups"][0], "resource": resource, "subresource": subresource,
+                "verb": rule["verbs"][0], "name": rule["resourceNames"][0].as_str().unwrap_or_default(),
+            },
+        }});
+        while self.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", question.clone()).await["status"]["allowed"]
+            != true
+        {}
     }
 
     async fn token(&self, account: &str) -> String {
