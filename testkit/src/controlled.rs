@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::cluster::Cluster;
+use crate::group::UNHURRIED;
 use crate::lease_group::LeaseGroup;
 use crate::member::Member;
 use crate::relay::Relay;
@@ -279,9 +280,6 @@ pub struct Site {
     pub pods: Pods,
     lease: Duration,
 }
-
-/// So long that a busy machine costs no controller its lock.
-const UNHURRIED: Duration = Duration::from_secs(15);
 
 impl Site {
     /// No pods and no controllers yet; the lock among them is free at first sight, and nobody waits for its lease.

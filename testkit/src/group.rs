@@ -21,6 +21,9 @@ use crate::wait::wait_for;
 /// Who has stamped this recently is alive; stamps come every tenth of a millisecond.
 const FRESH: Duration = Duration::from_millis(2);
 
+/// So long a lease that a busy machine costs nobody the lock.
+pub const UNHURRIED: Duration = Duration::from_secs(15);
+
 /// The environment variable that marks every process of a group, so that none is left behind.
 pub const MARK: &str = "TESTKIT_GROUP";
 
@@ -41,10 +44,10 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group in which nobody waits for a lease: it is so long that a busy machine costs nobody the lock.
+    /// A group in which nobody waits for a lease.
     pub fn unhurried() -> Result<Self> {
         let mut group = Self::new()?;
-        group.set("--lease", "15s");
+        group.set("--lease", &format!("{}s", UNHURRIED.as_secs()));
         Ok(group)
     }
 

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -262,6 +262,20 @@ pub struct Elector {
     log: PathBuf,
     out: PathBuf,
     server: Server,
+}
+
+/// Waits until `next` says that it is the one; never may another one say so after that. How long that took.
+pub fn taken_over(all: &[&Elector], next: &Elector, says: impl Fn(&Elector) -> Result<bool>) -> Result<Duration> {
+    let began = Instant::now();
+    // Who has ended says nothing.
+    let says = |one: &Elector| says(one).unwrap_or(false);
+    wait_until(&format!("{} to be the one", next.name()), LIMIT, || says(next)).with_context(|| next.log())?;
+    let took = began.elapsed();
+    // What another one said before may have been true then.
+    let others = all.iter().filter(|one| one.name() != next.name() && says(one));
+    let others: Vec<&str> = others.map(|one| one.name()).collect();
+    ensure!(others.is_empty(), "{others:?} say that they are the one beside {}", next.name());
+    Ok(took)
 }
 
 impl Elector {

@@ -21,9 +21,6 @@ pub const LEASE: Duration = Duration::from_secs(4);
 /// How much more than a lease the next one may take, counted from the last sight of the old one.
 pub const BEYOND: Duration = Duration::from_millis(500);
 
-/// The others may be told of a write before its writer's answer is here.
-pub const AHEAD: Duration = Duration::from_millis(50);
-
 /// What is put before a command that shall be PID 1 of a PID namespace of its own, as in a container.
 pub const NAMESPACE: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
 
@@ -75,11 +72,15 @@ impl Relayed {
         stored.with_context(|| format!("{name} has never renewed"))
     }
 
+    /// When that one was sent: nobody can have seen it before.
+    pub fn last_sent(&self, name: &str) -> Result<u64> {
+        let sent = self.relays(name)?.iter().filter_map(|relay| relay.last_sent(name)).max();
+        sent.with_context(|| format!("{name} has never renewed"))
+    }
+
     /// For how long the others had not seen a renewal of this member, at the least, when something happened at `instant`.
     pub fn unseen(&self, name: &str, instant: u64) -> Result<Duration> {
-        let sent = self.relays(name)?.iter().filter_map(|relay| relay.last_sent(name)).max();
-        let sent = sent.with_context(|| format!("{name} has never renewed"))?;
-        Ok(Duration::from_nanos(instant.saturating_sub(sent)))
+        Ok(Duration::from_nanos(instant.saturating_sub(self.last_sent(name)?)))
     }
 
     /// Waits until this member has renewed once more: whoever stands by now has seen that.

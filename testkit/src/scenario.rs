@@ -8,7 +8,7 @@ use crate::ends::End;
 use crate::group::Group;
 use crate::history::Span;
 use crate::member::Member;
-use crate::wait::wait_for;
+use crate::wait::{wait_for, within};
 
 /// Longer than anything takes that works.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -84,6 +84,11 @@ impl Handover {
     /// From the last stamp of the old one to the first of the new one.
     pub fn gap(&self) -> Duration {
         Duration::from_nanos(self.new.first.saturating_sub(self.old.last))
+    }
+
+    /// Fails unless the next one was active within `limit` of the event.
+    pub fn came_within(&self, limit: Duration) -> Result<()> {
+        within("the next one to be active", self.from_event, limit)
     }
 
     /// Fails unless the next one started on a proof, not because a lease ran out.

@@ -69,14 +69,12 @@ fn the_other_one_takes_over(verb: &str, judge: impl Fn(&Pair, &Handover, u64, u6
     check(&group.group, 2, active)
 }
 
-const NEXT: &str = "the next one to be active";
-
 /// A lease after the last renewal, which cannot have come later than the agent went.
 fn a_lease_later(pair: &Pair, handover: &Handover, _before: u64, _gone: u64) -> Result<()> {
     let group = &pair.group;
     let unseen = group.unseen("a", handover.new.first)?;
     ensure!(unseen >= LEASE, "too early, after {unseen:?}\n{}", group.group.logs());
-    within(NEXT, handover.from_event, LEASE + BEYOND).with_context(|| group.group.logs())
+    handover.came_within(LEASE + BEYOND).with_context(|| group.group.logs())
 }
 
 #[test]
@@ -94,7 +92,7 @@ fn an_agent_that_leaves_ends_the_session_and_the_other_one_waits_for_the_lock_de
     the_other_one_takes_over("stop", |pair, handover, before, gone| {
         let since = |instant: u64| Duration::from_nanos(handover.new.first.saturating_sub(instant));
         ensure!(since(before) >= LOCK_DELAY, "{:?} is shorter than Consul allows", since(before));
-        within(NEXT, since(gone), LOCK_DELAY + NOTICED).with_context(|| pair.group.group.logs())
+        within("the next one to be active", since(gone), LOCK_DELAY + NOTICED).with_context(|| pair.group.group.logs())
     })
 }
 
@@ -111,7 +109,7 @@ fn the_active_one_does_not_notice(verb: &str) -> Result<()> {
     members[0].signal(Signal::TERM)?;
     let handover = follow(&group.group, active, stamp::now())?;
     handover.was_proved().with_context(|| group.group.logs())?;
-    within(NEXT, handover.from_event, NOTICED).with_context(|| group.group.logs())?;
+    handover.came_within(NOTICED).with_context(|| group.group.logs())?;
     check(&group.group, 2, active)
 }
 

@@ -16,7 +16,7 @@ use testkit::root::service;
 use testkit::scenario::{LIMIT, check, follow};
 use testkit::stamp;
 use testkit::statements::outage::SHORT;
-use testkit::wait::{holds_for, wait_for, wait_until, within};
+use testkit::wait::{holds_for, wait_for, wait_until};
 
 const SERVERS: [&str; 3] = ["consul-1", "consul-2", "consul-3"];
 
@@ -141,6 +141,6 @@ fn connections_that_each_reach_another_server_are_as_good_as_one() -> Result<()>
     members[0].signal(rustix::process::Signal::TERM)?;
     let handover = follow(&group.group, active, stamp::now())?;
     handover.was_proved()?;
-    within("the next one to be active", handover.from_event, LIMIT)?;
+    handover.came_within(LIMIT)?;
     check(&group.group, 2, active)
 }

@@ -10,7 +10,7 @@ use testkit::member::Member;
 use testkit::process::Process;
 use testkit::scenario::{Handover, LEASE, LIMIT, check, follow, hand_over, start};
 use testkit::stamp;
-use testkit::wait::{holds_for, wait_until, within};
+use testkit::wait::{holds_for, wait_until};
 
 /// Ends the first of two in this way; the second follows.
 fn one(end: End) -> Result<Handover> {
@@ -68,14 +68,14 @@ fn killing_both_keepers_hands_over() -> Result<()> {
 #[test]
 fn a_stopped_elector_is_overtaken_within_a_lease() -> Result<()> {
     let handover = one(End::ElectorStopped)?;
-    within("the next one to be active", handover.from_event, LEASE + Duration::from_millis(500))?;
+    handover.came_within(LEASE + Duration::from_millis(500))?;
     handover.was_proved()
 }
 
 #[test]
 fn a_stopped_guard_is_overtaken_within_a_lease() -> Result<()> {
     let handover = one(End::GuardStopped)?;
-    within("the next one to be active", handover.from_event, LEASE + Duration::from_millis(500))?;
+    handover.came_within(LEASE + Duration::from_millis(500))?;
     handover.was_proved()
 }
 

@@ -9,7 +9,6 @@ use testkit::member::Member;
 use testkit::process;
 use testkit::scenario::{ESCAPEES, LEASE, LIMIT, check, follow, hand_over, start, wait_family};
 use testkit::stamp;
-use testkit::wait::within;
 
 /// Ends the first of two, whose workload is the worst of families.
 fn family(end: End) -> Result<()> {
@@ -111,7 +110,7 @@ fn a_stopped_workload_ends_all_the_same() -> Result<()> {
         hand_over(&group, &members, &active, end)?;
         // It did not stamp while it was stopped, so the event is what counts.
         let handover = follow(&group, &active, at)?;
-        within("the next one to be active", handover.from_event, LEASE * 2)?;
+        handover.came_within(LEASE * 2)?;
         check(&group, 2, &active)?;
     }
     Ok(())

@@ -18,7 +18,7 @@ use testkit::member::Member;
 use testkit::process;
 use testkit::scenario::{LIMIT, STAMPS, check, follow, start};
 use testkit::stamp;
-use testkit::wait::{holds_for, wait_until, within};
+use testkit::wait::{holds_for, wait_until};
 
 /// Options of a check that is asked often. `start` is how long a workload may take to start.
 fn often<'a>(check: &'a str, start: &'a str) -> Vec<&'a str> {
@@ -162,7 +162,7 @@ fn a_guard_killed_while_a_check_hangs_leads_to_a_normal_release() -> Result<()> 
     process::signal(members[0].guard_pid()?, Signal::KILL)?;
     let handover = follow(&group, &active, at)?;
     handover.was_proved()?;
-    within("the next one to be active", handover.from_event, Duration::from_secs(5))?;
+    handover.came_within(Duration::from_secs(5))?;
     assert_eq!(members[0].try_exit()?, None, "{}", members[0].log());
     // The check and all that it forked went with the workload, and counted as nothing.
     let left = members[0].processes().into_iter().filter(|one| one.called() == "sleep").collect::<Vec<_>>();

@@ -9,7 +9,7 @@ use testkit::group::Group;
 use testkit::process;
 use testkit::scenario::{LIMIT, STAMPS, follow, start, wait_family};
 use testkit::stamp;
-use testkit::wait::{wait_until, within};
+use testkit::wait::wait_until;
 
 /// Hooks that each note their environment in one file.
 fn noting(path: &str) -> Vec<String> {
@@ -72,7 +72,7 @@ fn hooks_that_hang_delay_neither_a_handover_nor_a_proof() -> Result<()> {
         let handover = follow(&group, &active, at)?;
         handover.was_proved()?;
         wait_family(&group, handover.new.token, 0)?;
-        within("the next one to be active", handover.from_event, Duration::from_secs(5))?;
+        handover.came_within(Duration::from_secs(5))?;
         if ends_guard {
             assert_eq!(members[0].try_exit()?, None, "{}", members[0].log());
         } else {

@@ -9,7 +9,6 @@ use testkit::process::Process;
 use testkit::root::run;
 use testkit::scenario::{LEASE, LIMIT, check, follow, hand_over, start};
 use testkit::stamp;
-use testkit::wait::within;
 
 /// Leaves this process no descriptor to open.
 fn exhaust(pid: i32) -> Result<()> {
@@ -50,6 +49,6 @@ fn keepers_that_get_no_more_memory_hand_over_or_end() -> Result<()> {
     let at = stamp::now();
     let _ = members[0].signal(Signal::TERM);
     let handover = follow(&group, &active, at)?;
-    within("the next one to be active", handover.from_event, LEASE * 2)?;
+    handover.came_within(LEASE * 2)?;
     check(&group, 2, &active)
 }

@@ -9,7 +9,7 @@ use testkit::member::Member;
 use testkit::process::{self, Process};
 use testkit::root::{NOBODY, as_nobody, need_root};
 use testkit::scenario::{ESCAPEES, LEASE, LIMIT, check, descendants, hand_over, start, wait_family};
-use testkit::wait::{holds_for, wait_until, within};
+use testkit::wait::{holds_for, wait_until};
 
 #[test]
 fn with_a_cgroup_a_family_that_left_no_trace_is_gone_too() -> Result<()> {
@@ -21,7 +21,7 @@ fn with_a_cgroup_a_family_that_left_no_trace_is_gone_too() -> Result<()> {
     let handover = hand_over(&group, &members, &active, End::KeepersKilled)?;
     check(&group, 2, &active)?;
     // Those that kept the lock open hold it for a lease; then the cgroup ends them, and its emptiness is the proof.
-    within("the next one to be active", handover.from_event, LEASE * 3 / 2)?;
+    handover.came_within(LEASE * 3 / 2)?;
     ensure!(!members[1].log().contains("unproven"), "the cgroup proves it:\n{}", members[1].log());
     Ok(())
 }
@@ -46,7 +46,7 @@ fn without_a_cgroup_a_family_is_found_by_its_environment() -> Result<()> {
     check(&group, 2, &active)?;
     // It counts from the last renewal that was seen, which is younger than half a lease.
     ensure!(handover.from_event > LEASE / 2, "a lease must be waited without proof: {:?}", handover.from_event);
-    within("the next one to be active", handover.from_event, LEASE * 3)?;
+    handover.came_within(LEASE * 3)?;
     wait_until("the report that nothing proved it", LIMIT, || members[1].log().contains("unproven"))
         .with_context(|| members[1].log())
 }

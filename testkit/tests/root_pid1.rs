@@ -12,7 +12,7 @@ use testkit::process::{self, Process};
 use testkit::root::need_root;
 use testkit::scenario::{ESCAPEES, LEASE, LIMIT, check, descendants, follow, hand_over, wait_family};
 use testkit::stamp;
-use testkit::wait::{wait_until, within};
+use testkit::wait::wait_until;
 
 const NAMESPACE: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
 
@@ -116,6 +116,6 @@ fn the_end_of_pid_1_ends_all_and_the_next_one_follows() -> Result<()> {
     members[0].signal(Signal::KILL)?;
     let handover = follow(&group, &active, at)?;
     check(&group, 2, &active)?;
-    within("the next one to be active", handover.from_event, LEASE * 3)?;
+    handover.came_within(LEASE * 3)?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use testkit::history::Span;
 use testkit::member::Member;
 use testkit::root::{NOBODY, as_nobody, need_root};
 use testkit::scenario::{ESCAPEES, LEASE, LIMIT, STAMPS, descendants, hand_over, wait_family};
-use testkit::wait::{wait_until, within};
+use testkit::wait::wait_until;
 use testkit::warm::{options, start, wait_warm};
 
 /// Two members, the first active and the second warm, which are started by `wrapper`.
@@ -34,7 +34,7 @@ fn with_a_cgroup_what_a_warm_workload_forked_is_gone_too() -> Result<()> {
     wait_family(&group, handover.new.token, descendants(&probe))?;
     group.check(2, STAMPS)?;
     // None of them keeps the lock open.
-    within("the next one to be active", handover.from_event, LEASE / 2)?;
+    handover.came_within(LEASE / 2)?;
     handover.was_proved()
 }
 

@@ -10,7 +10,7 @@ use testkit::group::Group;
 use testkit::process::Process;
 use testkit::scenario::{LIMIT, check, follow, hand_over, start};
 use testkit::stamp;
-use testkit::wait::{wait_until, within};
+use testkit::wait::wait_until;
 
 #[test]
 fn hup_usr1_usr2_and_winch_are_passed_on() -> Result<()> {
@@ -55,7 +55,7 @@ fn a_second_sigterm_shortens_the_grace_but_not_the_proof() -> Result<()> {
     members[0].signal(Signal::TERM)?;
     let handover = follow(&group, &active, at)?;
     handover.was_proved()?;
-    within("the next one to be active", handover.from_event, Duration::from_secs(20))?;
+    handover.came_within(Duration::from_secs(20))?;
     check(&group, 2, &active)
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::json;
 use testkit::group::binary;
-use testkit::leader_elector::{Election, Elector, LEASE, NAME};
+use testkit::leader_elector::{Election, Elector, LEASE, NAME, taken_over};
 use testkit::wait::{holds_for, wait_for, wait_until, within};
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -15,20 +15,6 @@ const LIMIT: Duration = Duration::from_secs(40);
 const HANDOVER_MAX: Duration = Duration::from_millis(1500);
 /// What a loaded machine adds to a wait.
 const LATE: Duration = Duration::from_secs(2);
-
-/// Asks all of them, again and again, until `next` leads; never may another one say so after that. How long that took.
-fn taken_over(all: &[&Elector], next: &Elector) -> Result<Duration> {
-    let began = Instant::now();
-    // Who has ended says nothing.
-    let says = |one: &Elector| one.leads().unwrap_or(false);
-    wait_until(&format!("{} to lead", next.name()), LIMIT, || says(next)).with_context(|| next.log())?;
-    let took = began.elapsed();
-    // What another one said before may have been true then.
-    let others = all.iter().filter(|one| one.name() != next.name() && says(one));
-    let others: Vec<&str> = others.map(|one| one.name()).collect();
-    ensure!(others.is_empty(), "{others:?} say that they lead beside {}", next.name());
-    Ok(took)
-}
 
 #[test]
 fn both_name_the_same_one_to_the_letter_and_the_object_does_too() -> Result<()> {
@@ -83,7 +69,7 @@ fn a_killed_leader_is_followed_after_its_lease() -> Result<()> {
     let [mut a, b] = election.pair()?;
     a.signal(Signal::KILL)?;
     a.wait()?;
-    let took = taken_over(&[&b], &b)?;
+    let took = taken_over(&[&b], &b, Elector::leads)?;
     ensure!(took > LEASE / 2, "{took:?}");
     within("b to lead", took, LEASE + LATE)?;
     ensure!(b.ask("/")? == r#"{"name":"b"}"#);
@@ -102,7 +88,7 @@ fn a_leader_that_is_cut_off_or_stopped_says_so_no_more_before_the_next_one_does(
     let b = election.start("b")?;
     b.wait_named("a")?;
     relay.black_hole();
-    taken_over(&[&a, &b], &b)?;
+    taken_over(&[&a, &b], &b, Elector::leads)?;
     ensure!(a.ask("/")? == r#"{"name":""}"#, "it does not know");
     relay.reconnect();
     a.wait_named("b")?;
@@ -138,7 +124,7 @@ fn the_rbac_of_the_example_is_enough() -> Result<()> {
     let out = a.out();
     ensure!(out == " is the leader\na is the leader\n", "as of old: {out:?}");
     a.signal(Signal::TERM)?;
-    let took = taken_over(&[&a, &b], &b)?;
+    let took = taken_over(&[&a, &b], &b, Elector::leads)?;
     println!("by watch: {took:?}");
     within("b to lead", took, HANDOVER_MAX)?;
     for member in [&a, &b] {
@@ -154,7 +140,7 @@ fn without_watch_it_looks_each_period_and_says_so_once() -> Result<()> {
     election.restrict(&["get", "create", "update"])?;
     let [a, b] = election.pair()?;
     a.signal(Signal::TERM)?;
-    let took = taken_over(&[&a, &b], &b)?;
+    let took = taken_over(&[&a, &b], &b, Elector::leads)?;
     println!("by looking: {took:?}");
     within("b to lead", took, LEASE)?;
     ensure!(b.log().matches("must not be watched").count() == 1, "{}", b.log());

@@ -6,32 +6,18 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use testkit::group::binary;
-use testkit::leader_elector::{Election, Elector, LEASE};
+use testkit::leader_elector::{Election, Elector, LEASE, taken_over};
 use testkit::wait::{holds_for, wait_until, within};
 
 const LIMIT: Duration = Duration::from_secs(40);
 /// What a loaded machine adds to a wait.
 const LATE: Duration = Duration::from_secs(2);
-
-/// Asks all of them, again and again, until `next` is active; never may another one say so after that. How long that took.
-fn taken_over(all: &[&Elector], next: &Elector) -> Result<Duration> {
-    let began = Instant::now();
-    // Who has ended says nothing.
-    let says = |one: &Elector| one.is_active().unwrap_or(false);
-    wait_until(&format!("{} to be active", next.name()), LIMIT, || says(next)).with_context(|| next.log())?;
-    let took = began.elapsed();
-    // What another one said before may have been true then.
-    let others = all.iter().filter(|one| one.name() != next.name() && says(one));
-    let others: Vec<&str> = others.map(|one| one.name()).collect();
-    ensure!(others.is_empty(), "{others:?} say that they are active beside {}", next.name());
-    Ok(took)
-}
 
 fn wait_active(one: &Elector) -> Result<()> {
     wait_until("it to be active", LIMIT, || one.is_active().unwrap_or(false)).with_context(|| one.log())
@@ -59,7 +45,7 @@ fn one_says_that_it_is_active_and_the_next_one_after_sigterm_and_sigkill() -> Re
     let (second, third) = if next(&b, &c)? { (b, c) } else { (c, b) };
     ensure!(a.wait()? == Some(0), "{}", a.log());
     second.signal(Signal::KILL)?;
-    let took = taken_over(&[&second, &third], &third)?;
+    let took = taken_over(&[&second, &third], &third, Elector::is_active)?;
     within("the third one to be active", took, LEASE + LATE).with_context(|| third.log())?;
     third.terminate()
 }
@@ -75,7 +61,7 @@ fn one_that_is_stopped_says_so_no_more_when_it_goes_on() -> Result<()> {
     a.signal(Signal::CONT)?;
     // Its first answer is computed by the clock.
     ensure!(!a.is_active()?, "{}", a.log());
-    taken_over(&[&a, &b], &b).map(drop)
+    taken_over(&[&a, &b], &b, Elector::is_active).map(drop)
 }
 
 #[test]
@@ -127,7 +113,7 @@ fn only_an_application_that_is_ready_becomes_active_and_one_that_is_no_more_hand
     })
     .with_context(|| format!("{}{}", a.log(), b.log()))?;
     second.store(false, Ordering::Relaxed);
-    taken_over(&[&a, &b], &a)?;
+    taken_over(&[&a, &b], &a, Elector::is_active)?;
     Ok(())
 }
 

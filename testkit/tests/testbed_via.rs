@@ -86,7 +86,7 @@ impl Pairs {
 
     fn handed_over(&self, handover: &Handover) -> Result<()> {
         handover.was_proved()?;
-        within("the next one to be active", handover.from_event, PROOF_MAX).with_context(|| self.group.group.logs())?;
+        handover.came_within(PROOF_MAX).with_context(|| self.group.group.logs())?;
         check(&self.group.group, 2, &handover.old)
     }
 }
@@ -120,7 +120,7 @@ fn a_wrapper_that_is_stopped_costs_a_lease_and_nothing_runs_beside_the_next_one(
     let ([mut a, _b], active) = pairs.start(&[])?;
     let handover = hand_over(&pairs.group.group, &[a.app], &active, End::ElectorStopped)?;
     ensure!(handover.why.contains("ran out"), "{}", handover.why);
-    within("the next one to be active", handover.from_event, LEASE * 2)?;
+    handover.came_within(LEASE * 2)?;
     ensure!(a.sidecar.wait_exit_code(LIMIT)? == 75, "{}", a.sidecar.log());
     check(&pairs.group.group, 2, &active)
 }
@@ -152,7 +152,7 @@ fn a_sidecar_that_is_killed_lets_the_workload_run_to_its_deadline_at_most() -> R
     a.sidecar.signal(Signal::KILL)?;
     let handover = follow(&pairs.group.group, &active, at)?;
     ensure!(handover.why.contains("ran out"), "{}", handover.why);
-    within("the next one to be active", handover.from_event, LEASE + BEYOND)?;
+    handover.came_within(LEASE + BEYOND)?;
     let ran_on = Duration::from_nanos(handover.old.last.saturating_sub(at));
     ensure!(ran_on > Duration::ZERO && ran_on < LEASE, "it ran on for {ran_on:?}");
     check(&pairs.group.group, 2, &active)?;
@@ -180,7 +180,7 @@ fn a_sidecar_that_is_stopped_does_not_keep_the_workload_running() -> Result<()> 
     let at = stamp::now();
     a.sidecar.signal(Signal::STOP)?;
     let handover = follow(&pairs.group.group, &active, at)?;
-    within("the next one to be active", handover.from_event, LEASE + BEYOND)?;
+    handover.came_within(LEASE + BEYOND)?;
     a.sidecar.signal(Signal::CONT)?;
     a.sidecar.wait_standby(LIMIT)?;
     check(&pairs.group.group, 2, &active)

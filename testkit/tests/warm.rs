@@ -17,7 +17,7 @@ use testkit::member::Member;
 use testkit::process::{self, Process};
 use testkit::scenario::{Handover, LEASE, LIMIT, STAMPS, follow, hand_over, wait_family};
 use testkit::stamp;
-use testkit::wait::{holds_for, wait_for, wait_until, within};
+use testkit::wait::{holds_for, wait_for, wait_until};
 use testkit::warm::{options, spawn, wait_warm};
 
 /// Two members, of which the first is active and the second is warm; the PIDs of their workloads.
@@ -79,14 +79,14 @@ fn keepers_that_are_killed_at_once_hand_over_to_a_warm_one() -> Result<()> {
 #[test]
 fn a_stopped_elector_loses_its_told_workload_at_the_deadline() -> Result<()> {
     let handover = one(End::ElectorStopped)?;
-    within("the next one to be active", handover.from_event, LEASE + Duration::from_millis(500))?;
+    handover.came_within(LEASE + Duration::from_millis(500))?;
     handover.was_proved()
 }
 
 #[test]
 fn a_stopped_guard_is_found_out_within_a_lease() -> Result<()> {
     let handover = one(End::GuardStopped)?;
-    within("the next one to be active", handover.from_event, LEASE + Duration::from_millis(500))?;
+    handover.came_within(LEASE + Duration::from_millis(500))?;
     handover.was_proved()
 }
 

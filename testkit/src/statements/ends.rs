@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::ends::End;
 use crate::relayed::{LEASE, Placed, Relayed, View};
 use crate::scenario::{Handover, check, follow, hand_over};
-use crate::wait::{holds_for, within};
+use crate::wait::holds_for;
 
 /// For a handover by proof: two writes, one delivery, and room for a busy machine.
 const SOON: Duration = Duration::from_millis(1500);
@@ -25,7 +25,7 @@ fn one<P: Placed>(end: End, judge: impl Fn(&Relayed, &Handover) -> Result<()>) -
 fn by_proof<P: Placed>(end: End) -> Result<()> {
     one::<P>(end, |_, handover| {
         handover.was_proved()?;
-        within("the next one to be active", handover.from_event, SOON)
+        handover.came_within(SOON)
     })
 }
 
@@ -63,7 +63,7 @@ pub fn a_stopped_elector_costs_a_lease<P: Placed>() -> Result<()> {
 
 pub fn a_stopped_guard_is_overtaken<P: Placed>() -> Result<()> {
     one::<P>(End::GuardStopped, |_, handover| {
-        within("the next one to be active", handover.from_event, LEASE * 3 / 2)?;
+        handover.came_within(LEASE * 3 / 2)?;
         Ok(())
     })
 }

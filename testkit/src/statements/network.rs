@@ -11,7 +11,7 @@ use crate::relay::{Fault, Scope, Which};
 use crate::relayed::{LEASE, Placed, View};
 use crate::scenario::{LIMIT, check, follow};
 use crate::stamp;
-use crate::wait::{holds_for, wait_until, within};
+use crate::wait::{holds_for, wait_until};
 
 /// D, the point at which a holder that nobody has confirmed kills its workload.
 const DEADLINE_MS: u64 = 2630;
@@ -207,7 +207,7 @@ pub fn a_watch_that_falls_silent_costs_time_and_nothing_else<P: Placed>() -> Res
     pair.relayed.stays(pair.active.token, LEASE * 3)?;
     pair.members[0].signal(Signal::TERM)?;
     let handover = follow(&pair.relayed.group, pair.active, stamp::now())?;
-    within("the next one to be active", handover.from_event, LEASE + Duration::from_secs(1))?;
+    handover.came_within(LEASE + Duration::from_secs(1))?;
     check(&pair.relayed.group, 2, pair.active)
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use election::Timing;
 use testkit::history::History;
 use testkit::process::Process;
-use testkit::relayed::{AHEAD, BEYOND, Placed, View};
+use testkit::relayed::{BEYOND, Placed, View};
 use testkit::sim::random::Random;
 use testkit::stamp;
 use testkit::wait::{holds_for, wait_for, wait_until};
@@ -25,6 +25,8 @@ pub struct Hole {
     pub at: u64,
     /// When the last renewal of the old active member was stored.
     pub last_renewal: u64,
+    /// When that one was sent: nobody can have seen it before.
+    pub last_sent: u64,
     /// Since when at the latest the other one watched it: who starts later sees an older renewal later.
     pub watched: u64,
     /// The last stamp of the old activation.
@@ -39,9 +41,9 @@ impl Hole {
         self.since(self.last_sight()) > lease + BEYOND
     }
 
-    /// Whether it came before that lease was over; the watch may tell of a write before its writer's answer is here.
+    /// Whether it came before that lease was over.
     pub fn is_early(&self, lease: Duration) -> bool {
-        !self.is_released && self.since(self.last_renewal) + AHEAD < lease
+        !self.is_released && self.since(self.last_sent) < lease
     }
 
     /// When the other one saw the last renewal, at the latest.
@@ -119,7 +121,8 @@ impl Site<'_> {
             let what = Process::read(pid).map(|process| process.command.join(" ")).unwrap_or_default();
             self.left_behind.push(format!("{pid} of token {}: {what}", active.token));
         }
-        let (last_renewal, watched) = (relayed.last_sight(&active.member)?, self.watched);
+        let (last_renewal, last_sent) = (relayed.last_sight(&active.member)?, relayed.last_sent(&active.member)?);
+        let watched = self.watched;
         relay.heal();
         wait_until("the old one to stand by", LIMIT, || old.is_standby())?;
         self.watched = stamp::now();
@@ -129,6 +132,6 @@ impl Site<'_> {
         group.archive_before(active.token)?;
         self.last = active.token;
         let is_released = why.contains(" released (");
-        Ok(Hole { is_released, at, last_renewal, watched, old_last, new_first: next.first })
+        Ok(Hole { is_released, at, last_renewal, last_sent, watched, old_last, new_first: next.first })
     }
 }

@@ -141,6 +141,7 @@ mod tests {
             is_released: false,
             at: 11 * SECOND,
             last_renewal: 10 * SECOND,
+            last_sent: 10 * SECOND,
             watched: 0,
             old_last: 12 * SECOND,
             new_first,

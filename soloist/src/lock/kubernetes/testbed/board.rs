@@ -91,19 +91,15 @@ async fn a_holder_renews_whatever_five_members_and_those_who_ask_write() {
     const PACE: Duration = Duration::from_millis(45);
     let cluster = Cluster::connect().await;
     let (place, holder, mut version) = cluster.held_place().await;
-    // The same crowd on each machine: where calls take longer, everybody comes less often.
-    let began = Instant::now();
-    renew(&holder, &mut version, 2).await;
-    let pace = PACE.max(began.elapsed() * 10);
     let worst = RefCell::new((Duration::ZERO, 0, 0));
     let renewals = async {
-        for attempt in 3..2 + RENEWALS {
+        for attempt in 2..2 + RENEWALS {
             let began = Instant::now();
             let conflicts = renew(&holder, &mut version, attempt).await;
             let took = began.elapsed();
             let (longest, most, sum) = *worst.borrow();
             worst.replace((longest.max(took), most.max(conflicts), sum + conflicts));
-            tokio::time::sleep(pace.saturating_sub(took)).await;
+            tokio::time::sleep(PACE.saturating_sub(took)).await;
         }
     };
     let mut boards = Vec::new();
@@ -120,7 +116,7 @@ async fn a_holder_renews_whatever_five_members_and_those_who_ask_write() {
                 if board.announce(&own).await.is_ok() {
                     *announced.borrow_mut() += 1;
                 }
-                tokio::time::sleep(pace).await;
+                tokio::time::sleep(PACE).await;
             }
         }
     });
@@ -147,7 +143,7 @@ async fn a_holder_renews_whatever_five_members_and_those_who_ask_write() {
         "{RENEWALS} renewals amid {} announcements: longest {longest:?}, {sum} conflicts, at most {most} in a row",
         announced.borrow()
     );
-    // How long that takes depends on the machine; how often a renewal loses hardly does.
+    // How long that takes depends on the machine; how often a renewal loses does not.
     assert!(most <= 10, "{most} conflicts in a row");
     let look = boards[0].look().await.unwrap();
     assert_eq!(look.seen.record, Some(held(1, RENEWALS + 1)));
